@@ -1,0 +1,1 @@
+"""Benchmarks of jaxsim and of the libraries that it is compared with."""

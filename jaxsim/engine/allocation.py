@@ -1,0 +1,38 @@
+"""What a policy answers when it is asked for target weights."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import equinox as eqx
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+
+class Allocation(eqx.Module):
+    """Target weights, and what else an allocator has to say.
+
+    weights: fractions of the portfolio value, one per asset; what they leave to one stays cash. Above one in sum
+        is legal: the last buys are then cut to the cash there is.
+    skip: assets to be left alone in this rebalance; their weights may be NaN.
+    aux: extra arrays to be recorded, by name.
+    """
+
+    weights: Float[Array, " asset"]
+    skip: Bool[Array, " asset"] | None = None
+    aux: Mapping[str, Array] = eqx.field(default_factory=dict)
+
+
+def as_allocation(answer: Any, num_assets: int, dtype: Any, name: str) -> Allocation:
+    """An allocator's answer, bare weights or `Allocation`, with shapes checked.
+
+    Raises ValueError naming the allocator if the weights (or the mask) are not one number per asset.
+    """
+    allocation = answer if isinstance(answer, Allocation) else Allocation(answer)
+    weights = jnp.asarray(allocation.weights, dtype)
+    skip = jnp.zeros(num_assets, bool) if allocation.skip is None else jnp.asarray(allocation.skip, bool)
+    for field, array in (("weights", weights), ("skip", skip)):
+        if array.shape != (num_assets,):
+            raise ValueError(
+                f"allocator {name} returned {field} of shape {array.shape}; expected one per asset, ({num_assets},)"
+            )
+    return Allocation(jnp.where(skip, jnp.nan, weights), skip, dict(allocation.aux))

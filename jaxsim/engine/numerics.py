@@ -1,0 +1,126 @@
+"""Arithmetic that decides: tolerant comparisons, snapping balances, rounded products, sums in order.
+
+Everything here is bit-for-bit what the plain NumPy reference computes (SEMANTICS section 1). That is not pedantry:
+whether a balance is *exactly* zero decides whether the next order is rejected, so one unit in the last place can
+change the number of orders.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array, Bool, Float, Inexact, Int
+
+REL_TOL = 1e-9
+ABS_TOL = 1e-12
+
+#: Sums over at most this many assets are written out; longer ones become a loop.
+UNROLL = 16
+
+#: What users may put into a numeric field: a number, an array, a tracer, or (in the pandas face) a named index.
+Number = Any
+
+
+def as_number(x: Number) -> Number:
+    """Field converter: plain numbers become NumPy float64 arrays, all else passes as it comes.
+
+    NumPy, because a `jnp` constant made outside the x64 scope would already have lost its last digits, and because
+    a Python float has no gradient and recompiles for every value.
+    """
+    if isinstance(x, bool | np.bool_):
+        raise TypeError(f"expected a number, got {x!r}")
+    if isinstance(x, int | float | list | tuple | np.number):
+        return np.asarray(x, dtype=np.float64)
+    if isinstance(x, np.ndarray) and not np.issubdtype(x.dtype, np.inexact) and x.dtype != object:
+        return x.astype(np.float64)
+    return x
+
+
+def cast_inexact(tree: Any, dtype: Any) -> Any:
+    """Every floating-point array of a pytree in one dtype; integers, booleans, keys and functions untouched."""
+    return jax.tree.map(lambda x: jnp.asarray(x, dtype) if eqx.is_inexact_array(x) else x, tree)
+
+
+def eq(a: Inexact[Array, "..."], b: Inexact[Array, "..."]) -> Bool[Array, "..."]:
+    """Equal to 1e-9 relative or 1e-12 absolute; false where either is not finite (SEMANTICS 1.1)."""
+    near = jnp.abs(a - b) <= jnp.maximum(REL_TOL * jnp.maximum(jnp.abs(a), jnp.abs(b)), ABS_TOL)
+    return near & jnp.isfinite(a) & jnp.isfinite(b)
+
+
+def le(a: Inexact[Array, "..."], b: Inexact[Array, "..."]) -> Bool[Array, "..."]:
+    """Less than, or equal within tolerance (SEMANTICS 1.2)."""
+    return (a < b) | eq(a, b)
+
+
+@jax.custom_jvp
+def add(a: Inexact[Array, "..."], b: Inexact[Array, "..."]) -> Inexact[Array, "..."]:
+    """a + b, exactly zero where the two cancel (SEMANTICS 1.3). Gradients see a plain sum."""
+    total = a + b
+    cancels = jnp.where(jnp.sign(a) != jnp.sign(b), eq(jnp.abs(a), jnp.abs(b)), jnp.abs(total) <= ABS_TOL)
+    return jnp.where(cancels, 0.0, total)
+
+
+@add.defjvp
+def _add_jvp(primals, tangents):
+    out = add(*primals)
+    return out, jnp.broadcast_to(tangents[0] + tangents[1], out.shape)
+
+
+@jax.custom_jvp
+def snap(x: Inexact[Array, "..."]) -> Inexact[Array, "..."]:
+    """Dust below 1e-12 becomes exactly zero (SEMANTICS 1.4). Gradients see the identity."""
+    return jnp.where(jnp.abs(x) <= ABS_TOL, 0.0, x)
+
+
+@snap.defjvp
+def _snap_jvp(primals, tangents):
+    return snap(*primals), tangents[0]
+
+
+@jax.custom_jvp
+def product(x: Inexact[Array, "..."], y: Inexact[Array, "..."]) -> Inexact[Array, "..."]:
+    """x * y rounded to the nearest number before anything is added to it; 0 where x is 0, whatever y is.
+
+    XLA on CPU contracts `a * b + c` into one fused multiply-add, which rounds once where NumPy rounds twice. A
+    select on the product is what keeps it from doing so (barriers and `reduce_precision` do not). The same select
+    lets an empty position have no price.
+    """
+    return jnp.where(x != 0, x * y, jnp.zeros_like(x * y))
+
+
+@product.defjvp
+def _product_jvp(primals, tangents):
+    (x, y), (dx, dy) = primals, tangents
+    known = ~jnp.isnan(y)  # an asset without a price must not poison the gradient of the others
+    return product(x, y), jnp.where(known, dx * jnp.where(known, y, 0.0), 0.0) + jnp.where(known, x * dy, 0.0)
+
+
+def in_sequence(step: Callable, carry: Any, xs: Any) -> tuple[Any, Any]:
+    """`lax.scan` whose steps are expensive and few. Written out, XLA would recompute the whole chain of steps inside
+    every consumer of every result (twenty times slower); the barriers keep the loop's inputs and outputs apart."""
+    carry, xs = lax.optimization_barrier((carry, xs))
+    return lax.optimization_barrier(lax.scan(step, carry, xs))
+
+
+def dot(start: Float[Array, ""], x: Float[Array, " asset"], y: Float[Array, " asset"]) -> Float[Array, ""]:
+    """start + x[0] * y[0] + x[1] * y[1] + ..., left to right: `jnp.sum` promises no order, and order decides."""
+    unroll = x.shape[0] if x.shape[0] <= UNROLL else 8
+    return lax.scan(lambda total, xy: (total + product(*xy), None), start, (x, y), unroll=unroll)[0]
+
+
+def at_bar(x: Number, step: Int[Array, ""]) -> Array:
+    """The row of `x` for one bar: `x` is a number, one per asset [asset], or [time or 1, asset or 1]."""
+    x = jnp.asarray(x)
+    if x.ndim < 2:
+        return x
+    return x[0] if x.shape[0] == 1 else lax.dynamic_index_in_dim(x, step, keepdims=False)
+
+
+def any_lane(flag: Bool[Array, ""], axes: Sequence[str]) -> Bool[Array, ""]:
+    """Is `flag` set in any lane of the mapped `axes`? The answer is the same for all lanes, so that `lax.cond` on
+    it stays a branch under `vmap` instead of becoming a select that does the work for every lane at every bar."""
+    return lax.pmax(flag.astype(jnp.int32), tuple(axes)) > 0 if axes else flag

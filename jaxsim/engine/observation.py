@@ -1,0 +1,106 @@
+"""What a policy may see: all that is known at the open of a bar, and nothing later."""
+
+from typing import Any
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+
+def _namespace(x: Any):
+    """NumPy for NumPy arrays (the reference engine), jax.numpy for all else."""
+    return np if isinstance(x, np.ndarray) else jnp
+
+
+class Window(eqx.Module):
+    """The closes of the bars before this one, oldest first; its statistics skip NaN and are NaN where nothing is.
+
+    values: closes, NaN before the first bar and where an asset had no price.
+    """
+
+    values: Float[Array, "time asset"]
+
+    def returns(self) -> Float[Array, "time_1 asset"]:
+        """Simple returns of consecutive closes, one row fewer than `values`."""
+        return self.values[1:] / self.values[:-1] - 1
+
+    def mean_return(self) -> Float[Array, " asset"]:
+        """Mean simple return per bar."""
+        returns, known, count = self._known_returns()
+        xp = _namespace(returns)
+        return xp.where(count > 0, (returns * known).sum(0) / xp.maximum(count, 1), xp.nan)
+
+    def volatility(self, ddof: int = 1) -> Float[Array, " asset"]:
+        """Standard deviation of the simple returns per bar (not annualised)."""
+        returns, known, count = self._known_returns()
+        xp = _namespace(returns)
+        mean = (returns * known).sum(0) / xp.maximum(count, 1)
+        variance = (known * (returns - mean) ** 2).sum(0) / xp.maximum(count - ddof, 1)
+        positive = variance > 0  # the root has no derivative at zero
+        root = xp.where(positive, xp.sqrt(xp.where(positive, variance, 1.0)), 0.0)
+        return xp.where(count > ddof, root, xp.nan)
+
+    def covariance(self, ddof: int = 1) -> Float[Array, "asset asset"]:
+        """Covariance of the simple returns per bar, over the bars that both assets of a pair have (pairwise complete,
+        as `pandas.DataFrame.cov`)."""
+        returns, known, _ = self._known_returns()
+        xp = _namespace(returns)
+        pairs = known.T @ known
+        count = xp.maximum(pairs, 1)
+        x = returns * known
+        mean = (x.T @ known) / count  # mean of asset i over the bars where j is known as well
+        moment = x.T @ x - count * mean * mean.T
+        return xp.where(pairs > ddof, moment / xp.maximum(pairs - ddof, 1), xp.nan)
+
+    def _known_returns(self):
+        returns = self.returns()
+        xp = _namespace(returns)
+        known = ~xp.isnan(returns)
+        return xp.where(known, returns, 0.0), known.astype(returns.dtype), known.sum(0).astype(returns.dtype)
+
+
+class Observation(eqx.Module):
+    """What is known at the open of bar `step`, before anything is traded.
+
+    step: number of the bar, from 0.
+    weights: present weight of each asset at the valuation price; 0 for an asset without a price.
+    units: units held.
+    value: value of the account at the valuation price, currency.
+    cash, free_cash: currency.      debt: borrowed units' worth, currency per asset (0 while nothing is sold short).
+    val_price: the open of this bar; where there is none, the last price known before it; NaN before the first.
+    target: weights asked for at the last rebalance; NaN before the first.
+    tradable: the assets that have had a price by now.
+    key: random key of this lane and bar.
+    features: the rows of the user's features for this bar.
+    """
+
+    step: Int[Array, ""]
+    weights: Float[Array, " asset"]
+    units: Float[Array, " asset"]
+    value: Float[Array, ""]
+    cash: Float[Array, ""]
+    debt: Float[Array, " asset"]
+    free_cash: Float[Array, ""]
+    val_price: Float[Array, " asset"]
+    target: Float[Array, " asset"]
+    tradable: Bool[Array, " asset"]
+    key: Any
+    features: Any
+    closes: Float[Array, "all_time asset"] = eqx.field(repr=False)  # the market's; `window` is the way to them
+
+    @property
+    def num_assets(self) -> int:
+        return self.units.shape[-1]
+
+    def window(self, length: int) -> Window:
+        """The `length` closes before this bar, [length, asset], oldest first; rows before the first bar are NaN.
+
+        Raises ValueError unless `length` is a positive Python integer (it is a shape, so it cannot be traced).
+        """
+        if isinstance(length, bool) or not isinstance(length, int | np.integer) or length < 1:
+            raise ValueError(f"obs.window(length): length must be a positive integer, got {length!r}")
+        xp = _namespace(self.closes)
+        bars = self.step - length + xp.arange(length)
+        rows = self.closes[xp.clip(bars, 0, self.closes.shape[0] - 1)]
+        return Window(xp.where((bars >= 0)[:, None], rows, xp.nan))

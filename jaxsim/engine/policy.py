@@ -1,0 +1,91 @@
+"""What to do: an allocator asked for weights, and a trigger that says when."""
+
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from jaxsim.engine.allocation import Allocation, as_allocation
+from jaxsim.engine.numerics import Number, as_number
+from jaxsim.engine.observation import Observation
+from jaxsim.engine.triggers import AtBars, Never
+
+
+class Policy(eqx.Module):
+    """An allocator and the rule that says when to ask it.
+
+    allocator: pure function of an `Observation` that returns weights [asset] or an `Allocation`; or a callable with
+        a state: `init(num_assets) -> state`, `__call__(obs, state) -> (Allocation, state)` and optionally
+        `observe(obs, state) -> state` or `(state, aux)`, which sees every bar.
+    trigger: callable of an `Observation` that says whether to rebalance.
+    min_history: number of bars before the first trade.
+    trades_when_flat: trade also without the trigger while no position is held; off in a replay.
+    """
+
+    allocator: Callable
+    trigger: Callable = eqx.field(default_factory=Never)
+    min_history: Number = eqx.field(converter=as_number, default=0)
+    trades_when_flat: bool = eqx.field(static=True, default=True, kw_only=True)
+
+    def __check_init__(self):
+        for name in ("allocator", "trigger"):
+            if not callable(getattr(self, name)):
+                raise TypeError(f"{name}: expected a callable, got {getattr(self, name)!r}")
+
+
+def allocator_name(allocator: Any) -> str:
+    """How messages call an allocator."""
+    return getattr(allocator, "__qualname__", None) or type(allocator).__qualname__
+
+
+def keeps_state(allocator: Any) -> bool:
+    return hasattr(allocator, "init")
+
+
+def observes(allocator: Any) -> bool:
+    return hasattr(allocator, "observe")
+
+
+def initial_state(allocator: Any, num_assets: int) -> Any:
+    return allocator.init(num_assets) if keeps_state(allocator) else None
+
+
+def ask(allocator: Any, obs: Observation, state: Any, dtype: Any) -> tuple[Allocation, Any]:
+    """One question to an allocator, stateful or not: its checked `Allocation` and its next state."""
+    answer, state = allocator(obs, state) if keeps_state(allocator) else (allocator(obs), state)
+    return as_allocation(answer, obs.num_assets, dtype, allocator_name(allocator)), state
+
+
+def watch(allocator: Any, obs: Observation, state: Any) -> tuple[Any, dict]:
+    """What an allocator with `observe` makes of a bar: its next state and the arrays to be recorded."""
+    if not observes(allocator):
+        return state, {}
+    answer = allocator.observe(obs, state)
+    if isinstance(answer, tuple) and len(answer) == 2 and isinstance(answer[1], dict):
+        return answer
+    return answer, {}
+
+
+class RecordedTargets(eqx.Module):
+    """An allocator that hands out recorded weights; NaN marks an asset that was left alone.
+
+    bars: number of the bar of each allocation, ascending; padded with the number of bars in the market.
+    weights: the weights asked for at each.
+    """
+
+    bars: Int[Array, " allocation"]
+    weights: Float[Array, "allocation asset"]
+
+    def __call__(self, obs: Observation) -> Allocation:
+        row = jnp.clip(jnp.searchsorted(self.bars, obs.step), 0, self.bars.shape[0] - 1)
+        weights = self.weights[row]
+        return Allocation(weights, skip=jnp.isnan(weights))
+
+
+def replay_policy(
+    mask: Bool[Array, " time"], bars: Int[Array, " allocation"], weights: Float[Array, "allocation asset"]
+) -> Policy:
+    """The policy that acts at the recorded bars alone and asks for what was asked for then."""
+    return Policy(RecordedTargets(bars, weights), AtBars(mask), trades_when_flat=False)

@@ -1,0 +1,184 @@
+"""How the bars of many lanes are run forward, fast. A schedule changes when things are computed, never what.
+
+Both schedules run the functions of `step.py` for one lane under `vmap` and hand out their results in pages of fixed
+size, so that a simulation of any length compiles once and needs memory only for what happened:
+
+- `LookAhead` uses that holdings do not change between two rebalances: it asks the trigger about a whole block of
+  bars at once, jumps to the first one that fires, rebalances there, and looks again.
+- `Scan` takes one bar after the other. It serves allocators that want to see every bar (`observe`).
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array, Bool, Int
+
+from jaxsim.engine.account import Account, Holdings
+from jaxsim.engine.costs import Costs
+from jaxsim.engine.market import Market
+from jaxsim.engine.numerics import any_lane, cast_inexact
+from jaxsim.engine.policy import Policy, observes
+from jaxsim.engine.step import Event, Lane, at_bar_row, decide, observe, rebalance_if, step
+
+
+class Run(eqx.Module):
+    """All that one lane is simulated from; with lane axes on some of its leaves, all that many lanes are."""
+
+    market: Market
+    policy: Policy
+    costs: Costs
+    account: Account
+    key: Any
+
+
+class Row(eqx.Module):
+    """What a lane did at one bar: meaningful where it traded.
+
+    holdings: after the orders.       aux: what `observe` recorded, at every bar (`Scan` only).
+    """
+
+    bar: Int[Array, ""]
+    traded: Bool[Array, ""]
+    holdings: Holdings
+    event: Event
+    aux: dict
+
+
+class Scan(eqx.Module):
+    """One bar after the other; a row for every bar.
+
+    page: bars per page.
+    """
+
+    page: int = eqx.field(static=True, default=1024)
+
+    def run(self, run: Run, lane: Lane, seen: Array, bar: Array, axes: tuple[str, ...]):
+        def one_bar(lane, bar):
+            lane, traded, event, aux = step(run.policy, run.market, run.costs, lane, bar, run.key, axes)
+            return lane, Row(bar, traded, lane.holdings, event, aux)
+
+        lane, rows = lax.scan(one_bar, lane, bar + jnp.arange(self.page, dtype=bar.dtype))
+        return lane, seen, bar + self.page, rows, jnp.int32(self.page)
+
+
+class LookAhead(eqx.Module):
+    """Whole blocks of bars at once; a row for every bar on which some lane trades.
+
+    block: bars looked at together.       page: rows per page.
+    """
+
+    block: int = eqx.field(static=True, default=64)
+    page: int = eqx.field(static=True, default=256)
+
+    def run(self, run: Run, lane: Lane, seen: Array, bar: Array, axes: tuple[str, ...]):
+        market, policy = run.market, run.policy
+        num_bars, block = market.num_bars, min(self.block, market.num_bars)
+
+        def first_trade(lane: Lane, seen: Array, bar: Array) -> Array:
+            """The first bar of the block, of those not yet seen, on which the lane trades; else num_bars."""
+            start = jnp.minimum(bar, num_bars - block)
+            bars = start + jnp.arange(block, dtype=bar.dtype)
+            prices = lax.dynamic_slice_in_dim(market.val_price, start, block)
+
+            def trades_at(at, val_price):
+                return decide(policy, lane, observe(market, lane, at, val_price, run.key))
+
+            trades = jax.vmap(trades_at)(bars, prices)
+            return jnp.min(jnp.where(trades & (bars >= jnp.maximum(seen, bar)), bars, num_bars))
+
+        def jump(lane: Lane, seen: Array, bar: Array) -> tuple[Lane, Row]:
+            first = first_trade(lane, seen, bar)
+            trades, at = first < num_bars, jnp.minimum(first, num_bars - 1)
+            obs = observe(market, lane, at, at_bar_row(market.val_price, at), run.key)
+            lane, event = rebalance_if(trades, policy, market, run.costs, lane, obs, axes)
+            return lane, Row(at, trades, lane.holdings, event, {})
+
+        def advance(state):
+            lane, seen, bar, rows, count = state
+            lane, row = jump(lane, seen, bar)
+            rows = jax.tree.map(lambda page, x: lax.dynamic_update_index_in_dim(page, x, count, 0), rows, row)
+            some = any_lane(row.traded, axes)
+            seen = jnp.where(row.traded, row.bar + 1, seen)
+            return lane, seen, jnp.where(some, bar, bar + block), rows, count + some
+
+        def is_unfinished(state):
+            _, _, bar, _, count = state
+            return (bar < num_bars) & (count < self.page)
+
+        blank = jax.eval_shape(lambda: jump(lane, seen, bar)[1])
+        rows = jax.tree.map(lambda x: jnp.zeros((self.page, *x.shape), x.dtype), blank)
+        return lax.while_loop(is_unfinished, advance, (lane, seen, bar, rows, jnp.int32(0)))
+
+
+def forward_schedule(policy: Policy) -> Scan | LookAhead:
+    """The schedule that runs a policy fastest without derivatives."""
+    return Scan() if observes(policy.allocator) else LookAhead()
+
+
+class LaneAxis(eqx.Module):
+    """One axis of lanes.
+
+    name: of the axis, for collectives.     size: number of lanes along it.
+    in_axes: pytree like `Run`, 0 where a leaf has this axis (after those of the axes outside it), else None.
+    """
+
+    name: str = eqx.field(static=True)
+    size: int = eqx.field(static=True)
+    in_axes: Run = eqx.field(static=True)
+
+
+def over_lanes(function: Callable, axes: Sequence[LaneAxis], shared_in: Sequence, shared_out: Any) -> Callable:
+    """`function(run, *arguments)` for one lane, mapped over all lane axes, the first outermost."""
+    for axis in reversed(axes):
+        function = jax.vmap(
+            function,
+            in_axes=(axis.in_axes, *shared_in),
+            out_axes=shared_out,
+            axis_name=axis.name,
+            axis_size=axis.size,
+        )
+    return function
+
+
+@eqx.filter_jit
+def _start(run: Run, axes: tuple[LaneAxis, ...]) -> Lane:
+    def one_lane(run):
+        return Lane.start(run.policy, run.account, run.market.num_assets, run.market.dtype)
+
+    return over_lanes(one_lane, axes, (), 0)(cast_inexact(run, run.market.dtype))
+
+
+@eqx.filter_jit
+def _page(run: Run, lane: Lane, seen: Array, bar: Array, axes: tuple[LaneAxis, ...], schedule: Scan | LookAhead):
+    names = tuple(axis.name for axis in axes)
+
+    def one_lane(run, lane, seen, bar):
+        return schedule.run(run, lane, seen, bar, names)
+
+    mapped = over_lanes(one_lane, axes, (0, 0, None), (0, 0, None, 0, None))
+    return mapped(cast_inexact(run, run.market.dtype), lane, seen, bar)
+
+
+def pages(
+    run: Run, axes: tuple[LaneAxis, ...], schedule: Scan | LookAhead | None = None
+) -> Iterator[tuple[Row, Lane]]:
+    """Run all lanes to the end of the market, a page at a time.
+
+    Yields the rows of each page, arrays with leading axes [lane axes..., row], and the lanes after it. Rows of
+    different lanes at one place are of different bars; those with `traded` false, or a bar beyond the market's
+    last, are blank.
+    """
+    schedule = schedule or forward_schedule(run.policy)
+    lane = _start(run, axes)
+    seen = jnp.zeros(tuple(axis.size for axis in axes), jnp.int32)
+    bar = jnp.int32(0)
+    num_bars = run.market.close.shape[-2]
+    while bar < num_bars:
+        lane, seen, bar, rows, count = _page(run, lane, seen, bar, axes, schedule)
+        filled = (slice(None),) * len(axes) + (slice(0, int(count)),)
+        yield jax.tree.map(lambda x: np.asarray(x)[filled], rows), lane

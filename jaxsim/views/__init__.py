@@ -1,0 +1,21 @@
+"""Pictures and the HTML report: labelled pandas in, Plotly figures out.
+
+Nothing here knows of `Backtest` or JAX, and importing it does not import Plotly, which is an extra: a
+function that draws raises an ImportError with the pip command where Plotly is missing. Durations are
+whatever the index says; weights, values and drawdowns are plain fractions and currency as handed in.
+Labels are shown as they are: markup in them is escaped, never obeyed.
+"""
+
+from jaxsim.views.metric import metric_against
+from jaxsim.views.report import write_report
+from jaxsim.views.value import drawdown, value_with_drawdown
+from jaxsim.views.weights import stacked_targets, stacked_weights
+
+__all__ = [
+    "drawdown",
+    "metric_against",
+    "stacked_targets",
+    "stacked_weights",
+    "value_with_drawdown",
+    "write_report",
+]

@@ -1,0 +1,76 @@
+"""The value of a portfolio, and underneath it how far it was below its best so far."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from jaxsim.views._plotly import ALERT, PALETTE, Figure, colours, require_plotly, show, styled
+from jaxsim.views._series import axis_name, checked_frame, drawable, envelope, point_budget
+
+_LEGEND = 15  # more lanes than this are named on hover only
+
+
+def drawdown(value: pd.Series | pd.DataFrame) -> pd.Series | pd.DataFrame:
+    """Drawdowns of `value` [time] or [time, lane]: value / best value so far - 1, a fraction, zero or
+    negative.
+
+    The first value is the first best, so a loss on the way to it does not count. NaN stays NaN.
+    """
+    return value / value.cummax() - 1.0
+
+
+def value_with_drawdown(value: pd.Series | pd.DataFrame, title: str | None = None) -> Figure:
+    """Value above, drawdown underneath, on one time axis.
+
+    `value` is a Series [time] or a DataFrame [time, lane] in currency; lane labels may have several
+    levels. One lane is a line over a filled drawdown; several are thin lines, named on hover and, up to
+    15 of them, in a legend that hides both lines of a lane at a click. Lines of more than 4,000 points
+    (fewer per lane from 16 lanes on) are thinned for drawing to the lowest and highest point of each
+    short stretch: extremes are exact, and drawdowns are computed before thinning.
+
+    Raises ImportError without Plotly, TypeError for anything but a Series or DataFrame, ValueError where
+    it is empty or not numeric.
+    """
+    require_plotly()
+    from plotly.subplots import make_subplots
+
+    if not isinstance(value, pd.Series | pd.DataFrame):
+        raise TypeError(f"value must be a pandas Series or DataFrame, got {type(value).__name__}.")
+    if isinstance(value, pd.Series):
+        value = value.to_frame("value" if value.name is None else value.name)
+    frame = checked_frame(value, "value")
+    below, x, lanes = drawdown(frame), drawable(frame.index), frame.shape[1]
+    budget, palette = point_budget(lanes), colours(lanes)
+    fig = make_subplots(rows=2, cols=1, shared_xaxes=True, row_heights=[0.68, 0.32], vertical_spacing=0.05)
+    for i, label in enumerate(frame.columns):
+        name = show(label)
+        for row, data in enumerate((frame, below), start=1):
+            path = data.iloc[:, i].to_numpy()
+            rows = envelope(path, budget)
+            alone = dict(line=dict(width=1.5, color=(PALETTE[0], ALERT)[row - 1]))
+            alone |= dict(fill="tozeroy", fillcolor="rgba(179,65,44,0.2)") if row == 2 else {}
+            among = dict(line=dict(width=1, color=palette[i]), opacity=0.85 if lanes <= _LEGEND else 0.45)
+            figures = "%{y:,.6~g}" if row == 1 else "%{y:.1%}"
+            fig.add_scatter(
+                x=x[rows],
+                y=path[rows],
+                name=("value", "drawdown")[row - 1] if lanes == 1 else name,
+                mode="lines",
+                legendgroup=name,
+                showlegend=row == 1,
+                hovertemplate=f"%{{x}}<br>{figures}<extra>{name}</extra>" if lanes > 1 else figures,
+                row=row,
+                col=1,
+                **(alone if lanes == 1 else among),
+            )
+    # Lanes are thinned each on its own rows, so that there is seldom a common x to unify over.
+    styled(fig, title, traces=lanes, legend=1 < lanes <= _LEGEND, height=480)
+    fig.update_layout(hovermode="x unified" if lanes == 1 else "closest")
+    names = [level for level in frame.columns.names if level is not None]
+    if lanes > 1 and names:
+        fig.update_layout(legend_title_text=show(tuple(names)))
+    fig.update_yaxes(title_text="value", row=1, col=1)
+    fig.update_yaxes(title_text="drawdown", tickformat=".0%", rangemode="tozero", row=2, col=1)
+    x_name = axis_name(frame.index)
+    fig.update_xaxes(title_text=x_name and show(x_name), row=2, col=1)
+    return fig
