@@ -1,0 +1,32 @@
+"""Portfolio rebalancing in JAX: path-dependent, differentiable, thousands of lanes in one compiled program."""
+
+from jaxsim import datasets as datasets
+from jaxsim import metrics as metrics
+from jaxsim import reference as reference
+from jaxsim.engine.account import Account as Account
+from jaxsim.engine.allocation import Allocation as Allocation
+from jaxsim.engine.costs import Costs as Costs
+from jaxsim.engine.market import Market as Market
+from jaxsim.engine.observation import Observation as Observation
+from jaxsim.engine.observation import Window as Window
+from jaxsim.engine.policy import Policy as Policy
+from jaxsim.engine.save import Save as Save
+from jaxsim.engine.save import Simulation as Simulation
+from jaxsim.engine.simulate import simulate as simulate
+from jaxsim.engine.status import LaneFault as LaneFault
+from jaxsim.engine.status import OrderSide as OrderSide
+from jaxsim.engine.status import OrderStatus as OrderStatus
+from jaxsim.engine.status import OrderStatusInfo as OrderStatusInfo
+from jaxsim.engine.triggers import AbstractTrigger as AbstractTrigger
+from jaxsim.engine.triggers import Never as Never
+from jaxsim.engine.triggers import Threshold as Threshold
+from jaxsim.errors import AllocationError as AllocationError
+from jaxsim.frames import market as _market  # attaches Market.from_frames
+from jaxsim.frames.allocations import Allocations as Allocations
+from jaxsim.frames.backtest import Backtest as Backtest
+from jaxsim.frames.lanes import grid as grid
+from jaxsim.frames.lanes import zipped as zipped
+from jaxsim.frames.run import backtest as backtest
+from jaxsim.frames.run import replay as replay
+
+__version__ = "0.1.0"

@@ -1,6 +1,7 @@
 """What the world gives: prices, and the features that the user adds."""
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, ClassVar
 
 import equinox as eqx
 from jaxtyping import Array, Float
@@ -22,6 +23,8 @@ class Market(eqx.Module):
     price: Float[Array, "time asset"]
     mark: Float[Array, "time asset"]
     features: Any = None
+
+    from_frames: ClassVar[Callable[..., "Market"]]  # defined in jaxsim.frames.market, which knows pandas
 
     @property
     def num_bars(self) -> int:

@@ -23,7 +23,7 @@ def write_report(
     *,
     title: str,
     subtitle: str = "",
-    tables: Mapping[str, pd.DataFrame] | None = None,
+    tables: Mapping[str, pd.DataFrame | pd.Series] | None = None,
     figures: Mapping[str, Figure] | None = None,
     notes: Sequence[str] = (),
 ) -> Path:
@@ -88,11 +88,13 @@ def _figure_card(number: int, heading: str, figure: Figure) -> str:
     return f"<section class='figure'><h2>{escape(heading)}</h2>{text}{body}</section>"
 
 
-def _table_card(heading: str, table: pd.DataFrame) -> str:
+def _table_card(heading: str, table: pd.DataFrame | pd.Series) -> str:
     if isinstance(table, pd.Series):
         table = table.to_frame("" if table.name is None else table.name)
     if not isinstance(table, pd.DataFrame):
-        raise TypeError(f"tables[{heading!r}] must be a pandas DataFrame, got {type(table).__name__}.")
+        raise TypeError(
+            f"tables[{heading!r}] must be a pandas DataFrame or Series, got {type(table).__name__}."
+        )
     shown = table.iloc[:MAX_ROWS]
     more = (
         f"<p class='caption'>The first {len(shown):,} of {len(table):,} rows.</p>"

@@ -1,0 +1,58 @@
+"""Weights that look at no price: equal, fixed, random."""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+import jaxsim as js
+
+
+class EqualWeight(eqx.Module):
+    """1/N each.
+
+    over: "all", every column of the group, listed or not (what is not listed yet stays cash), as the tutorial has it;
+        or "tradable", those that have had a price by now.
+    """
+
+    over: str = eqx.field(static=True, default="all")
+
+    def __check_init__(self):
+        if self.over not in ("all", "tradable"):
+            raise ValueError(f"over: expected 'all' or 'tradable', got {self.over!r}")
+
+    def __call__(self, obs: js.Observation) -> Float[Array, " asset"]:
+        count = obs.num_assets
+        if self.over == "all":
+            return jnp.full(count, 1.0 / count, obs.units.dtype)
+        tradable = jnp.asarray(obs.tradable)
+        return jnp.where(tradable, 1.0 / jnp.maximum(tradable.sum(), 1), 0.0).astype(obs.units.dtype)
+
+
+class FixedWeights(eqx.Module):
+    """The same weights at every rebalance.
+
+    weights: fractions, one per asset, >= 0; an array, or in the pandas face a Series by asset name.
+    """
+
+    weights: Any
+
+    def __init__(self, weights: Any):
+        self.weights = np.asarray(weights, np.float64) if isinstance(weights, list | tuple) else weights
+
+    def __call__(self, obs: js.Observation) -> Float[Array, " asset"]:
+        return jnp.asarray(self.weights)
+
+
+class RandomWeights(eqx.Module):
+    """New random weights at every rebalance: u / sum(u), u uniform on [0, 1) per asset.
+
+    Drawn from `obs.key` in float32, so that they are the same in every dtype and beside any other lanes.
+    """
+
+    def __call__(self, obs: js.Observation) -> Float[Array, " asset"]:
+        draws = jax.random.uniform(obs.key, (obs.num_assets,), jnp.float32).astype(obs.units.dtype)
+        return draws / draws.sum()

@@ -1,0 +1,109 @@
+"""Statistics along time that skip NaN, one code for NumPy and JAX: what `metrics` is written in.
+
+Time is the leading axis. `known` marks the bars that count, bool, shaped like the series. Whatever is masked
+out is replaced *before* it meets a product, a division or a root: a gradient flows through both sides of a
+`where`, and zero times NaN is NaN.
+"""
+
+from types import ModuleType
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+
+def namespace(*values: Any) -> ModuleType:
+    """`jax.numpy` if any of the values is a JAX array or a tracer, else `numpy`."""
+    return jnp if any(isinstance(value, jax.Array) for value in values) else np
+
+
+def as_float(x: Any, xp: ModuleType) -> Any:
+    """`x` as an array of `xp` that keeps its floating dtype; integers and lists take the default one."""
+    x = xp.asarray(x)
+    return x if xp.issubdtype(x.dtype, xp.inexact) else x.astype(float)
+
+
+def divide(a: Any, b: Any, otherwise: float) -> Any:
+    """a / b, and `otherwise` where b is zero; NaN in `b` gives NaN."""
+    xp, zero = namespace(a, b), b == 0
+    return xp.where(zero, otherwise, xp.where(zero, 0, a) / xp.where(zero, 1, b))
+
+
+def root(x: Any) -> Any:
+    """Square root with derivative zero at zero, where the true one is infinite."""
+    xp, zero = namespace(x), x == 0
+    return xp.where(zero, 0, xp.sqrt(xp.where(zero, 1, x)))
+
+
+def count(known: Any, dtype: Any) -> Any:
+    """Number of known bars, in the series' own dtype: an integer would promote float32 to float64."""
+    return namespace(known).sum(known, axis=0, dtype=dtype)
+
+
+def total(x: Any, known: Any) -> Any:
+    """Sum over the known bars; 0 where there is none."""
+    xp = namespace(x)
+    return xp.sum(xp.where(known, x, 0), axis=0)
+
+
+def mean(x: Any, known: Any) -> Any:
+    """Mean over the known bars; NaN where there is none."""
+    return divide(total(x, known), count(known, x.dtype), np.nan)
+
+
+def deviation(x: Any, known: Any) -> Any:
+    """x minus its mean; 0 at unknown bars, and exactly 0 everywhere in a constant series.
+
+    Measured from one of the values, not from zero: the mean of n equal numbers is often one ulp off them, and
+    "no risk" would become a risk of 1e-17.
+    """
+    xp = namespace(x)
+    pivot = xp.max(xp.where(known, x, -np.inf), axis=0)
+    pivot = pivot if xp is np else lax.stop_gradient(pivot)
+    offset = xp.where(known, x - pivot, 0)
+    return xp.where(known, offset - mean(offset, known), 0)
+
+
+def std(x: Any, known: Any, ddof: int) -> Any:
+    """Standard deviation over m known bars, divisor m - ddof; NaN if m <= ddof."""
+    xp, spread = namespace(x), deviation(x, known)
+    free = count(known, x.dtype) - ddof
+    return root(xp.where(free > 0, xp.sum(spread**2, axis=0) / xp.where(free > 0, free, 1), np.nan))
+
+
+def standardized_moment(x: Any, known: Any, order: int) -> Any:
+    """Mean of ((x - mean) / std)**order, biased (ddof 0); NaN where there is no spread."""
+    scale = std(x, known, ddof=0)
+    spread = divide(deviation(x, known), scale, np.nan)
+    return namespace(x).where(scale > 0, mean(spread**order, known), np.nan)
+
+
+def ascending(x: Any, known: Any) -> Any:
+    """Sorted along time, the unknown bars last."""
+    xp = namespace(x)
+    return xp.sort(xp.where(known, x, np.inf), axis=0)
+
+
+def quantile(x: Any, known: Any, q: float) -> Any:
+    """Quantile, q in [0, 1], interpolated linearly between the known bars; NaN where there is none."""
+    xp, ranked, m = namespace(x), ascending(x, known), count(known, x.dtype)
+    last = xp.maximum(m - 1, 0)
+    low = xp.floor(q * last)
+
+    def at(position):
+        return xp.take_along_axis(ranked, position[None].astype(int), axis=0)[0]
+
+    below, above = at(low), at(xp.minimum(low + 1, last))
+    return xp.where(m > 0, below + (above - below) * (q * last - low), np.nan)
+
+
+def running_max(x: Any) -> Any:
+    """Maximum of all bars so far."""
+    return np.maximum.accumulate(x, axis=0) if namespace(x) is np else lax.cummax(x, axis=0)
+
+
+def running_min(x: Any) -> Any:
+    """Minimum of all bars so far."""
+    return np.minimum.accumulate(x, axis=0) if namespace(x) is np else lax.cummin(x, axis=0)

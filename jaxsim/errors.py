@@ -1,0 +1,13 @@
+"""The errors that jaxsim raises on its own account. Bad arguments are plain ValueErrors and TypeErrors."""
+
+
+class OrderError(ValueError):
+    """An order that makes no sense, or an account that no order can act on; it ends the simulation."""
+
+
+class RejectedOrderError(OrderError):
+    """An order was rejected that had asked for an error in this case (`raise_reject`)."""
+
+
+class AllocationError(ValueError):
+    """An allocator returned weights that cannot be traded; the message names the lane, the asset and the bar."""

@@ -1,0 +1,215 @@
+"""Parameters in: numbers, arrays, labelled tables and named indexes become array leaves with lane axes.
+
+A parameter may differ by combination (it is swept), by group (it has one value per column), by both (recorded
+allocations) or by neither. `Leaf` keeps which, so that nothing is ever tiled.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import equinox as eqx
+import jax
+import numpy as np
+import pandas as pd
+
+from jaxsim.engine.triggers import Threshold
+from jaxsim.frames.groups import Layout
+from jaxsim.frames.lanes import Sweep, is_swept
+
+
+@dataclass(frozen=True, eq=False)
+class Bounds:
+    """The numbers that a parameter may take."""
+
+    low: float = -np.inf
+    is_open: bool = False  # low itself is not allowed
+    is_integer: bool = False
+
+    def check(self, values: np.ndarray, argument: str) -> None:
+        """Raises ValueError naming the argument and the first bad value."""
+        values = np.asarray(values, float)
+        bad = ~np.isfinite(values) | ((values <= self.low) if self.is_open else (values < self.low))
+        if self.is_integer:
+            bad |= values != np.round(values)
+        if bad.any():
+            kind = "a whole number" if self.is_integer else "a finite number"
+            limit = "" if self.low == -np.inf else f" {'>' if self.is_open else '>='} {self.low:g}"
+            raise ValueError(f"{argument}: expected {kind}{limit}, got {values[bad].ravel()[0]:g}")
+
+
+@dataclass(frozen=True, eq=False)
+class Leaf:
+    """One parameter of all lanes.
+
+    array: [combination (if by_combination), group (if by_group), ...], or a `Pending` until the sweep is complete.
+    columns: position of an axis that runs over all columns of the frame and is still to be split into groups.
+    pads_assets: the last axis runs over the assets of a group, padded to the largest group.
+    """
+
+    array: Any
+    by_combination: bool = False
+    by_group: bool = False
+    columns: int | None = None
+    pads_assets: bool = False
+
+    def of(self, groups: np.ndarray, members: list[np.ndarray], is_grouped: bool) -> tuple[Any, tuple[bool, bool]]:
+        """The array for a batch of groups of one size, and whether it has a combination and a group axis."""
+        array = self.array
+        if self.columns is not None:
+            parts = [np.take(array, members[g], axis=self.columns) for g in groups]
+            array = np.stack(parts) if is_grouped else parts[0]
+            return array, (False, is_grouped)
+        if self.by_group:
+            axis = int(self.by_combination)
+            array = np.take(array, groups, axis=axis)
+            array = array if is_grouped else np.take(array, 0, axis=axis)
+            array = array[..., : len(members[groups[0]])] if self.pads_assets else array
+            return array, (self.by_combination, is_grouped)
+        return array, (self.by_combination, False)
+
+
+def time_asset(
+    value: Any, argument: str, index: pd.Index, layout: Layout, sweep: Sweep, bounds: Bounds = Bounds()
+) -> Leaf:
+    """A parameter that broadcasts to [time, asset]: a number, one per asset [asset], [time or 1, asset or 1], a
+    Series on the time index or on the assets, a DataFrame [time, asset] by its labels, or a named index to sweep.
+
+    Raises ValueError naming the argument for labels that do not match, shapes that do not broadcast, or values out
+    of bounds; TypeError for what is not numeric.
+    """
+    if is_swept(value):
+        return _swept(value, argument, sweep, bounds)
+    if isinstance(value, pd.Series | pd.DataFrame):
+        array = _labelled(value, argument, index, layout)
+    else:
+        array = numeric(value, argument)
+    bounds.check(array, argument)
+    num_columns = len(layout.columns)
+    if array.ndim == 0 or array.shape == (1,):
+        return Leaf(array.reshape(()))
+    if array.ndim == 1:
+        if len(array) != num_columns:
+            raise ValueError(
+                f"{argument}: an array of {len(array)} numbers for {num_columns} columns; one number per bar is a "
+                "Series on the time index, or has shape [time, 1]"
+            )
+        return _per_column(array, 0, layout)
+    if array.ndim == 2 and array.shape[0] in (1, len(index)) and array.shape[1] in (1, num_columns):
+        return Leaf(array) if array.shape[1] == 1 else _per_column(array, 1, layout)
+    raise ValueError(f"{argument}: shape {array.shape} does not broadcast to [time, asset] = ({len(index)}, {num_columns})")
+
+
+def number(value: Any, argument: str, sweep: Sweep, bounds: Bounds = Bounds()) -> Leaf:
+    """A parameter that is one number, or a named index to sweep. Raises as `time_asset`."""
+    if is_swept(value):
+        return _swept(value, argument, sweep, bounds)
+    array = numeric(value, argument)
+    if array.size != 1:
+        raise ValueError(f"{argument}: expected one number or a named index to sweep, got shape {array.shape}")
+    bounds.check(array, argument)
+    return Leaf(array.reshape(()))
+
+
+def module(tree: Any, argument: str, index: pd.Index, layout: Layout, sweep: Sweep) -> Any:
+    """The leaves of an allocator or a trigger: named indexes are swept, Series and DataFrames are aligned by label,
+    thresholds are broadcast and checked, all else stays as it is."""
+
+    def resolve_threshold(trigger: Threshold) -> Threshold:
+        leaf = time_asset(trigger.threshold, "threshold", index, layout, sweep, Bounds(low=0))
+        return eqx.tree_at(lambda t: t.threshold, trigger, leaf, is_leaf=lambda x: x is None)
+
+    def resolve(leaf: Any) -> Any:
+        if isinstance(leaf, Threshold):
+            return resolve_threshold(leaf)
+        if is_swept(leaf):
+            return _swept(leaf, argument, sweep, Bounds())
+        if isinstance(leaf, pd.Series | pd.DataFrame):
+            array = _labelled(leaf, argument, index, layout)
+            if array.ndim == 2 and array.shape[0] == 1:
+                array = array[0]
+            return _per_column(array, array.ndim - 1, layout) if array.shape[-1] != 1 else Leaf(array)
+        return Leaf(leaf)
+
+    _refuse_static_indexes(tree, argument)
+    return jax.tree.map(resolve, tree, is_leaf=lambda x: isinstance(x, Threshold) or is_table(x))
+
+
+def is_table(x: Any) -> bool:
+    return is_swept(x) or isinstance(x, pd.Series | pd.DataFrame)
+
+
+def numeric(value: Any, argument: str) -> np.ndarray:
+    """A float64 array, or TypeError naming the argument."""
+    array = np.asarray(value)
+    if array.dtype.kind not in "iuf":
+        raise TypeError(f"{argument}: expected numbers, got {type(value).__name__} {value!r}"[:200])
+    return array.astype(np.float64)
+
+
+def _swept(value: Any, argument: str, sweep: Sweep, bounds: Bounds) -> Leaf:
+    number = sweep.add(value, argument)
+    bounds.check(np.asarray(getattr(value, "index", value)), argument)
+    return Leaf(Pending(lambda: sweep.values(number)), by_combination=True)
+
+
+@dataclass(frozen=True, eq=False)
+class Pending:
+    """Values by combination, known once all axes of the sweep are."""
+
+    values: Callable[[], np.ndarray]
+
+
+def settle(leaf: Any) -> Leaf:
+    """A leaf with its values filled in."""
+    if not isinstance(leaf, Leaf):
+        return Leaf(leaf)
+    return replace(leaf, array=leaf.array.values()) if isinstance(leaf.array, Pending) else leaf
+
+
+def _per_column(array: np.ndarray, axis: int, layout: Layout) -> Leaf:
+    return Leaf(array, columns=axis)
+
+
+def _labelled(value: Any, argument: str, index: pd.Index, layout: Layout) -> np.ndarray:
+    """A Series or DataFrame as [time or 1, column or 1], by its labels."""
+    if isinstance(value, pd.DataFrame):
+        rows = _reindex(value.index, index, argument, "time index")
+        return numeric(value.to_numpy()[rows][:, _columns_of(value.columns, layout, argument)], argument)
+    array = numeric(value.to_numpy(), argument)
+    if len(value.index) == len(index) and value.index.equals(index):
+        return array[:, None]
+    try:
+        return array[_columns_of(value.index, layout, argument)][None, :]
+    except ValueError:
+        raise ValueError(
+            f"{argument}: the labels of the Series are neither the time index nor the assets {list(layout.assets)[:5]}"
+        ) from None
+
+
+def _columns_of(labels: pd.Index, layout: Layout, argument: str) -> np.ndarray:
+    """Where each column of the frame stands in `labels`, which are the columns or, in any group, the asset names."""
+    for wanted in (layout.columns, layout.assets):
+        if labels.nlevels == wanted.nlevels and not labels.has_duplicates and labels.isin(wanted.unique()).all():
+            places = labels.get_indexer(wanted)
+            if (places >= 0).all():
+                return places
+    raise ValueError(f"{argument}: its columns {list(labels)[:5]} are not those of close, {list(layout.columns)[:5]}")
+
+
+def _reindex(labels: pd.Index, index: pd.Index, argument: str, what: str) -> np.ndarray:
+    if labels.equals(index):
+        return np.arange(len(index))
+    if len(labels) == len(index) and not labels.has_duplicates and not index.has_duplicates:
+        places = labels.get_indexer(index)
+        if (places >= 0).all():
+            return places
+    raise ValueError(f"{argument}: its {what} is not that of close")
+
+
+def _refuse_static_indexes(tree: Any, argument: str) -> None:
+    for node in jax.tree.leaves(tree, is_leaf=lambda x: isinstance(x, eqx.Module)):
+        if isinstance(node, eqx.Module):
+            for name, value in vars(node).items():
+                if type(node).__dataclass_fields__[name].metadata.get("static") and is_swept(value):
+                    raise TypeError(f"{argument}: {type(node).__name__}.{name} is static and cannot be swept as an index")

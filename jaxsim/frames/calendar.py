@@ -1,0 +1,32 @@
+"""How long a bar is, and how many make a year."""
+
+from typing import Any
+
+import pandas as pd
+
+
+def to_timedelta(freq: Any, argument: str) -> pd.Timedelta:
+    """A fixed duration from "1h", "D", "252D", a Timedelta or an offset.
+
+    Raises ValueError naming the argument if it is not a positive, fixed duration.
+    """
+    try:
+        if isinstance(freq, str) and not freq[:1].isdigit():
+            freq = "1" + freq
+        duration = pd.Timedelta(freq)
+    except (ValueError, TypeError):
+        raise ValueError(f"{argument}: {freq!r} is not a fixed duration such as '1h' or '1D'") from None
+    if pd.isna(duration) or duration <= pd.Timedelta(0):
+        raise ValueError(f"{argument}: expected a positive duration, got {freq!r}")
+    return duration
+
+
+def bar_length(index: pd.Index, freq: Any = None) -> pd.Timedelta | None:
+    """The length of one bar: as given, else what a regular DatetimeIndex tells, else None."""
+    if freq is not None:
+        return to_timedelta(freq, "freq")
+    if not isinstance(index, pd.DatetimeIndex) or len(index) < 3:
+        return None
+    step = index[1] - index[0]
+    is_regular = bool((index[1:] - index[:-1] == step).all())
+    return step if is_regular else None

@@ -1,0 +1,148 @@
+"""From resolved parameters to a ledger: the compiled engine, and the reference engine lane by lane."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxsim.engine.account import Account
+from jaxsim.engine.costs import Costs
+from jaxsim.engine.market import Market
+from jaxsim.engine.policy import Policy
+from jaxsim.engine.schedule import LaneAxis, Run, pages
+from jaxsim.engine.status import LaneFault
+from jaxsim.errors import AllocationError
+from jaxsim.frames.broadcast import Leaf, settle
+from jaxsim.frames.groups import Layout
+from jaxsim.frames.inputs import Prices
+from jaxsim.frames.ledger import Ledger, ledger_from_pages, ledger_from_runs
+from jaxsim.reference import run_lane
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """Everything that a run of many lanes is made from. Lanes are combinations x groups, groups innermost.
+
+    policy, costs, account: pytrees whose leaves are `Leaf`.
+    keys: [lane].       name_lane: the label of a lane, for messages.
+    """
+
+    prices: Prices
+    layout: Layout
+    num_combinations: int
+    policy: Any
+    costs: Any
+    account: Any
+    keys: Any
+    name_lane: Callable[[int], str]
+
+    def lanes_of(self, groups: np.ndarray) -> np.ndarray:
+        """Lane numbers of a batch of groups, [combination, group]."""
+        return np.arange(self.num_combinations)[:, None] * self.layout.num_groups + groups[None, :]
+
+    def market(self, groups: np.ndarray, is_grouped: bool) -> Market:
+        def split(x: np.ndarray) -> np.ndarray:
+            parts = [x[:, self.layout.members[g]] for g in groups]
+            return np.stack(parts) if is_grouped else parts[0]
+
+        p = self.prices
+        return Market(split(p.close), split(p.val_price), split(p.price), split(p.mark), p.features)
+
+
+def run_compiled(job: Job) -> list[Ledger]:
+    """All lanes side by side in compiled programs, one for each group size."""
+    with jax.enable_x64(True):
+        return [_run_batch(job, groups) for groups in job.layout.batches()]
+
+
+def _run_batch(job: Job, groups: np.ndarray) -> Ledger:
+    combinations, is_grouped = job.num_combinations, len(groups) > 1
+    # XLA drops an axis of size one and then rounds differently: a single lane runs beside a copy of itself.
+    width = combinations if is_grouped or combinations > 1 else 2
+    has_combinations = width > 1
+    lanes = job.lanes_of(groups)
+    keys = job.keys[lanes.ravel()].reshape(lanes.shape)
+    keys = keys if combinations == width else jax.numpy.concatenate([keys, keys])
+    keys = keys if is_grouped else keys[:, 0]
+    keys = keys if has_combinations else keys[0]
+
+    leaves, structure = jax.tree.flatten(
+        (job.policy, job.costs, job.account), is_leaf=lambda x: isinstance(x, Leaf)
+    )
+    arrays, has = zip(*(settle(x).of(groups, job.layout.members, is_grouped) for x in leaves), strict=True)
+    arrays = [a if h[0] is False or has_combinations else a[0] for a, h in zip(arrays, has, strict=True)]
+    market = job.market(groups, is_grouped)
+    run = Run(market, *jax.tree.unflatten(structure, arrays), keys)
+
+    def in_axes(which: int) -> Run:
+        flags = jax.tree.unflatten(structure, [0 if h[which] else None for h in has])
+        market_axis = 0 if which == 1 else None
+        axes_of_market = Market(*[market_axis] * 4, jax.tree.map(lambda _: None, market.features))
+        return Run(axes_of_market, *flags, 0)
+
+    axes = ()
+    if has_combinations:
+        axes += (LaneAxis("combination", width, in_axes(0)),)
+    if is_grouped:
+        axes += (LaneAxis("group", len(groups), in_axes(1)),)
+    last_lane = None
+
+    def rows():
+        nonlocal last_lane
+        for page, last_lane in pages(run, axes):  # noqa: B007
+            yield page
+
+    columns = np.stack([job.layout.members[g] for g in groups])[np.tile(np.arange(len(groups)), combinations)]
+    num_bars = len(job.prices.index)
+    ledger = ledger_from_pages(rows(), tuple(a.size for a in axes), lanes.ravel(), columns, num_bars)
+    status = jax.tree.map(lambda x: np.asarray(x).ravel()[: lanes.size], last_lane.status)
+    for at in np.flatnonzero((status.fault != LaneFault.NONE) & (status.bar < num_bars)):
+        fault = LaneFault(int(status.fault[at])), int(status.bar[at]), int(status.asset[at])
+        raise_fault(job, int(lanes.ravel()[at]), columns[at], *fault)
+    return ledger
+
+
+def run_reference(job: Job) -> list[Ledger]:
+    """One lane after the other in lane order, in plain NumPy."""
+    batches = job.layout.batches()
+    batch_of = {int(g): b for b, groups in enumerate(batches) for g in groups}
+    markets = {g: job.market(np.array([g]), False) for g in range(job.layout.num_groups)}
+    parts = (job.policy, job.costs, job.account)
+    leaves, structure = jax.tree.flatten(parts, is_leaf=lambda x: isinstance(x, Leaf))
+    leaves = [settle(x) for x in leaves]
+    runs: list[list] = [[] for _ in batches]
+    with jax.enable_x64(True):
+        for combination in range(job.num_combinations):
+            for group in range(job.layout.num_groups):
+                here = [_one(x, combination, group, job.layout) for x in leaves]
+                policy, costs, account = jax.tree.unflatten(structure, here)
+                lane = combination * job.layout.num_groups + group
+                run = run_lane(markets[group], policy, costs, account, job.keys[lane])
+                if run.fault[0] != LaneFault.NONE:
+                    raise_fault(job, lane, job.layout.members[group], *run.fault)
+                runs[batch_of[group]].append(run)
+    ledgers = []
+    for batch, groups in enumerate(batches):
+        lanes = job.lanes_of(groups).ravel()
+        columns = np.stack([job.layout.members[g] for g in groups])[np.arange(len(lanes)) % len(groups)]
+        ledgers.append(ledger_from_runs(runs[batch], lanes, columns))
+    return ledgers
+
+
+def _one(leaf: Leaf, combination: int, group: int, layout: Layout) -> Any:
+    array, (by_combination, _) = leaf.of(np.array([group]), layout.members, False)
+    return array[combination] if by_combination else array
+
+
+def raise_fault(job: Job, lane: int, columns: np.ndarray, fault: LaneFault, bar: int, asset: int) -> None:
+    """Raise what went wrong inside a lane, with its labels."""
+    where = job.name_lane(lane)
+    raise AllocationError(
+        f"{fault.text} ({where}{', ' if where else ''}asset {job.layout.assets[columns[asset]]!r}, "
+        f"bar {bar}, {job.prices.index[bar]})"
+    )
+
+
+ENGINES = {"compiled": run_compiled, "reference": run_reference}

@@ -1,0 +1,124 @@
+"""Price frames at the door: one clear sentence for what cannot be simulated, before anything compiles."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+import pandas as pd
+
+from jaxsim.frames.prices import mark_prices, valuation_prices
+
+
+@dataclass(frozen=True, eq=False)
+class Prices:
+    """Checked prices as arrays [time, column]; the fields are those of `Market`."""
+
+    index: pd.Index
+    columns: pd.Index
+    close: np.ndarray
+    val_price: np.ndarray
+    price: np.ndarray
+    mark: np.ndarray
+    features: Any
+
+
+def read_prices(close: Any, open: Any = None, price: Any = None, features: Any = None) -> Prices:
+    """Check and align price frames.
+
+    Raises TypeError for what is not a frame of numbers; ValueError for an empty frame, an unsorted or repeated
+    index, labels that do not match those of `close`, prices that are infinite or not positive, or a column without
+    any price. The message begins with the argument's name.
+    """
+    frame = as_frame(close, "close")
+    _check_index(frame.index)
+    closes = _positive(frame, "close")
+    empty = np.isnan(closes).all(axis=0)
+    if empty.any():
+        raise ValueError(f"close: the column {frame.columns[np.argmax(empty)]!r} has no price at all")
+    opens = None if open is None else _positive(_aligned(open, frame, "open"), "open")
+    prices = closes if price is None else _positive(_aligned(price, frame, "price"), "price")
+    return Prices(
+        frame.index,
+        frame.columns,
+        closes,
+        valuation_prices(closes, opens),
+        prices,
+        mark_prices(closes, opens),
+        read_features(features, frame.index),
+    )
+
+
+def as_frame(value: Any, argument: str) -> pd.DataFrame:
+    """A DataFrame, also from a Series (one asset). Raises TypeError."""
+    if isinstance(value, pd.Series):
+        value = value.to_frame("asset" if value.name is None else value.name)
+    if not isinstance(value, pd.DataFrame):
+        raise TypeError(f"{argument}: expected a DataFrame [time, asset], got {type(value).__name__}")
+    if value.shape[0] == 0 or value.shape[1] == 0:
+        raise ValueError(f"{argument}: the frame is empty, shape {value.shape}")
+    return value
+
+
+def read_features(features: Any, index: pd.Index) -> Any:
+    """Features as a pytree of arrays with leading axis time, DataFrames and Series aligned by label.
+
+    Raises ValueError if a leaf does not have one row per bar.
+    """
+
+    def read(leaf: Any) -> np.ndarray:
+        if isinstance(leaf, pd.DataFrame | pd.Series) and not leaf.index.equals(index):
+            raise ValueError("features: the time index is not that of close")
+        array = np.asarray(leaf)
+        if array.ndim == 0 or len(array) != len(index):
+            raise ValueError(f"features: expected one row per bar, {len(index)}, got shape {array.shape}")
+        if array.dtype.kind not in "biuf":
+            raise TypeError(f"features: expected numbers, got {array.dtype}")
+        return array
+
+    if features is None:
+        return None
+    return jax.tree.map(read, features, is_leaf=lambda x: isinstance(x, pd.DataFrame | pd.Series))
+
+
+def _check_index(index: pd.Index) -> None:
+    if isinstance(index, pd.MultiIndex):
+        raise ValueError("close: the time index has several levels; expected one row per bar")
+    if index.hasnans:
+        raise ValueError("close: the time index has missing labels")
+    if index.has_duplicates:
+        raise ValueError(f"close: the time index repeats {index[index.duplicated()][0]!r}")
+    if not index.is_monotonic_increasing:
+        raise ValueError("close: the time index is not sorted; close.sort_index() sorts it")
+
+
+def _aligned(value: Any, close: pd.DataFrame, argument: str) -> pd.DataFrame:
+    """A frame with the labels of close, in its order."""
+    if np.isscalar(value) or isinstance(value, np.ndarray):
+        raise TypeError(f"{argument}: expected a DataFrame with the labels of close, got {type(value).__name__}")
+    frame = as_frame(value, argument)
+    if not frame.index.equals(close.index):
+        raise ValueError(f"{argument}: its time index is not that of close")
+    if frame.columns.equals(close.columns):
+        return frame
+    if len(frame.columns) != len(close.columns) or not close.columns.isin(frame.columns).all():
+        raise ValueError(f"{argument}: its columns {list(frame.columns)[:5]} are not those of close {list(close.columns)[:5]}")
+    return frame[close.columns]
+
+
+def _positive(frame: pd.DataFrame, argument: str) -> np.ndarray:
+    try:
+        values = frame.to_numpy(np.float64, na_value=np.nan)
+    except (ValueError, TypeError):
+        bad = next(c for c, t in frame.dtypes.items() if not pd.api.types.is_numeric_dtype(t))
+        raise TypeError(f"{argument}: the column {bad!r} is not numeric") from None
+    if any(t.kind not in "iuf" for t in (np.dtype(d) if isinstance(d, np.dtype) else d for d in frame.dtypes)):
+        bad = next(c for c, d in frame.dtypes.items() if d.kind not in "iuf")
+        raise TypeError(f"{argument}: the column {bad!r} is not numeric")
+    wrong = np.isinf(values) | (values <= 0)
+    if wrong.any():
+        row, column = np.argwhere(wrong)[0]
+        raise ValueError(
+            f"{argument}: prices must be positive and finite; {frame.columns[column]!r} at {frame.index[row]} is {values[row, column]:g}"
+        )
+    return np.ascontiguousarray(values)

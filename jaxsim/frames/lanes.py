@@ -1,0 +1,239 @@
+"""Lanes: named indexes become a product of parameter combinations, and labels come back out.
+
+A *sweep* is the product of all named indexes that the user passed, the last one fastest. Each index is an axis;
+indexes zipped together, or of the same name and values, share one.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+
+def grid(**values: Any) -> pd.Index:
+    """A parameter to sweep: `grid(threshold=v)` is `pd.Index(v, name="threshold")`.
+
+    Raises TypeError unless exactly one keyword is given.
+    """
+    if len(values) != 1:
+        raise TypeError(f"grid() takes exactly one keyword, the name of the level; got {sorted(values)}")
+    ((name, labels),) = values.items()
+    return pd.Index(labels, name=name)
+
+
+@dataclass(frozen=True, eq=False)
+class ZippedIndex:
+    """One of several named indexes that advance together."""
+
+    index: pd.Index
+    partners: "Zipped"
+
+
+class Zipped:
+    """Named indexes of equal length that advance together; each is an attribute."""
+
+    def __init__(self, **values: Any):
+        if len(values) < 2:
+            raise TypeError("zipped() takes two or more keywords, the levels that advance together")
+        self._levels = {name: pd.Index(labels, name=name) for name, labels in values.items()}
+        lengths = {name: len(labels) for name, labels in self._levels.items()}
+        if len(set(lengths.values())) > 1:
+            raise ValueError(f"zipped(): all levels need one length, got {lengths}")
+
+    def __getattr__(self, name: str) -> ZippedIndex:
+        levels = self.__dict__.get("_levels", {})
+        if name not in levels:
+            raise AttributeError(f"zipped() has no level {name!r}; it has {sorted(levels)}")
+        return ZippedIndex(levels[name], self)
+
+
+def zipped(**values: Any) -> Zipped:
+    """Parameters that advance together instead of making their product.
+
+    `z = zipped(threshold=[0.05, 0.1], fees=[0.001, 0.002])`; pass `z.threshold` and `z.fees`: two lanes, two levels.
+    Raises TypeError for fewer than two keywords, ValueError for unequal lengths.
+    """
+    return Zipped(**values)
+
+
+def is_swept(value: Any) -> bool:
+    """Is this parameter an index to sweep?"""
+    return isinstance(value, pd.Index | ZippedIndex)
+
+
+@dataclass(eq=False)
+class Axis:
+    """One axis of the product: one or more levels of the same length."""
+
+    size: int
+    levels: dict[str, pd.Index]
+    zipped: Zipped | None = None
+    is_open: bool = False  # of a replay: indexes of its level names align with it instead of having to equal it
+
+    def align(self, labels: pd.Index, argument: str) -> np.ndarray:
+        """The values of `labels` at each place of this (open) axis."""
+        level = self.levels[str(labels.name)]
+        missing = level[~level.isin(labels)].unique()
+        if len(missing):
+            raise ValueError(
+                f"{argument}: level {labels.name!r} is one of the recorded allocations; the index lacks {list(missing)[:5]}"
+            )
+        return np.asarray(level)
+
+
+class Sweep:
+    """The product of all named indexes, in the order in which they were added."""
+
+    def __init__(self, recorded: Axis | None = None):
+        self._axes: list[Axis] = [] if recorded is None else [recorded]
+        self._values: list[tuple[Axis, np.ndarray]] = []
+
+    def add(self, value: pd.Index | ZippedIndex, argument: str) -> int:
+        """Register one swept parameter; returns its number, for `values`.
+
+        Raises ValueError for an index without a name, without or with repeated labels, or that clashes with
+        another of its name; TypeError for labels that are not numbers.
+        """
+        index, partners = (value.index, value.partners) if isinstance(value, ZippedIndex) else (value, None)
+        _check_index(index, argument, unique=partners is None)
+        axis = self._axis_of(index, partners, argument)
+        labels = axis.align(index, argument) if axis.is_open else np.asarray(index)
+        self._values.append((axis, labels))
+        return len(self._values) - 1
+
+    def _axis_of(self, index: pd.Index, partners: Zipped | None, argument: str) -> Axis:
+        name = str(index.name)
+        for axis in self._axes:
+            if name in axis.levels:
+                if not axis.is_open and not axis.levels[name].equals(index):
+                    raise ValueError(f"{argument}: another parameter sweeps {name!r} over other values")
+                return axis
+            if partners is not None and axis.zipped is partners:
+                axis.levels[name] = index
+                return axis
+        self._axes.append(Axis(len(index), {name: index}, partners))
+        return self._axes[-1]
+
+    def __len__(self) -> int:
+        """Number of combinations."""
+        return int(np.prod([axis.size for axis in self._axes], dtype=np.int64))
+
+    def _places(self, axis: Axis) -> np.ndarray:
+        """The place along an axis of every combination."""
+        shape = [a.size for a in self._axes]
+        return np.unravel_index(np.arange(len(self)), shape)[next(i for i, a in enumerate(self._axes) if a is axis)]
+
+    def values(self, number: int) -> np.ndarray:
+        """The value of a swept parameter in every combination."""
+        axis, labels = self._values[number]
+        return labels[self._places(axis)]
+
+    def recorded_places(self) -> np.ndarray:
+        """Which recorded lane every combination replays."""
+        return self._places(self._axes[0])
+
+    def levels(self) -> dict[str, pd.Index]:
+        """The labels of every combination, by level."""
+        return {name: labels.take(self._places(axis)) for axis in self._axes for name, labels in axis.levels.items()}
+
+
+def _check_index(index: pd.Index, argument: str, *, unique: bool) -> None:
+    if isinstance(index, pd.MultiIndex):
+        raise ValueError(f"{argument}: a MultiIndex cannot be swept; use js.zipped(...) for levels that go together")
+    if index.name is None:
+        raise ValueError(f"{argument}: the index to sweep needs a name: pd.Index(values, name=...) or js.grid(name=values)")
+    if len(index) == 0:
+        raise ValueError(f"{argument}: the index {index.name!r} is empty")
+    if unique and index.has_duplicates:
+        raise ValueError(f"{argument}: the index {index.name!r} has repeated values: {list(index[index.duplicated()])[:5]}")
+    if not pd.api.types.is_numeric_dtype(index.dtype) or pd.api.types.is_bool_dtype(index.dtype):
+        raise TypeError(f"{argument}: the index {index.name!r} must hold numbers, not {index.dtype}")
+
+
+def lane_index(levels: dict[str, pd.Index]) -> pd.Index | None:
+    """The labels of all lanes: None without levels, an Index for one, a MultiIndex for several."""
+    if not levels:
+        return None
+    if len(levels) == 1:
+        ((name, labels),) = levels.items()
+        return labels.rename(name)
+    return pd.MultiIndex.from_arrays(list(levels.values()), names=list(levels))
+
+
+def select(index: pd.Index | None, key: Any) -> tuple[np.ndarray, pd.Index | None]:
+    """Select lanes by label as the columns of a DataFrame are selected.
+
+    A scalar selects by the first level, a tuple by the leading ones (their levels are dropped); a list, a slice of
+    labels, or a boolean mask selects several (levels kept). Floats match exactly, else the one label within 1e-9.
+    Returns lane numbers and the labels left; None where one unlabelled lane remains.
+    Raises KeyError naming the nearest label.
+    """
+    if index is None:
+        raise KeyError(f"{key!r}: there is only one lane, without labels")
+    if isinstance(key, list | np.ndarray | pd.Index | pd.Series):
+        return _select_several(index, key)
+    if isinstance(key, slice):
+        if key != slice(None):
+            raise KeyError("select lanes by a label, a tuple, a list of labels or a boolean mask, not by a slice")
+        return np.arange(len(index)), index
+    labels = key if isinstance(key, tuple) else (key,)
+    if len(labels) > index.nlevels:
+        raise KeyError(f"{key!r}: the lanes have {index.nlevels} levels, {list(index.names)}")
+    chosen = np.ones(len(index), bool)
+    for level, label in enumerate(labels):
+        values = index.get_level_values(level)
+        chosen &= values == _match(values[chosen], label, index.names[level])
+    return np.flatnonzero(chosen), _drop_levels(index[chosen], len(labels))
+
+
+def cross_section(index: pd.Index | None, label: Any, level: Any) -> tuple[np.ndarray, pd.Index | None]:
+    """Select lanes by one level, which is dropped. Raises KeyError as `select`."""
+    if index is None:
+        raise KeyError(f"{label!r}: there is only one lane, without labels")
+    if level not in index.names:
+        raise KeyError(f"no level {level!r}; the lanes have {list(index.names)}")
+    values = index.get_level_values(level)
+    chosen = np.asarray(values == _match(values, label, level))
+    left = index[chosen]
+    left = left.droplevel(level) if isinstance(left, pd.MultiIndex) else None
+    return np.flatnonzero(chosen), left
+
+
+def _select_several(index: pd.Index, key: Any) -> tuple[np.ndarray, pd.Index]:
+    array = np.asarray(key, dtype=object) if isinstance(key, list) else np.asarray(key)
+    if array.dtype == bool or (len(array) and all(isinstance(x, bool | np.bool_) for x in array)):
+        if len(array) != len(index):
+            raise KeyError(f"the boolean mask has {len(array)} entries for {len(index)} lanes")
+        chosen = np.flatnonzero(array.astype(bool))
+        return chosen, index[chosen]
+    parts = [select(index, label)[0] for label in key]
+    chosen = np.concatenate(parts) if parts else np.arange(0)
+    return chosen, index[chosen]
+
+
+def _drop_levels(index: pd.Index, count: int) -> pd.Index | None:
+    if count == index.nlevels:
+        return None if len(index) == 1 else index
+    return index.droplevel(list(range(count)))
+
+
+def _match(values: pd.Index, label: Any, name: Any) -> Any:
+    """The label of `values` that is meant by `label`."""
+    known = values.unique()
+    if label in known:
+        return label
+    is_number = isinstance(label, int | float | np.number) and not isinstance(label, bool)
+    if is_number and pd.api.types.is_numeric_dtype(known.dtype) and len(known):
+        distance = np.abs(np.asarray(known, float) - float(label))
+        near = known[distance <= 1e-9 * max(abs(float(label)), np.finfo(float).tiny)]
+        if len(near) == 1:
+            return near[0]
+        raise KeyError(f"no lane with {name} = {label!r}; the nearest is {known[int(np.argmin(distance))]!r}")
+    raise KeyError(f"no lane with {name} = {label!r}; there are {_few(known)}")
+
+
+def _few(labels: Iterable) -> str:
+    labels = list(labels)
+    return ", ".join(repr(x) for x in labels[:10]) + (", ..." if len(labels) > 10 else "")

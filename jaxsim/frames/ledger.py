@@ -1,0 +1,182 @@
+"""What happened, as plain arrays: every rebalance of every lane, from which all tables and paths are rebuilt."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxsim.engine.metrics import returns_from_value
+from jaxsim.engine.schedule import Row
+
+
+@dataclass(frozen=True, eq=False)
+class Ledger:
+    """The rebalances ("events") of lanes whose groups have the same number of assets, lane by lane.
+
+    lanes: number of each lane among all lanes of the result, [lane].
+    columns: price-frame columns of each lane's assets, [lane, asset].
+    counts: number of events of each lane, [lane].
+    bar, value, cash: [event]; value before the event, cash after it, currency.
+    target, units: [event, asset]; weights asked for (NaN: left alone), units after it.
+    request, trade, price, fees, info, rank: [event, asset], as `Fills`.
+    aux: recorded arrays by name, [event, ...].       bar_aux: what `observe` recorded, [lane, time, ...].
+    """
+
+    lanes: np.ndarray
+    columns: np.ndarray
+    counts: np.ndarray
+    bar: np.ndarray
+    value: np.ndarray
+    cash: np.ndarray
+    target: np.ndarray
+    units: np.ndarray
+    request: np.ndarray
+    trade: np.ndarray
+    price: np.ndarray
+    fees: np.ndarray
+    info: np.ndarray
+    rank: np.ndarray
+    aux: dict[str, np.ndarray]
+    bar_aux: dict[str, np.ndarray]
+
+    @property
+    def lane_of_event(self) -> np.ndarray:
+        """Position within this ledger of the lane of each event, [event]."""
+        return np.repeat(np.arange(len(self.lanes)), self.counts)
+
+    @property
+    def filled(self) -> np.ndarray:
+        """Which orders were filled, [event, asset]."""
+        return self.info == -1
+
+    def take(self, wanted: np.ndarray, numbers: np.ndarray) -> "Ledger":
+        """The lanes at positions `wanted`, renumbered."""
+        starts = np.concatenate([[0], np.cumsum(self.counts)])
+        events = np.concatenate([np.arange(starts[i], starts[i + 1]) for i in wanted] or [np.arange(0)]).astype(int)
+        per_event = {name: getattr(self, name)[events] for name in _PER_EVENT}
+        return replace(
+            self,
+            lanes=numbers,
+            columns=self.columns[wanted],
+            counts=self.counts[wanted],
+            aux={name: x[events] for name, x in self.aux.items()},
+            bar_aux={name: x[wanted] for name, x in self.bar_aux.items()},
+            **per_event,
+        )
+
+    # --- paths: holdings stay what they are between two events
+
+    def _spans(self, num_bars: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Where, in a list of states that has each lane's opening state before its events, the events stand; where
+        the openings stand; and for how many bars each state lasts."""
+        openings = np.concatenate([[0], np.cumsum(self.counts)[:-1]]) + np.arange(len(self.lanes))
+        events = np.arange(len(self.bar)) + self.lane_of_event + 1
+        begins = np.zeros(len(openings) + len(events), np.int64)
+        begins[events] = self.bar
+        ends = np.append(begins[1:], num_bars)
+        ends[np.append(openings[1:] - 1, len(begins) - 1)] = num_bars
+        return events, openings, ends - begins
+
+    def _path(self, opening: Any, after: np.ndarray, spans: tuple) -> np.ndarray:
+        events, openings, lasts = spans
+        states = np.empty(len(lasts), np.float64)
+        states[openings], states[events] = opening, after
+        return np.repeat(states, lasts).reshape(len(self.lanes), -1)
+
+    def cash_path(self, init_cash: np.ndarray, num_bars: int) -> np.ndarray:
+        """Cash after each bar, [lane, time], currency."""
+        return self._path(init_cash, self.cash, self._spans(num_bars))
+
+    def units_path(self, num_bars: int) -> np.ndarray:
+        """Units after each bar, [lane, asset, time]."""
+        spans = self._spans(num_bars)
+        paths = [self._path(0.0, self.units[:, n], spans) for n in range(self.units.shape[1])]
+        return np.stack(paths, axis=1)
+
+    def value_path(self, init_cash: np.ndarray, mark: np.ndarray) -> np.ndarray:
+        """Value after each bar, [lane, time], currency: cash plus assets at their marks, left to right.
+
+        mark: [time, column].
+        """
+        spans = self._spans(len(mark))
+        value = self._path(init_cash, self.cash, spans)
+        same_columns = (self.columns == self.columns[0]).all()
+        prices = np.where(np.isnan(mark), 0.0, mark).T  # not held before its first price
+        for n in range(self.units.shape[1]):
+            price = prices[self.columns[0, n]] if same_columns else prices[self.columns[:, n]]
+            value += self._path(0.0, self.units[:, n], spans) * price
+        return value
+
+    def returns_path(self, init_cash: np.ndarray, value: np.ndarray) -> np.ndarray:
+        """Simple returns, [lane, time], the first against the initial cash."""
+        return returns_from_value(value.T, init_cash).T
+
+
+_PER_EVENT = ("bar", "value", "cash", "target", "units", "request", "trade", "price", "fees", "info", "rank")
+assert set(_PER_EVENT) < {field.name for field in fields(Ledger)}
+
+
+def ledger_from_pages(
+    pages: Iterable[Row], lane_shape: tuple[int, ...], lanes: np.ndarray, columns: np.ndarray, num_bars: int
+) -> Ledger:
+    """Collect the pages of a compiled run.
+
+    lane_shape: sizes of the leading lane axes of every row, of which only the first `len(lanes)` lanes are kept
+        (the others pad the shape).
+    """
+    num_lanes = len(lanes)
+    parts, of_lane, seen = [], [], []
+    for page in pages:
+        rows = jax.tree.map(lambda x: np.asarray(x).reshape(-1, *x.shape[len(lane_shape) :])[:num_lanes], page)
+        lane, place = np.nonzero(rows.traded & (rows.bar < num_bars))
+        if rows.aux:
+            seen.append(jax.tree.map(lambda x: x[:num_lanes], rows.aux))
+        flat = (rows.bar, rows.holdings, rows.event)
+        parts.append(jax.tree.map(lambda x: x[lane, place], flat))  # noqa: B023
+        of_lane.append(lane)
+    lane = np.concatenate(of_lane)
+    order = np.argsort(lane, kind="stable")
+    bar, holdings, event = jax.tree.map(lambda *x: np.concatenate(x)[order], *parts)
+    bar_aux = jax.tree.map(lambda *x: np.concatenate(x, axis=1)[:, :num_bars], *seen) if seen else {}
+    fills = event.fills
+    return Ledger(
+        lanes=lanes,
+        columns=columns,
+        counts=np.bincount(lane, minlength=num_lanes),
+        bar=bar.astype(np.int64),
+        value=event.value,
+        cash=holdings.cash,
+        target=event.target,
+        units=holdings.units,
+        request=fills.request,
+        trade=fills.trade,
+        price=fills.price,
+        fees=fills.fees,
+        info=fills.info.astype(np.int64),
+        rank=fills.rank.astype(np.int64),
+        aux=dict(event.aux),
+        bar_aux=dict(bar_aux),
+    )
+
+
+def ledger_from_runs(runs: list[Any], lanes: np.ndarray, columns: np.ndarray) -> Ledger:
+    """Collect the lane runs of the reference engine."""
+
+    def joined(name: str) -> np.ndarray:
+        return np.concatenate([getattr(run, name) for run in runs])
+
+    def stacked(records: list[dict]) -> dict[str, np.ndarray]:
+        return {name: np.stack([np.asarray(r[name]) for r in records]) for name in (records[0] if records else {})}
+
+    per_lane = [stacked(run.bar_aux) for run in runs]
+    return Ledger(
+        lanes=lanes,
+        columns=columns,
+        counts=np.array([len(run.bars) for run in runs]),
+        bar=joined("bars"),
+        aux=stacked([record for run in runs for record in run.aux]),
+        bar_aux={name: np.stack([lane[name] for lane in per_lane]) for name in per_lane[0]},
+        **{name: joined(name) for name in _PER_EVENT if name != "bar"},
+    )

@@ -1,0 +1,52 @@
+"""`Market.from_frames`: prices for the pure core. The core knows no pandas, so the constructor lives here."""
+
+import warnings
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+
+from jaxsim.engine.market import Market
+from jaxsim.frames.inputs import read_prices
+
+
+def from_frames(
+    close: pd.DataFrame,
+    *,
+    open: pd.DataFrame | None = None,
+    price: pd.DataFrame | None = None,
+    features: Any = None,
+    dtype: Any = None,
+) -> Market:
+    """The market of one group of assets, from DataFrames [time, asset] with the same labels.
+
+    close: NaN where there is none.     open: valuation prices; without it, the previous close.
+    price: execution prices; without it, the close.     features: frames or arrays with one row per bar.
+    dtype: of all arrays; default float64 under x64, else float32, with a warning.
+
+    Raises ValueError or TypeError naming the argument for bad prices; ValueError for float64 without x64.
+    """
+    prices = read_prices(close, open, price, features)
+    dtype = np.dtype(_default_dtype() if dtype is None else dtype)
+    if dtype not in (np.float32, np.float64):
+        raise ValueError(f"dtype: expected float32 or float64, got {dtype}")
+    if dtype == np.float64 and not jax.config.jax_enable_x64:
+        raise ValueError("dtype: float64 needs x64; wrap the program in `with jax.enable_x64(True):`")
+    arrays = (prices.close, prices.val_price, prices.price, prices.mark)
+    rows = jax.tree.map(lambda x: jnp.asarray(x, dtype if x.dtype.kind == "f" else None), prices.features)
+    return Market(*(jnp.asarray(x, dtype) for x in arrays), rows)
+
+
+def _default_dtype() -> Any:
+    if jax.config.jax_enable_x64:
+        return np.float64
+    warnings.warn(
+        "prices become float32; for float64 wrap the program in `with jax.enable_x64(True):`, or say dtype=jnp.float32",
+        stacklevel=3,
+    )
+    return np.float32
+
+
+Market.from_frames = staticmethod(from_frames)

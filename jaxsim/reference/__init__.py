@@ -1,0 +1,28 @@
+"""The reference engine: one bar, in order, in plain Python floats; one lane, one bar, one asset at a time.
+
+It is written from the semantics alone and shares no computation with `jaxsim.engine`, so that it can judge
+every faster path; and as it calls allocators as ordinary Python, it is the place to debug one.
+"""
+
+from jaxsim.reference.lane import LaneRun, run_lane
+from jaxsim.reference.orders import (
+    AccountState,
+    Direction,
+    OrderRequest,
+    OrderResult,
+    SizeType,
+    approx_order_value,
+    process_order,
+)
+
+__all__ = [
+    "AccountState",
+    "Direction",
+    "LaneRun",
+    "OrderRequest",
+    "OrderResult",
+    "SizeType",
+    "approx_order_value",
+    "process_order",
+    "run_lane",
+]

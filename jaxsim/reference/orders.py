@@ -1,0 +1,432 @@
+"""How one order fills: SEMANTICS sections 1 to 3 as plain Python floats, readable from top to bottom.
+
+Two faults of vectorbt are not reproduced: a Percent order of size 0, and a cash-limited buy whose granular
+size comes out as 0, are ignored as SIZE_ZERO instead of being filled with a size of NaN or 0.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from enum import IntEnum
+from math import inf, isfinite, isinf, isnan, nan
+
+from jaxsim.engine.status import REJECTIONS, OrderSide, OrderStatus, OrderStatusInfo
+from jaxsim.errors import OrderError, RejectedOrderError
+
+
+class SizeType(IntEnum):
+    """What the size of an order counts."""
+
+    AMOUNT = 0  # units
+    VALUE = 1  # currency
+    PERCENT = 2  # fraction of what can be bought or sold
+    TARGET_AMOUNT = 3
+    TARGET_VALUE = 4
+    TARGET_PERCENT = 5  # fraction of the group's value
+
+
+class Direction(IntEnum):
+    """Which positions an order may lead to."""
+
+    LONG_ONLY = 0
+    SHORT_ONLY = 1
+    BOTH = 2
+
+
+@dataclass(frozen=True)
+class AccountState:
+    """What an order acts on: one asset's position and the cash that its group shares.
+
+    cash, free_cash, debt, value (of the group), val_price: currency.    position: units.
+    """
+
+    cash: float
+    position: float
+    debt: float
+    free_cash: float
+    val_price: float
+    value: float
+
+
+@dataclass(frozen=True)
+class OrderRequest:
+    """An order with all it can say; rates are fractions, fixed fees currency, the rest units."""
+
+    size: float = nan
+    price: float = inf
+    size_type: SizeType = SizeType.AMOUNT
+    direction: Direction = Direction.BOTH
+    fees: float = 0.0
+    fixed_fees: float = 0.0
+    slippage: float = 0.0
+    min_size: float = 0.0
+    max_size: float = inf
+    size_granularity: float = nan
+    reject_prob: float = 0.0
+    lock_cash: bool = False
+    allow_partial: bool = True
+    raise_reject: bool = False
+
+
+@dataclass(frozen=True)
+class OrderResult:
+    """What became of an order.
+
+    size: units, > 0.    price: with slippage.    fees: currency.    NaN, and no side, unless it was filled.
+    """
+
+    size: float
+    price: float
+    fees: float
+    side: OrderSide | None
+    status: OrderStatus
+    info: OrderStatusInfo
+
+
+class _NotFilled(Exception):
+    """Leaves the order function with the reason why nothing is filled."""
+
+    def __init__(self, info: OrderStatusInfo):
+        self.info = info
+
+
+# --- Section 1: tolerances
+
+
+def eq(a: float, b: float) -> bool:
+    """1.1: equal to 1e-9 relative or 1e-12 absolute; nothing equals NaN or infinity."""
+    return isfinite(a) and isfinite(b) and abs(a - b) <= max(1e-9 * max(abs(a), abs(b)), 1e-12)
+
+
+def lt(a: float, b: float) -> bool:
+    """1.2: less, and not merely by rounding."""
+    return a < b and not eq(a, b)
+
+
+def le(a: float, b: float) -> bool:
+    """1.2: less, or equal up to rounding."""
+    return a < b or eq(a, b)
+
+
+def add(a: float, b: float) -> float:
+    """1.3: the sum, exactly 0 where the two cancel up to rounding."""
+    if (a > 0) - (a < 0) != (b > 0) - (b < 0):
+        return 0.0 if eq(abs(a), abs(b)) else a + b
+    return 0.0 if abs(a + b) <= 1e-12 else a + b
+
+
+def snap(x: float) -> float:
+    """1.4: dust is nothing."""
+    return 0.0 if abs(x) <= 1e-12 else x
+
+
+def granular(size: float, granularity: float) -> float:
+    """1.5: a whole number of granules, by Python's floor division."""
+    return size if isnan(granularity) else size // granularity * granularity
+
+
+# --- Section 3: one order
+
+
+def process_order(
+    state: AccountState, order: OrderRequest, *, draw: float = nan, update_value: bool = False
+) -> tuple[AccountState, OrderResult]:
+    """One order against one account: the account after it, and what became of the order.
+
+    draw: the uniform [0, 1) number that decides on rejection where `reject_prob` > 0; the caller draws it.
+    update_value: whether a fill moves the valuation price and value that later orders of the bar see (3.10).
+
+    Raises OrderError where the order or the account makes no sense, RejectedOrderError if `raise_reject`.
+    """
+    # 3.1
+    before = AccountState(
+        snap(state.cash),
+        snap(state.position),
+        snap(state.debt),
+        snap(state.free_cash),
+        snap(state.val_price),
+        snap(state.value),
+    )
+    try:
+        after, result = _fill(before, order, draw)
+    except _NotFilled as reason:
+        status = OrderStatus.REJECTED if reason.info in REJECTIONS else OrderStatus.IGNORED
+        if order.raise_reject and status == OrderStatus.REJECTED:  # 3.8
+            raise RejectedOrderError(f"order rejected: {reason.info.name}") from None
+        kept = replace(before, val_price=state.val_price, value=state.value)
+        return kept, OrderResult(nan, nan, nan, None, status, reason.info)
+    except ZeroDivisionError as error:
+        raise OrderError(f"the costs of {order} make its price zero") from error
+    val_price, value = state.val_price, state.value
+    if update_value:  # 3.10
+        held = state.position * state.val_price if state.position != 0 else 0.0
+        moved = after.position * result.price - held
+        val_price, value = result.price, state.value + (after.cash - state.cash) + moved
+    return replace(after, val_price=val_price, value=value), result
+
+
+def _fill(state: AccountState, order: OrderRequest, draw: float) -> tuple[AccountState, OrderResult]:
+    """Sections 3.2 to 3.7 on a snapped account."""
+    _check(state, order)
+    size, percent = _resolve_size(state, order)
+    try:
+        filled = _buy(state, order, size, percent) if size > 0 else _sell(state, order, -size, percent)
+    except _NotFilled:
+        if order.reject_prob > 0 and draw < order.reject_prob:
+            raise _NotFilled(OrderStatusInfo.RANDOM_EVENT) from None
+        raise
+    if order.reject_prob > 0 and draw < order.reject_prob:  # 3.7
+        raise _NotFilled(OrderStatusInfo.RANDOM_EVENT)
+    return filled
+
+
+def _check(state: AccountState, order: OrderRequest) -> None:
+    """3.2, in this order."""
+    if isnan(order.size):
+        raise _NotFilled(OrderStatusInfo.SIZE_NAN)
+    if isnan(order.price):
+        raise _NotFilled(OrderStatusInfo.PRICE_NAN)
+    demands = {
+        "cash must be >= 0": state.cash >= 0,
+        "position must be finite": isfinite(state.position),
+        "debt must be finite and >= 0": isfinite(state.debt) and state.debt >= 0,
+        "free_cash must not be NaN": not isnan(state.free_cash),
+        "price must be finite and > 0": isfinite(order.price) and order.price > 0,
+        "size_type is unknown": order.size_type in tuple(SizeType),
+        "direction is unknown": order.direction in tuple(Direction),
+        "direction LONG_ONLY with a short position": not (
+            order.direction == Direction.LONG_ONLY and state.position < 0
+        ),
+        "direction SHORT_ONLY with a long position": not (
+            order.direction == Direction.SHORT_ONLY and state.position > 0
+        ),
+        "fees must be finite": isfinite(order.fees),
+        "fixed_fees must be finite": isfinite(order.fixed_fees),
+        "slippage must be finite and >= 0": isfinite(order.slippage) and order.slippage >= 0,
+        "min_size must be finite and >= 0": isfinite(order.min_size) and order.min_size >= 0,
+        "max_size must be > 0": order.max_size > 0,
+        "size_granularity must be finite and > 0, or NaN": isnan(order.size_granularity)
+        or (isfinite(order.size_granularity) and order.size_granularity > 0),
+        "reject_prob must be in [0, 1]": 0 <= order.reject_prob <= 1,
+    }
+    for demand, is_met in demands.items():
+        if not is_met:
+            raise OrderError(f"{demand}: {order} on {state}")
+
+
+def _resolve_size(state: AccountState, order: OrderRequest) -> tuple[float, float]:
+    """3.3: the signed size in units, and for Percent the fraction (else NaN) of an infinite size."""
+    size, size_type = order.size, order.size_type
+    if order.direction == Direction.SHORT_ONLY:
+        size = -size
+    if size_type == SizeType.TARGET_PERCENT:
+        if isnan(state.value):
+            raise _NotFilled(OrderStatusInfo.VALUE_NAN)
+        if state.value <= 0:
+            raise _NotFilled(OrderStatusInfo.VALUE_ZERO_NEG)
+        size, size_type = size * state.value, SizeType.TARGET_VALUE
+    if size_type in (SizeType.VALUE, SizeType.TARGET_VALUE):
+        if isinf(state.val_price) or state.val_price <= 0:
+            raise OrderError(f"val_price must be finite and > 0: {order} on {state}")
+        if isnan(state.val_price):
+            raise _NotFilled(OrderStatusInfo.VAL_PRICE_NAN)
+        size /= state.val_price
+        size_type = SizeType.AMOUNT if size_type == SizeType.VALUE else SizeType.TARGET_AMOUNT
+    if size_type == SizeType.TARGET_AMOUNT:
+        size, size_type = size - state.position, SizeType.AMOUNT
+    if size_type == SizeType.AMOUNT and order.direction != Direction.LONG_ONLY and size == -inf:
+        size, size_type = -1.0, SizeType.PERCENT
+    if size_type == SizeType.PERCENT:
+        return (inf if size > 0 else -inf), abs(size)
+    return size, nan
+
+
+def _cash_limit(state: AccountState, order: OrderRequest, price: float, percent: float) -> float:
+    """3.5a: what a buy may spend."""
+    limit = state.cash
+    if order.lock_cash:
+        position, debt, free_cash = state.position, state.debt, state.free_cash
+        if position >= 0:
+            limit = free_cash
+        else:
+            to_cover = abs(position) * price * (1 + order.fees) + order.fixed_fees
+            rest = add(free_cash + 2 * debt, -to_cover)
+            if rest > 0:
+                limit = free_cash + 2 * debt
+            elif rest < 0:
+                size = (free_cash - order.fixed_fees) / (price * (1 + order.fees) - 2 * debt / abs(position))
+                limit = size * price * (1 + order.fees) + order.fixed_fees
+        limit = min(limit, state.cash)
+    return limit if isnan(percent) else min(limit, percent * limit)
+
+
+def _buy(
+    state: AccountState, order: OrderRequest, wanted: float, percent: float
+) -> tuple[AccountState, OrderResult]:
+    """3.5"""
+    price = order.price * (1 + order.slippage)
+    limit = _cash_limit(state, order, price, percent)
+    size = wanted
+    if order.direction == Direction.SHORT_ONLY:
+        if state.position == 0:
+            raise _NotFilled(OrderStatusInfo.NO_OPEN_POSITION)
+        size = min(-state.position, size)
+    else:
+        if limit == 0:
+            raise _NotFilled(OrderStatusInfo.NO_CASH_LONG)
+        if isinf(wanted) and isinf(limit):
+            raise OrderError(f"a buy of infinite size with infinite cash: {order} on {state}")
+    if size == 0:
+        raise _NotFilled(OrderStatusInfo.SIZE_ZERO)
+    size = granular(_cap(size, order), order.size_granularity)
+
+    cost = size * price
+    fees = cost * order.fees + order.fixed_fees
+    total = cost + fees
+    if le(total, limit):
+        fill, paid = size, total
+    else:  # 3.5f: as much as the cash pays for
+        net = add(limit, -order.fixed_fees) / (1 + order.fees)
+        if net <= 0:
+            raise _NotFilled(OrderStatusInfo.CANT_COVER_FEES)
+        fill = granular(net / price, order.size_granularity)
+        if isnan(order.size_granularity):
+            fees, paid = limit - net, limit
+        else:
+            fees = fill * price * order.fees + order.fixed_fees
+            paid = fill * price + fees
+    if eq(size, 0):
+        raise _NotFilled(OrderStatusInfo.SIZE_ZERO)
+    _check_fill(fill, wanted, order)
+    if fill == 0:  # vectorbt fills it with a size of 0
+        raise _NotFilled(OrderStatusInfo.SIZE_ZERO)
+
+    position, debt = state.position, state.debt
+    new_position = add(position, fill)
+    released = 0.0
+    if position < 0:
+        covered = fill if new_position < 0 else abs(position)
+        released = covered * (debt / abs(position))
+        debt = add(debt, -released)
+    after = AccountState(
+        add(state.cash, -paid),
+        new_position,
+        debt,
+        add(state.free_cash + 2 * released, -paid),
+        state.val_price,
+        state.value,
+    )
+    return after, OrderResult(fill, price, fees, OrderSide.BUY, OrderStatus.FILLED, OrderStatusInfo.NONE)
+
+
+def _sell(
+    state: AccountState, order: OrderRequest, wanted: float, percent: float
+) -> tuple[AccountState, OrderResult]:
+    """3.6"""
+    price = order.price * (1 - order.slippage)
+    position = state.position
+    is_share = isnan(percent)  # whether `percent` is in the size already
+    if order.direction == Direction.LONG_ONLY:
+        size = min(position, wanted)
+    elif order.lock_cash or percent > 0:
+        most = _most_to_sell(state, order, price)
+        if order.lock_cash:
+            size = min(wanted if isnan(percent) else percent * most, most)
+            is_share = True
+        else:
+            size = most
+    else:
+        size = wanted
+    if percent == 0:
+        size = 0.0  # vectorbt makes 0 * inf, a size of NaN, of it
+    elif not is_share:
+        size *= percent
+    size = _cap(size, order)
+    if order.direction == Direction.LONG_ONLY:
+        if position == 0:
+            raise _NotFilled(OrderStatusInfo.NO_OPEN_POSITION)
+    elif isinf(size):
+        raise OrderError(f"a sale of infinite size: {order} on {state}")
+    size = granular(size, order.size_granularity)
+    if eq(size, 0):
+        raise _NotFilled(OrderStatusInfo.SIZE_ZERO)
+    _check_fill(size, wanted, order)
+
+    acquired = size * price
+    fees = acquired * order.fees + order.fixed_fees
+    net = add(acquired, -fees)
+    if net < 0:
+        raise _NotFilled(OrderStatusInfo.CANT_COVER_FEES)
+    new_position = add(position, -size)
+    debt, free_cash = state.debt, state.free_cash + net
+    if new_position < 0:
+        shorted = (size if position < 0 else abs(new_position)) * price
+        debt += shorted
+        free_cash = add(state.free_cash, add(net, -2 * shorted))
+    after = AccountState(state.cash + net, new_position, debt, free_cash, state.val_price, state.value)
+    return after, OrderResult(size, price, fees, OrderSide.SELL, OrderStatus.FILLED, OrderStatusInfo.NONE)
+
+
+def _most_to_sell(state: AccountState, order: OrderRequest, price: float) -> float:
+    """3.6a: the long position, and what may be sold short on the free cash after it."""
+    long = max(state.position, 0.0)
+    total = add(state.free_cash, long * price * (1 - order.fees))
+    if total <= 0:
+        if state.position <= 0:
+            raise _NotFilled(OrderStatusInfo.NO_CASH_SHORT)
+        return long
+    most = add(long, add(total, -order.fixed_fees) / (price * (1 + order.fees)))
+    if most <= 0:
+        raise _NotFilled(OrderStatusInfo.CANT_COVER_FEES)
+    return most
+
+
+def _cap(size: float, order: OrderRequest) -> float:
+    """3.5d: `max_size`."""
+    if size > order.max_size:
+        if not order.allow_partial:
+            raise _NotFilled(OrderStatusInfo.MAX_SIZE_EXCEEDED)
+        return order.max_size
+    return size
+
+
+def _check_fill(fill: float, wanted: float, order: OrderRequest) -> None:
+    """3.5g: too small to trade, or in part where that is not allowed."""
+    if lt(fill, order.min_size):
+        raise _NotFilled(OrderStatusInfo.MIN_SIZE_NOT_REACHED)
+    if isfinite(wanted) and lt(fill, wanted) and not order.allow_partial:
+        raise _NotFilled(OrderStatusInfo.PARTIAL_FILL)
+
+
+# --- Section 5.2: the order in which a group's orders are executed
+
+
+def approx_order_value(state: AccountState, size: float, size_type: SizeType, direction: Direction) -> float:
+    """What an order is about to move, in currency; > 0 buys. Orders are executed by it, ascending."""
+    holding = state.position * state.val_price
+    if direction == Direction.SHORT_ONLY:
+        size = -size
+    if size_type == SizeType.AMOUNT:
+        return size * state.val_price
+    if size_type == SizeType.VALUE:
+        return size
+    if size_type == SizeType.PERCENT:
+        if size >= 0:
+            return size * state.cash
+        if direction == Direction.LONG_ONLY:
+            return size * holding
+        return size * (2 * max(holding, 0.0) + max(state.free_cash, 0.0))
+    if size_type == SizeType.TARGET_AMOUNT:
+        return size * state.val_price - holding
+    if size_type == SizeType.TARGET_VALUE:
+        return size - holding
+    return size * state.value - holding
+
+
+def call_sequence(order_values: Sequence[float]) -> list[int]:
+    """Asset numbers in the order of execution: stable, ascending, NaN last."""
+
+    def place(n: int) -> tuple[bool, float]:
+        is_nan = isnan(order_values[n])
+        return is_nan, 0.0 if is_nan else order_values[n]
+
+    return sorted(range(len(order_values)), key=place)
