@@ -21,7 +21,7 @@ import numpy as np
 from jax.scipy.special import ndtr
 
 from jaxsim.engine import nanstats
-from jaxsim.engine.nanstats import as_float, divide, mean, namespace, root
+from jaxsim.engine.nanstats import as_float, divide, mean, namespace, power, root
 from jaxsim.engine.rolling import over_time, rolling
 
 
@@ -58,7 +58,7 @@ def total_return(returns: Any) -> Any:
 def annualized_return(returns: Any, *, ann_factor: float) -> Any:
     """(1 + total_return)**(ann_factor / bars) - 1, a fraction per year (SEMANTICS 7.1).
 
-    Bars without a return count as time. A path that loses all, or more, has -1.
+    Bars without a return count as time. NaN where a path loses more than all and the power is not real.
     """
     return _annualized(_final(returns), len(returns), ann_factor)
 
@@ -140,20 +140,26 @@ def deflated_sharpe_ratio(
     """Probability that the Sharpe ratio beats the best to be expected of so many trials by luck alone
     (SEMANTICS 7.13; Bailey and Lopez de Prado 2014).
 
-    var_sharpe: variance over the trials of the Sharpe ratio per bar (not annualized).
+    var_sharpe: variance over the trials of the annualized Sharpe ratio.
     nb_trials: their number.
 
     By default the lanes are the trials: one path alone must be given both, or it is NaN, as every lane is
     when one of them has no Sharpe ratio.
     """
-    sharpe = sharpe_ratio(returns, ann_factor=ann_factor, risk_free=risk_free, ddof=ddof) / ann_factor**0.5
-    var_sharpe = _variance_over_lanes(sharpe, ddof) if var_sharpe is None else var_sharpe
-    best_by_luck = root(var_sharpe) * _expected_maximum(sharpe.size if nb_trials is None else nb_trials)
-    known = _known(returns)
+    annual = sharpe_ratio(returns, ann_factor=ann_factor, risk_free=risk_free, ddof=ddof)
+    sharpe = annual / ann_factor**0.5
+    var_sharpe = _variance_over_lanes(annual, ddof) if var_sharpe is None else var_sharpe
+    trials = annual.size if nb_trials is None else nb_trials
+    best_by_luck = root(var_sharpe / ann_factor) * _expected_maximum(trials)
+    xp, known = namespace(returns), _known(returns)
     skewness, kurt = (nanstats.standardized_moment(returns, known, order) for order in (3, 4))
+    # Zero first, NaN last: an infinite Sharpe ratio has no moments either.
+    defined = xp.isfinite(sharpe) & ~xp.isnan(skewness) & ~xp.isnan(best_by_luck)
+    sharpe, skewness, kurt = (xp.where(defined, x, 0) for x in (sharpe, skewness, kurt))
     spread = root(1 - skewness * sharpe + (kurt - 1) / 4 * sharpe**2)
     free = nanstats.count(known, returns.dtype) - 1
-    return _normal_cdf(divide((sharpe - best_by_luck) * root(free), spread, np.nan))
+    lead = (sharpe - xp.where(defined, best_by_luck, 0)) * root(free)
+    return xp.where(defined, _normal_cdf(divide(lead, spread, np.nan)), np.nan)
 
 
 @over_time
@@ -227,7 +233,7 @@ def alpha(returns: Any, benchmark: Any, *, ann_factor: float, risk_free: float =
     slope = beta(returns, benchmark)
     explained = xp.where(xp.isnan(slope), 0, slope) * (_zero_unknown(benchmark) - risk_free)
     growth = 1 + mean(_zero_unknown(returns) - risk_free - explained, known)
-    return xp.where(xp.isnan(slope), np.nan, _power(growth, ann_factor) - 1)
+    return xp.where(xp.isnan(slope), np.nan, power(growth, ann_factor) - 1)
 
 
 @over_time
@@ -270,15 +276,15 @@ def cond_value_at_risk(returns: Any, *, cutoff: float = 0.05) -> Any:
 @over_time
 def tail_ratio(returns: Any) -> Any:
     """abs(95th percentile) / abs(5th percentile) (SEMANTICS 7.10); infinite where the latter is 0."""
-    xp, known = namespace(returns), _known(returns)
-    right, left = (xp.abs(nanstats.quantile(returns, known, q)) for q in (0.95, 0.05))
-    return divide(right, left, np.inf)
+    return divide(_tail(returns, 0.95), _tail(returns, 0.05), np.inf)
 
 
 @over_time
 def common_sense_ratio(returns: Any, *, ann_factor: float) -> Any:
     """tail_ratio * (1 + annualized_return) (SEMANTICS 7.10)."""
-    return tail_ratio(returns) * (1 + annualized_return(returns, ann_factor=ann_factor))
+    growth = 1 + annualized_return(returns, ann_factor=ann_factor)
+    no_left_tail = np.inf * namespace(returns).sign(growth)
+    return divide(_tail(returns, 0.95) * growth, _tail(returns, 0.05), no_left_tail)
 
 
 @over_time
@@ -288,9 +294,10 @@ def skew(returns: Any) -> Any:
     NaN below three returns and where all are equal.
     """
     known = _known(returns)
-    m = nanstats.count(known, returns.dtype)
-    corrected = divide(root(m * (m - 1)), m - 2, np.nan) * nanstats.standardized_moment(returns, known, 3)
-    return namespace(returns).where(m > 2, corrected, np.nan)
+    xp, count = namespace(returns), nanstats.count(known, returns.dtype)
+    m = xp.maximum(count, 3)
+    corrected = root(m * (m - 1)) / (m - 2) * nanstats.standardized_moment(returns, known, 3)
+    return xp.where(count > 2, corrected, np.nan)
 
 
 @over_time
@@ -300,10 +307,11 @@ def kurtosis(returns: Any) -> Any:
     NaN below four returns and where all are equal.
     """
     known = _known(returns)
-    m = nanstats.count(known, returns.dtype)
-    correction = divide(m - 1, (m - 2) * (m - 3), np.nan)
-    corrected = correction * ((m + 1) * nanstats.standardized_moment(returns, known, 4) - 3 * (m - 1))
-    return namespace(returns).where(m > 3, corrected, np.nan)
+    xp, count = namespace(returns), nanstats.count(known, returns.dtype)
+    m = xp.maximum(count, 4)
+    moment = nanstats.standardized_moment(returns, known, 4)
+    corrected = (m - 1) / ((m - 2) * (m - 3)) * ((m + 1) * moment - 3 * (m - 1))
+    return xp.where(count > 3, corrected, np.nan)
 
 
 # --- on trailing windows
@@ -350,6 +358,10 @@ def _std(x: Any, ddof: int) -> Any:
     return nanstats.std(x, _known(x), ddof)
 
 
+def _tail(returns: Any, q: float) -> Any:
+    return abs(nanstats.quantile(returns, _known(returns), q))
+
+
 def _from_two_bars(returns: Any, value: Any) -> Any:
     """NaN for a path of one bar: it has no spread to speak of."""
     return value if len(returns) > 1 else namespace(returns).full_like(value, np.nan)
@@ -365,14 +377,8 @@ def _final(returns: Any, known: Any = True) -> Any:
     return xp.prod(xp.where(known, _growth(returns), 1), axis=0)
 
 
-def _power(base: Any, exponent: Any) -> Any:
-    """base**exponent; a base that is not positive counts as 0, and has derivative zero."""
-    xp, ruined = namespace(base, exponent), base <= 0
-    return xp.where(ruined, 0, xp.where(ruined, 1, base) ** exponent)
-
-
 def _annualized(final: Any, bars: Any, ann_factor: Any) -> Any:
-    return _power(final, ann_factor / bars) - 1
+    return power(final, ann_factor / bars) - 1
 
 
 def _capture_on(bars: Any, returns: Any, benchmark: Any, ann_factor: float) -> Any:
@@ -383,8 +389,9 @@ def _capture_on(bars: Any, returns: Any, benchmark: Any, ann_factor: float) -> A
 
 
 def _variance_over_lanes(sharpe: Any, ddof: int) -> Any:
-    xp = namespace(sharpe)
-    return xp.var(sharpe, ddof=ddof) if sharpe.size > ddof else xp.full((), np.nan, sharpe.dtype)
+    xp, lanes = namespace(sharpe), sharpe.ravel()
+    known = xp.isfinite(lanes)
+    return xp.where(known.all(), nanstats.std(xp.where(known, lanes, 0), known, ddof) ** 2, np.nan)
 
 
 def _expected_maximum(trials: int) -> float:

@@ -25,16 +25,25 @@ def as_float(x: Any, xp: ModuleType) -> Any:
     return x if xp.issubdtype(x.dtype, xp.inexact) else x.astype(float)
 
 
-def divide(a: Any, b: Any, otherwise: float) -> Any:
-    """a / b, and `otherwise` where b is zero; NaN in `b` gives NaN."""
+def divide(a: Any, b: Any, otherwise: Any) -> Any:
+    """a / b, and `otherwise` where b is zero; NaN where either is, with derivative zero."""
     xp, zero = namespace(a, b), b == 0
-    return xp.where(zero, otherwise, xp.where(zero, 0, a) / xp.where(zero, 1, b))
+    fine = ~(zero | xp.isnan(a) | xp.isnan(b))
+    ratio = xp.where(fine, a, 0) / xp.where(fine, b, 1)
+    return xp.where(zero, otherwise, xp.where(fine, ratio, np.nan))
 
 
 def root(x: Any) -> Any:
-    """Square root with derivative zero at zero, where the true one is infinite."""
-    xp, zero = namespace(x), x == 0
-    return xp.where(zero, 0, xp.sqrt(xp.where(zero, 1, x)))
+    """Square root, with derivative zero at zero, where the true one is infinite; NaN below zero."""
+    xp, positive = namespace(x), x > 0
+    return xp.where(x == 0, 0, xp.where(positive, xp.sqrt(xp.where(positive, x, 1)), np.nan))
+
+
+def power(base: Any, exponent: Any) -> Any:
+    """base**exponent, exponent > 0, with derivative zero at zero; NaN where the result is not real."""
+    xp = namespace(base, exponent)
+    real = (base > 0) | ((base < 0) & (exponent == xp.floor(exponent)))
+    return xp.where(base == 0, 0, xp.where(real, xp.where(real, base, 1) ** exponent, np.nan))
 
 
 def count(known: Any, dtype: Any) -> Any:
@@ -70,14 +79,14 @@ def std(x: Any, known: Any, ddof: int) -> Any:
     """Standard deviation over m known bars, divisor m - ddof; NaN if m <= ddof."""
     xp, spread = namespace(x), deviation(x, known)
     free = count(known, x.dtype) - ddof
-    return root(xp.where(free > 0, xp.sum(spread**2, axis=0) / xp.where(free > 0, free, 1), np.nan))
+    return root(divide(xp.sum(spread**2, axis=0), xp.where(free > 0, free, np.nan), np.nan))
 
 
 def standardized_moment(x: Any, known: Any, order: int) -> Any:
     """Mean of ((x - mean) / std)**order, biased (ddof 0); NaN where there is no spread."""
-    scale = std(x, known, ddof=0)
-    spread = divide(deviation(x, known), scale, np.nan)
-    return namespace(x).where(scale > 0, mean(spread**order, known), np.nan)
+    xp, scale = namespace(x), std(x, known, ddof=0)
+    spread = deviation(x, known) / xp.where(scale > 0, scale, 1)
+    return xp.where(scale > 0, mean(spread**order, known), np.nan)
 
 
 def ascending(x: Any, known: Any) -> Any:

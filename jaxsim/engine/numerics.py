@@ -99,6 +99,16 @@ def _product_jvp(primals, tangents):
     return product(x, y), jnp.where(known, dx * jnp.where(known, y, 0.0), 0.0) + jnp.where(known, x * dy, 0.0)
 
 
+def quotient(x: Inexact[Array, "..."], y: Inexact[Array, "..."]) -> Inexact[Array, "..."]:
+    """x / y rounded to the nearest number; 0 where x is 0.
+
+    XLA rewrites (a / b) / c as a / (b * c), and division by a constant as multiplication by its inverse; both round
+    differently. Selects on the divisor and on the result keep it from doing so, and keep 0 / 0 out of gradients.
+    """
+    is_zero = x == 0
+    return jnp.where(is_zero, 0.0, x / jnp.where(is_zero, 1.0, y))
+
+
 def in_sequence(step: Callable, carry: Any, xs: Any) -> tuple[Any, Any]:
     """`lax.scan` whose steps are expensive and few. Written out, XLA would recompute the whole chain of steps inside
     every consumer of every result (twenty times slower); the barriers keep the loop's inputs and outputs apart."""

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxsim.engine.account import Holdings
-from jaxsim.engine.numerics import ABS_TOL, add, in_sequence, le, product, snap
+from jaxsim.engine.numerics import ABS_TOL, add, in_sequence, le, product, quotient, snap
 from jaxsim.engine.status import OrderStatusInfo as Info
 
 #: Up to this many assets the call order is found by comparing all pairs, which vectorises over lanes; sorting does not.
@@ -89,9 +89,9 @@ def execute(cash: Float[Array, ""], order: Order) -> tuple[Float[Array, ""], tup
     amount = product(size, order.price)
 
     bill = amount + product(amount, order.fees)
-    affordable = cash / (1 + order.fees)
+    affordable = quotient(cash, 1 + order.fees)
     fits = le(bill, cash)
-    bought = jnp.where(fits, size, affordable / order.price)
+    bought = jnp.where(fits, size, quotient(affordable, order.price))
     paid = jnp.where(fits, bill, cash)
     buy_fees = jnp.where(fits, product(amount, order.fees), cash - affordable)
 

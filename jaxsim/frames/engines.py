@@ -60,24 +60,27 @@ def run_compiled(job: Job) -> list[Ledger]:
 def _run_batch(job: Job, groups: np.ndarray) -> Ledger:
     combinations, is_grouped = job.num_combinations, len(groups) > 1
     # XLA drops an axis of size one and then rounds differently: a single lane runs beside a copy of itself.
-    width = combinations if is_grouped or combinations > 1 else 2
+    width = max(combinations, 1 if is_grouped else 2)
     has_combinations = width > 1
     lanes = job.lanes_of(groups)
-    keys = job.keys[lanes.ravel()].reshape(lanes.shape)
-    keys = keys if combinations == width else jax.numpy.concatenate([keys, keys])
-    keys = keys if is_grouped else keys[:, 0]
-    keys = keys if has_combinations else keys[0]
 
+    def fit(array: Any) -> Any:
+        """[combination, ...] -> [width, ...], or without that axis if all lanes are groups."""
+        return array[0] if not has_combinations else array if combinations == width else array[np.zeros(width, int)]
+
+    keys = job.keys if len(job.keys) == lanes.size else job.keys[lanes.ravel()]
+    keys = fit(keys.reshape(lanes.shape) if is_grouped else keys)
     leaves, structure = jax.tree.flatten(
         (job.policy, job.costs, job.account), is_leaf=lambda x: isinstance(x, Leaf)
     )
     arrays, has = zip(*(settle(x).of(groups, job.layout.members, is_grouped) for x in leaves), strict=True)
-    arrays = [a if h[0] is False or has_combinations else a[0] for a, h in zip(arrays, has, strict=True)]
+    arrays = [fit(array) if by_combination else array for array, (by_combination, _) in zip(arrays, has, strict=True)]
     market = job.market(groups, is_grouped)
     run = Run(market, *jax.tree.unflatten(structure, arrays), keys)
 
     def in_axes(which: int) -> Run:
-        flags = jax.tree.unflatten(structure, [0 if h[which] else None for h in has])
+        axis_here = has_combinations if which == 0 else is_grouped
+        flags = jax.tree.unflatten(structure, [0 if h[which] and axis_here else None for h in has])
         market_axis = 0 if which == 1 else None
         axes_of_market = Market(*[market_axis] * 4, jax.tree.map(lambda _: None, market.features))
         return Run(axes_of_market, *flags, 0)

@@ -77,7 +77,8 @@ def returns_stats(
 
 
 def _span(path: pd.DataFrame, period: pd.Timedelta | None) -> dict:
-    return {"Start": path.index[0], "End": path.index[-1], "Period": _duration(len(path), period)}
+    bars = np.full(path.shape[1], len(path))
+    return {"Start": path.index[0], "End": path.index[-1], "Period": _duration(bars, period)}
 
 
 def _ratios(returns: pd.DataFrame, ann_factor: float) -> dict:
@@ -90,7 +91,7 @@ def _ratios(returns: pd.DataFrame, ann_factor: float) -> dict:
 
 
 def _deepest_drawdown(path: np.ndarray, period: pd.Timedelta | None) -> dict:
-    """Depth of the deepest drawdown and duration of the longest, which need not be the same one, of [time, lane].
+    """Depth of the deepest drawdown of [time, lane], and duration of the longest, which may be another.
 
     A drawdown lasts from the bar after its peak to the bar of recovery, that is for as many bars as lie below
     the peak; one that is still active when the path ends lasts to the end, which counts in full (SEMANTICS
@@ -99,7 +100,7 @@ def _deepest_drawdown(path: np.ndarray, period: pd.Timedelta | None) -> dict:
     peak = np.maximum.accumulate(path, axis=0)
     below = path < peak
     with np.errstate(divide="ignore", invalid="ignore"):
-        depth = np.where(below, 1 - path / peak, 0.0).max(axis=0)
+        depth = np.where(below, 1 - path / peak, -np.inf).max(axis=0)
     bars = np.arange(1, len(path) + 1)[:, None]
     longest = (bars - np.maximum.accumulate(np.where(below, 0, bars), axis=0)).max(axis=0)
     none = longest == 0
@@ -109,10 +110,8 @@ def _deepest_drawdown(path: np.ndarray, period: pd.Timedelta | None) -> dict:
     }
 
 
-def _duration(bars: float | np.ndarray, period: pd.Timedelta | None) -> object:
-    if period is None:
-        return bars
-    return bars * period if np.isscalar(bars) else pd.to_timedelta(bars * period.value, unit="ns")
+def _duration(bars: np.ndarray, period: pd.Timedelta | None) -> np.ndarray | pd.Series:
+    return bars if period is None else pd.Series(bars) * period
 
 
 def _table(rows: dict, lanes: pd.Index) -> pd.DataFrame:

@@ -72,6 +72,15 @@ class LaneRun:
 
 
 @dataclass(frozen=True)
+class _Answer:
+    """An allocator's answer in plain Python; NaN for the weight of an asset that is left alone."""
+
+    weights: list[float]
+    skip: list[bool]
+    aux: dict
+
+
+@dataclass(frozen=True)
 class _Rebalance:
     """One row of a LaneRun's arrays per rebalance."""
 
@@ -89,10 +98,10 @@ class _Rebalance:
     aux: dict
 
 
-def run_lane(market: Market, policy: Policy, costs: Costs, account: Account, key: Any = 0) -> LaneRun:
+def run_lane(market: Market, policy: Policy, costs: Costs, account: Account, key: Any = None) -> LaneRun:
     """One group of assets under one combination of parameters, all bars.
 
-    market: with NumPy arrays [time, asset].    key: the lane's random key, or an int.
+    market: with NumPy arrays [time, asset].    key: the lane's random key, or an int (default 0).
 
     Allocators and triggers are called as ordinary Python, in the order of the bars, and see NumPy arrays;
     nothing is traced. Raises ValueError if the allocator does not answer with one weight per asset, and
@@ -110,7 +119,7 @@ class _Lane:
         self.num_bars, self.num_assets = shape
         self.policy = policy
         self.min_history = float(policy.min_history)
-        self.key = jax.random.key(key) if isinstance(key, int) else key
+        self.key = jax.random.key(key or 0) if key is None or isinstance(key, int) else key
         self.val_price = _rows(market.val_price, shape)
         self.price = _rows(market.price, shape)
         self.mark = _rows(market.mark, shape)
@@ -156,8 +165,8 @@ class _Lane:
             self.cash = snap(self.cash)  # an account is snapped at every bar, traded or not (SEMANTICS 3.1)
             self.units = [snap(units) for units in self.units]
             return
-        allocation = self.ask(self.observation(bar, value))  # 4. allocate
-        self.rebalance(bar, value, allocation)  # 5. order
+        answer = self.ask(self.observation(bar, value))  # 4. allocate
+        self.rebalance(bar, value, answer)  # 5. order
 
     def worth(self, prices: Sequence[float]) -> float:
         """cash + sum(units * price), left to right; an asset that is not held needs no price."""
@@ -175,7 +184,7 @@ class _Lane:
         units = np.array(self.units)
         known = ~np.isnan(val_price)
         holding = np.where(known, units * val_price, 0.0)
-        self.seen = Observation(
+        known_now: dict[str, Any] = dict(  # plain NumPy, where the compiled engine has JAX arrays
             step=bar,
             weights=holding / value if value != 0 else np.zeros(self.num_assets),
             units=units,
@@ -190,6 +199,7 @@ class _Lane:
             features=jax.tree.map(lambda x: x[bar], self.features),
             closes=self.closes,
         )
+        self.seen = Observation(**known_now)
         return self.seen
 
     def watch(self, obs: Observation) -> None:
@@ -225,8 +235,8 @@ class _Lane:
                 return True
         return False
 
-    def ask(self, obs: Observation) -> Allocation:
-        """The allocator's answer as plain NumPy, shapes checked; NaN where an asset is left alone."""
+    def ask(self, obs: Observation) -> _Answer:
+        """Ask the allocator, and check that it answers with one weight per asset."""
         allocator = self.policy.allocator
         if keeps_state(allocator):
             answer, self.state = allocator(obs, self.state)
@@ -242,13 +252,13 @@ class _Lane:
                     f"allocator {allocator_name(allocator)} returned {name} of shape {array.shape}; "
                     f"expected one per asset, ({self.num_assets},)"
                 )
-        return Allocation(np.where(skip, nan, weights), skip, _copied(answer.aux))
+        return _Answer(np.where(skip, nan, weights).tolist(), skip.tolist(), _copied(answer.aux))
 
-    def rebalance(self, bar: int, value: float, allocation: Allocation) -> None:
+    def rebalance(self, bar: int, value: float, answer: _Answer) -> None:
         """Remember the target weights and trade towards them, unless one of them is at fault."""
-        self.target = allocation.weights.tolist()
+        self.target = answer.weights
         for n in range(self.num_assets):
-            fault = _weight_fault(self.target[n], allocation.skip[n])
+            fault = _weight_fault(self.target[n], answer.skip[n])
             if fault != LaneFault.NONE:
                 self.fault = (fault, bar, n)
                 break
@@ -297,7 +307,7 @@ class _Lane:
                 fees=paid,
                 info=info,
                 rank=rank,
-                aux=dict(allocation.aux),
+                aux=answer.aux,
             )
         )
 

@@ -1,7 +1,7 @@
 """How one order fills: SEMANTICS sections 1 to 3 as plain Python floats, readable from top to bottom.
 
 Two faults of vectorbt are not reproduced: a Percent order of size 0, and a cash-limited buy whose granular
-size comes out as 0, are ignored as SIZE_ZERO instead of being filled with a size of NaN or 0.
+size comes out as 0, are ignored as SIZE_ZERO where vectorbt fills them with a size of NaN or 0.
 """
 
 from collections.abc import Sequence
@@ -327,7 +327,7 @@ def _sell(
     is_share = isnan(percent)  # whether `percent` is in the size already
     if order.direction == Direction.LONG_ONLY:
         size = min(position, wanted)
-    elif order.lock_cash or percent > 0:
+    elif order.lock_cash or percent > 0:  # NaN: no Percent order
         most = _most_to_sell(state, order, price)
         if order.lock_cash:
             size = min(wanted if isnan(percent) else percent * most, most)

@@ -190,7 +190,8 @@ table { border-collapse: collapse; font-size: .875rem; font-variant-numeric: tab
         white-space: nowrap; }
 th, td { padding: .3rem .75rem; text-align: left; border-bottom: 1px solid var(--line); }
 tbody th { font-weight: 500; }
-thead th { position: sticky; top: 0; background: var(--card); color: var(--soft); font-weight: 600; }
+thead th { position: sticky; top: 0; background: var(--card); color: var(--soft); font-weight: 600;
+           white-space: normal; vertical-align: bottom; }
 .n { text-align: right; }
 @media print { .scroll { max-height: none; } section { break-inside: avoid; } }
 """

@@ -1,0 +1,20 @@
+"""The command line: `jaxsim demo`, `jaxsim sweep`, `jaxsim report`. The packages are an extra."""
+
+import importlib.util
+import sys
+
+_EXTRA = ("typer", "tqdm", "plotly", "pyarrow")
+
+
+def main() -> None:
+    """The console entry point. Without its packages it says how to install them and exits with 1."""
+    missing = [name for name in _EXTRA if importlib.util.find_spec(name) is None]
+    if missing:
+        print(
+            f"The command line needs {', '.join(missing)}: pip install 'jaxsim-portfolio[cli]'",
+            file=sys.stderr,
+        )
+        raise SystemExit(1)
+    from jaxsim.cli.app import app
+
+    app(prog_name="jaxsim")

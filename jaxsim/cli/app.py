@@ -1,0 +1,201 @@
+"""The commands."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from tqdm import tqdm
+
+import jaxsim as js
+from jaxsim.cli import outcome, present
+from jaxsim.cli.complaint import Complaint, told_plainly
+from jaxsim.cli.job import Job
+from jaxsim.cli.prices import read_closes, read_opens
+from jaxsim.cli.ranges import numbers, weights
+
+app = typer.Typer(
+    help="Threshold rebalancing of portfolios: sweeps, tables and reports.",
+    add_completion=False,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+
+class Over(StrEnum):
+    """The assets that equal weight is spread over."""
+
+    ALL = "all"
+    TRADABLE = "tradable"
+
+
+class Engine(StrEnum):
+    """Which engine runs the lanes."""
+
+    COMPILED = "compiled"
+    REFERENCE = "reference"
+
+
+Out = Annotated[
+    Path, typer.Option(metavar="DIR", help="Folder for the tables and the report; made where missing.")
+]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"jaxsim {js.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def demo(out: Out = Path("runs/demo")) -> None:
+    """Fifteen thresholds on the embedded prices of five stocks: a table, and an HTML report."""
+
+    def job() -> Job:
+        data = js.datasets.stocks()
+        return Job(
+            title="Rebalancing five stocks at fifteen thresholds",
+            source="Embedded daily prices, total-return adjusted",
+            close=data.close,
+            open=data.open,
+            thresholds=numbers("0.01:0.15:0.01", "--threshold"),
+            fees=[0.005],
+            over="tradable",
+            freq="1D",
+            year_freq="252D",
+        )
+
+    with told_plainly():
+        _run(job, out)
+
+
+@app.command()
+def sweep(
+    file: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FILE",
+            help="Closing prices, .csv, .csv.gz or .parquet: times first and one column per asset (wide), or "
+            "columns time, symbol, close and perhaps open (long).",
+        ),
+    ],
+    open_file: Annotated[
+        Path | None,
+        typer.Option("--open", metavar="FILE", help="Opening prices, to value and to size orders at."),
+    ] = None,
+    threshold: Annotated[
+        str,
+        typer.Option(
+            help="Drift that triggers a rebalance: number, comma list, or start:stop:step, stop included."
+        ),
+    ] = "0.01:0.15:0.01",
+    fees: Annotated[str, typer.Option(help="Fraction of the traded value; likewise.")] = "0",
+    freq: Annotated[
+        str | None, typer.Option(help="Length of a bar, as 1h; needed where times are uneven.")
+    ] = None,
+    year_freq: Annotated[str, typer.Option(help="Length of a year, as 252D for daily stocks.")] = "365D",
+    init_cash: Annotated[float, typer.Option(help="Opening cash.")] = 100.0,
+    min_history: Annotated[int, typer.Option(help="Bars before the first trade.")] = 0,
+    fixed: Annotated[
+        str | None, typer.Option("--weights", help="Target weights, as AAPL=0.6,IBM=0.4; equal without it.")
+    ] = None,
+    over: Annotated[
+        Over | None, typer.Option(help="Equal weight over all assets, or those listed so far.")
+    ] = None,
+    engine: Annotated[Engine, typer.Option(help="Compiled, or plain NumPy (slow).")] = Engine.COMPILED,
+    long: Annotated[
+        bool | None, typer.Option("--long/--wide", help="Layout of the files; by default seen.")
+    ] = None,
+    out: Out = Path("runs/sweep"),
+) -> None:
+    """One or many thresholds and fees on prices of your own."""
+
+    def job() -> Job:
+        thresholds, rates = numbers(threshold, "--threshold"), numbers(fees, "--fees")
+        if fixed is not None and over is not None:
+            raise Complaint("--over: it chooses the assets of equal weight, and --weights are given")
+        close, opens = read_closes(file, long)
+        if open_file is not None:
+            opens = read_opens(open_file, long)
+        return Job(
+            title=f"Rebalancing {file.name}",
+            source=file.name,
+            close=close,
+            open=opens,
+            thresholds=thresholds,
+            fees=rates,
+            weights=None if fixed is None else weights(fixed, close.columns),
+            over=(over or Over.ALL).value,
+            freq=freq,
+            year_freq=year_freq,
+            init_cash=init_cash,
+            min_history=min_history,
+            engine=engine.value,
+            names={"close": "FILE", "open": "FILE" if open_file is None else "--open", "policy": "--weights"},
+        )
+
+    with told_plainly():
+        _run(job, out)
+
+
+@app.command()
+def report(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a run of `demo` or `sweep`.")],
+) -> None:
+    """Draw the HTML report of a run again."""
+    with told_plainly():
+        typer.echo(f"Report: {present.write(outcome.load(folder), folder)}")
+
+
+def _run(make_job: Callable[[], Job], out: Path) -> None:
+    """From prices to tables, files and the report; what is wrong is a `Complaint`."""
+    with _stages(4) as stage:
+        stage("reading prices")
+        job = make_job()
+        _make(out)
+        stage(f"simulating {job.num_lanes:,} lanes")
+        bt = job.simulate()
+        stage("tables")
+        result = job.outcome(bt)
+        result.save(out)
+        bt[result.best].orders.to_csv(out / "orders.csv", index=False)
+        stage("report")
+        path = present.write(result, out)
+    typer.echo(present.summary(result))
+    typer.echo(
+        f"\nReport: {path}\nTables: metrics.csv, rebalances.csv and orders.csv (of the best) beside it"
+    )
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise Complaint(f"--out: the folder {str(folder)!r} cannot be made: {error.strerror}") from error
+
+
+@contextmanager
+def _stages(count: int) -> Iterator[Callable[[str], None]]:
+    """A progress bar on the error stream, only where that is a terminal; gone when all is done."""
+    form = "{desc:<24} {bar:30} {n}/{total}"
+    with tqdm(total=count, desc="starting", disable=None, leave=False, bar_format=form) as bar:
+        begun: list[str] = []
+
+        def begin(name: str) -> None:
+            bar.n = len(begun)  # the stages that are done
+            begun.append(name)
+            bar.set_description_str(name)
+
+        yield begin

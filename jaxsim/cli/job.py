@@ -1,0 +1,127 @@
+"""One sweep, from prices to an `Outcome`."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+import allocators as al
+import jaxsim as js
+from jaxsim.cli.complaint import Complaint, as_complaint
+from jaxsim.cli.outcome import Outcome
+from jaxsim.cli.ranges import MOST
+from jaxsim.frames.calendar import bar_length
+
+METRICS = (
+    "total_return",
+    "annualized_return",
+    "annualized_volatility",
+    "sharpe_ratio",
+    "max_drawdown",
+    "turnover",
+    "num_rebalances",
+    "total_fees",
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """What to run.
+
+    title, source: for the report.        close, open: prices [time, asset].
+    thresholds, fees: values to sweep; fees are a level of the lanes only where there are several.
+    weights: fixed targets by asset; None for equal weight over `over`, "all" or "tradable".
+    The rest are arguments of `js.backtest`.        names: what the user calls its arguments, for complaints.
+    """
+
+    title: str
+    source: str
+    close: pd.DataFrame
+    open: pd.DataFrame | None
+    thresholds: list[float]
+    fees: list[float]
+    weights: pd.Series | None = None
+    over: str = "all"
+    freq: str | None = None
+    year_freq: str = "365D"
+    init_cash: float = 100.0
+    min_history: int = 0
+    engine: str = "compiled"
+    names: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def num_lanes(self) -> int:
+        return len(self.thresholds) * len(self.fees)
+
+    def simulate(self) -> js.Backtest:
+        """All lanes.
+
+        Raises Complaint for what js.backtest refuses, too many lanes, and an unknown length of bars.
+        """
+        self._check()
+        many = len(self.fees) > 1
+        with as_complaint(self.names):
+            return js.backtest(
+                self.close,
+                al.EqualWeight(over=self.over) if self.weights is None else al.FixedWeights(self.weights),
+                open=self.open,
+                trigger=js.Threshold(js.grid(threshold=self.thresholds)),
+                fees=js.grid(fees=self.fees) if many else self.fees[0],
+                min_history=self.min_history,
+                init_cash=self.init_cash,
+                freq=self.freq,
+                year_freq=self.year_freq,
+                engine=self.engine,
+            )
+
+    def _check(self) -> None:
+        if self.num_lanes > MOST:
+            raise Complaint(
+                f"--threshold: {self.num_lanes:,} combinations with --fees; at most {MOST:,} are run at once"
+            )
+        index = self.close.index
+        is_sorted = index.is_monotonic_increasing and index.is_unique  # else js.backtest says what is wrong
+        if self.freq is None and is_sorted and bar_length(index) is None:
+            raise Complaint("--freq: the times are not evenly spaced; say how long a bar is, as in --freq 1D")
+
+    def outcome(self, bt: js.Backtest) -> Outcome:
+        """The tables of a finished run; the best lane is the one with the highest Sharpe ratio."""
+        metrics = pd.concat([getattr(bt, name)() for name in METRICS], axis=1)
+        sharpe = metrics["sharpe_ratio"].to_numpy()
+        best = int(np.nanargmax(sharpe)) if np.isfinite(sharpe).any() else 0
+        one = bt[metrics.index[best]]
+        return Outcome(
+            {**self._settings(bt), "best": best}, metrics, bt.value, one.weights, one.allocations.weights
+        )
+
+    def _settings(self, bt: js.Backtest) -> dict[str, Any]:
+        listed = self.close.notna().to_numpy().argmax(axis=0)
+        return {
+            "title": self.title,
+            "source": self.source,
+            "jaxsim": js.__version__,
+            "assets": [str(asset) for asset in self.close.columns],
+            "bars": len(self.close),
+            "first": show_time(self.close.index[0]),
+            "last": show_time(self.close.index[-1]),
+            "listed_late": {
+                str(self.close.columns[i]): show_time(self.close.index[k])
+                for i, k in enumerate(listed)
+                if k > 0
+            },
+            "valued_at": "previous close" if self.open is None else "open",
+            "thresholds": self.thresholds,
+            "fees": self.fees,
+            "weights": None if self.weights is None else {str(k): float(v) for k, v in self.weights.items()},
+            "over": self.over,
+            "bars_per_year": float(bt.ann_factor),
+            "init_cash": self.init_cash,
+            "min_history": self.min_history,
+            "engine": self.engine,
+        }
+
+
+def show_time(label: Any) -> str:
+    """A time label in short: no midnight, no zone name."""
+    return str(label).removesuffix(" 00:00:00")

@@ -1,0 +1,131 @@
+"""An `Outcome` on the terminal and as an HTML report."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from jaxsim import views
+from jaxsim.cli.job import show_time
+from jaxsim.cli.outcome import Outcome, lane_name
+
+REPORT = "report.html"
+_DRAWN = 6  # lanes in one picture: more of them hide each other, and their legend the picture on a phone
+_FORMATS = {"turnover": "{:,.2f}", "num_rebalances": "{:,.0f}", "total_fees": "{:,.2f}"}
+
+
+def summary(outcome: Outcome) -> str:
+    """The table of metrics and the best lane's rebalances, as text."""
+    settings = outcome.settings
+    return "\n".join(
+        [
+            settings["title"],
+            f"{settings['source']}: {len(settings['assets'])} assets, {settings['bars']:,} bars, "
+            f"{settings['first']} to {settings['last']}",
+            "",
+            _table(outcome),
+            "",
+            f"Best Sharpe ratio: {_best(outcome)}.",
+            _rebalances(outcome.targets.index),
+        ]
+    )
+
+
+def write(outcome: Outcome, folder: Path) -> Path:
+    """Draw the report of a run into its folder; returns its path."""
+    settings, best = outcome.settings, lane_name(outcome.metrics.index, outcome.best)
+    some, count = _some(outcome), outcome.values.shape[1]
+    figures = {f"Value and drawdown, {best}": views.value_with_drawdown(outcome.values[outcome.best])}
+    if count > 1:
+        heading = f"The best beside {'others' if count > _DRAWN else 'all others'}"
+        figures[heading] = views.value_with_drawdown(some, f"{some.shape[1]} of {count:,} lanes")
+    figures |= {
+        f"Realised weights, {best}": views.stacked_weights(outcome.weights),
+        f"Target weights and their dates, {best}": views.stacked_targets(
+            outcome.targets, end=outcome.weights.index[-1]
+        ),
+    }
+    sharpe = outcome.metrics["sharpe_ratio"]
+    index = sharpe.index
+    swept = [name for name in index.names if index.get_level_values(name).nunique() > 1]
+    if swept and sharpe.notna().any():
+        sharpe = sharpe.droplevel([name for name in index.names if name not in swept])
+        figures = {
+            f"Sharpe ratio against {' and '.join(swept)}": views.metric_against(sharpe, title="")
+        } | figures
+    return views.write_report(
+        folder / REPORT,
+        title=settings["title"],
+        subtitle=f"{settings['source']}, {settings['first']} to {settings['last']}",
+        notes=_notes(outcome),
+        figures=figures,
+        tables={
+            "Metrics": outcome.metrics.rename(columns=lambda name: name.replace("_", " ")),
+            f"Rebalances and targets, {best}": outcome.targets,
+        },
+    )
+
+
+def _notes(outcome: Outcome) -> list[str]:
+    s = outcome.settings
+    late = ", ".join(f"{asset} from {first}" for asset, first in s["listed_late"].items())
+    if s["weights"] is not None:
+        target = "fixed weights " + ", ".join(f"{k} {v:.10g}" for k, v in s["weights"].items())
+    else:
+        target = "equal weight over the assets " + (
+            "listed so far" if s["over"] == "tradable" else "of the table"
+        )
+    fees = ", ".join(f"{x:.10g}" for x in s["fees"])
+    return [
+        f"Prices of {_few(s['assets'])}; {s['bars']:,} bars" + (f"; listed late: {late}." if late else "."),
+        f"Target: {target}; rebalanced when a weight is off its target by the threshold or more.",
+        f"Fees {fees} of the traded value; valued at the {s['valued_at']}, traded at the close; opening cash "
+        f"{s['init_cash']:,.10g}; {s['bars_per_year']:.10g} bars a year.",
+        f"Highest Sharpe ratio: {_best(outcome)}. It is the best in hindsight, on the very prices it was "
+        "chosen by.",
+        _rebalances(outcome.targets.index),
+    ]
+
+
+def _best(outcome: Outcome) -> str:
+    score = outcome.metrics["sharpe_ratio"].iloc[outcome.settings["best"]]
+    return f"{score:.4f} at {lane_name(outcome.metrics.index, outcome.best)}"
+
+
+def _rebalances(times: pd.Index) -> str:
+    shown = [show_time(time) for time in times]
+    dates = ", ".join(shown if len(shown) <= 8 else [*shown[:4], "...", *shown[-3:]])
+    return f"{len(shown)} rebalance{'s' if len(shown) != 1 else ''}: {dates}"
+
+
+def _few(names: list[str]) -> str:
+    return ", ".join(names) if len(names) <= 10 else f"{', '.join(names[:10])} and {len(names) - 10} more"
+
+
+def _some(outcome: Outcome) -> pd.DataFrame:
+    """The value paths to draw: all of a few, else the best lane and others evenly spread."""
+    count, best = outcome.values.shape[1], outcome.settings["best"]
+    chosen = np.linspace(0, count - 1, min(count, _DRAWN)).round().astype(int)
+    chosen[np.abs(chosen - best).argmin()] = best
+    return outcome.values.iloc[:, np.unique(chosen)]
+
+
+def _table(outcome: Outcome) -> str:
+    """One row per lane under headings of two lines, the best one marked."""
+    metrics = outcome.metrics
+    columns = [
+        [*_heading(str(name)), *(f"{x:.10g}" for x in metrics.index.get_level_values(i))]
+        for i, name in enumerate(metrics.index.names)
+    ]
+    for name in metrics.columns:
+        form = _FORMATS.get(name, "{:.4f}")
+        columns.append([*_heading(name), *("-" if pd.isna(x) else form.format(x) for x in metrics[name])])
+    widths = [max(map(len, column)) for column in columns]
+    rows = ["  ".join(map(str.rjust, row, widths)) for row in zip(*columns, strict=True)]
+    rows[2 + outcome.settings["best"]] += "  best"
+    return "\n".join(rows)
+
+
+def _heading(name: str) -> tuple[str, str]:
+    first, _, second = name.partition("_")
+    return (first, second) if second else ("", first)

@@ -1,0 +1,174 @@
+"""Price files: CSV and Parquet, one column per asset ("wide") or one row per asset and time ("long")."""
+
+import re
+import warnings
+import zlib
+from pathlib import Path
+
+import pandas as pd
+
+from jaxsim.cli.complaint import Complaint
+
+_TIMES = ("time", "date", "timestamp", "datetime")
+_ASSETS = ("symbol", "asset", "ticker")
+_DAY_OR_MONTH_FIRST = re.compile(r"\s*\d{1,2}[./-]\d{1,2}[./-]\d{2,4}\b")
+
+
+def read_closes(path: Path, long: bool | None) -> tuple[pd.DataFrame, pd.DataFrame | None]:
+    """Closing prices [time, asset], and opening prices where a long file has them.
+
+    long: whether there is one row per asset and time; None: see for yourself.
+    Raises Complaint beginning with FILE.
+    """
+    table = _read(path, "FILE")
+    if not _is_long(table, "close", long, "FILE"):
+        return _wide(table, "FILE"), None
+    opens = _pivot(table, "open", "FILE") if _find(table, ("open",), "FILE") is not None else None
+    return _pivot(table, "close", "FILE"), opens
+
+
+def read_opens(path: Path, long: bool | None) -> pd.DataFrame:
+    """Opening prices [time, asset]: a wide file, or the column `open` of a long one. Raises Complaint."""
+    table = _read(path, "--open")
+    return (
+        _pivot(table, "open", "--open") if _is_long(table, "open", long, "--open") else _wide(table, "--open")
+    )
+
+
+def _read(path: Path, argument: str) -> pd.DataFrame:
+    """The file as a table, an index with times as its first column."""
+    name = path.name.lower()
+    if not name.endswith((".csv", ".csv.gz", ".parquet", ".pq")):
+        raise Complaint(f"{argument}: {str(path)!r} is neither .csv, .csv.gz nor .parquet")
+    if not path.is_file():
+        raise Complaint(f"{argument}: there is no file {str(path)!r}")
+    try:
+        table = _parquet(path) if name.endswith((".parquet", ".pq")) else _csv(path, argument)
+    except (OSError, ValueError, EOFError, zlib.error, pd.errors.ParserWarning) as error:
+        reason = " ".join(str(error).split())
+        raise Complaint(f"{argument}: {str(path)!r} cannot be read: {reason}") from error
+    if table.columns.nlevels > 1:
+        raise Complaint(f"{argument}: {str(path)!r} has several header levels; expected one")
+    if len(table) == 0:
+        raise Complaint(f"{argument}: {str(path)!r} has no rows")
+    if table.shape[1] < 2:
+        raise Complaint(
+            f"{argument}: {str(path)!r} has one column only; expected times, then prices, between commas"
+        )
+    return table
+
+
+def _csv(path: Path, argument: str) -> pd.DataFrame:
+    header = pd.read_csv(path, header=None, nrows=1, dtype=str).iloc[0]
+    twice = header[header.duplicated() & header.notna()]
+    if len(twice):  # pandas would call the second one IBM.1
+        raise Complaint(f"{argument}: {str(path)!r} has two columns {twice.iloc[0]!r}")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", pd.errors.ParserWarning)  # rows longer than the header, else cut
+        # The default parser of floats may miss the nearest one by a bit.
+        table = pd.read_csv(path, float_precision="round_trip", index_col=False, low_memory=False)
+    return table.rename(columns={c: "" for c in table.columns[:1] if str(c).startswith("Unnamed: ")})
+
+
+def _parquet(path: Path) -> pd.DataFrame:
+    table = pd.read_parquet(path)
+    names = [name for name in table.index.names if name is not None]
+    if table.columns.nlevels == 1 and (names or isinstance(table.index, pd.DatetimeIndex)):
+        table = table.reset_index() if names else table.rename_axis("").reset_index()
+    return table
+
+
+def _find(table: pd.DataFrame, names: tuple[str, ...], argument: str) -> str | None:
+    """The one column with one of these names, in upper or lower case."""
+    found = [c for c in table.columns if str(c).strip().lower() in names]
+    if len(found) > 1:
+        raise Complaint(f"{argument}: both {found[0]!r} and {found[1]!r} could be the {names[0]}; keep one")
+    return found[0] if found else None
+
+
+def _is_long(table: pd.DataFrame, price: str, long: bool | None, argument: str) -> bool:
+    if long is None:
+        lower = {str(c).strip().lower() for c in table.columns}
+        return price in lower and not lower.isdisjoint(_TIMES) and not lower.isdisjoint(_ASSETS)
+    return long
+
+
+def _wide(table: pd.DataFrame, argument: str) -> pd.DataFrame:
+    times, prices = table.iloc[:, 0], table.iloc[:, 1:]
+    frame = prices.set_axis(_times(times, argument), axis=0)
+    return frame.apply(lambda column: _as_numbers(column, str(column.name), argument))
+
+
+def _pivot(table: pd.DataFrame, price: str, argument: str) -> pd.DataFrame:
+    wanted = {"a time": _TIMES, "an asset": _ASSETS, f"the {price} price": (price,)}
+    found = []
+    for what, names in wanted.items():
+        column = _find(table, names, argument)
+        if column is None:
+            raise Complaint(
+                f"{argument}: a long table needs a column for {what}, called {' or '.join(names)}"
+            )
+        found.append(table[column])
+    times, assets, values = found
+    index = _times(times, argument)
+    if assets.isna().any() or index.hasnans:
+        row = int((assets.isna().to_numpy() | index.isna()).argmax()) + 1
+        raise Complaint(f"{argument}: row {row} lacks a time or an asset")
+    numeric = _as_numbers(values.set_axis(index), str(values.name), argument)
+    long = pd.DataFrame({"time": index, "asset": assets.to_numpy(), "price": numeric.to_numpy()})
+    twice = long.duplicated(["time", "asset"])
+    if twice.any():
+        row = long[twice].iloc[0]
+        raise Complaint(f"{argument}: {row['asset']!r} has two rows at {row['time']}")
+    frame = long.pivot(index="time", columns="asset", values="price")[assets.unique().tolist()]
+    return frame.rename_axis(index=index.name, columns=str(assets.name))
+
+
+def _times(column: pd.Series, argument: str) -> pd.Index:
+    """Times as a DatetimeIndex, UTC offsets kept (UTC where they change on the way); integers as they are."""
+    name = column.name or None
+    if pd.api.types.is_datetime64_any_dtype(column):
+        return pd.DatetimeIndex(column, name=name)
+    if pd.api.types.is_integer_dtype(column):
+        return pd.Index(column, name=name)
+    if pd.api.types.is_numeric_dtype(column):
+        first = column.iloc[0]
+        raise Complaint(
+            f"{argument}: the first column must be times, as 2020-12-31; {column.name!r} holds {first}"
+        )
+    try:
+        return _parse(column, name, argument)
+    except (ValueError, TypeError, OverflowError):
+        text = column[pd.to_datetime(column, errors="coerce", format="mixed", utc=True).isna()]
+        first = text.iloc[0] if len(text) else column.iloc[0]
+        raise Complaint(
+            f"{argument}: the column {name or ''!r} holds {first!r}, which is not a time"
+        ) from None
+
+
+def _parse(column: pd.Series, name: str | None, argument: str) -> pd.Index:
+    stamps = column.astype(str).where(column.notna())
+    try:
+        return pd.DatetimeIndex(pd.to_datetime(stamps, format="ISO8601"), name=name)
+    except ValueError as error:
+        if "ixed timezones" in str(error) or "utc=True" in str(error):
+            return pd.DatetimeIndex(pd.to_datetime(stamps, format="ISO8601", utc=True), name=name)
+    unclear = stamps[stamps.str.match(_DAY_OR_MONTH_FIRST, na=False)]
+    if len(unclear):
+        raise Complaint(
+            f"{argument}: {unclear.iloc[0]!r} may be day or month first; write times as in 2020-12-31"
+        )
+    return pd.DatetimeIndex(pd.to_datetime(stamps, format="mixed"), name=name)
+
+
+def _as_numbers(column: pd.Series, name: str, argument: str) -> pd.Series:
+    """Texts as numbers; other types are left for jaxsim to judge."""
+    if not (pd.api.types.is_object_dtype(column) or pd.api.types.is_string_dtype(column)):
+        return column
+    numbers = pd.to_numeric(column, errors="coerce")
+    wrong = numbers.isna() & column.notna()
+    if wrong.any():
+        place = int(wrong.to_numpy().argmax())
+        text, time = column.iloc[place], column.index[place]
+        raise Complaint(f"{argument}: the column {name!r} holds {text!r} at {time}, which is not a number")
+    return numbers

@@ -1,0 +1,112 @@
+"""Tables of statistics against those of vectorbt 1.2.0."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from jaxsim.frames.stats import portfolio_stats, returns_stats
+
+DAY = pd.Timedelta("1D")
+ANN_FACTOR = 252.0
+TIMES = pd.date_range("2020-01-01", periods=60, freq="D")
+LANES = pd.Index(["a", "b", "rises", "falls", "holes", "ruin", "flat"], name="lane")
+
+
+def random_frame(seed: int, scale: float = 0.02) -> pd.DataFrame:
+    return pd.DataFrame(np.random.default_rng(seed).normal(0, scale, (60, 7)), index=TIMES, columns=LANES)
+
+
+def assert_tables(ours: pd.DataFrame, theirs: pd.DataFrame):
+    assert list(ours.columns) == [title for title in theirs.columns if title in ours.columns]
+    assert ours.index.equals(theirs.index)
+    for title in ours:
+        left, right = ours[title], theirs[title]
+        if title in ("Start", "End", "Period") or "Duration" in title:
+            assert [pd.isna(x) or x for x in left] == [pd.isna(x) or x for x in right], title
+        else:
+            right = right.astype(float)
+            np.testing.assert_allclose(left, right, rtol=1e-9, atol=1e-12, err_msg=title)
+
+
+@pytest.fixture(scope="module")
+def vbt():
+    return pytest.importorskip("vectorbt")
+
+
+def test_returns_stats_as_vectorbt(vbt):
+    returns, benchmark = random_frame(1), random_frame(2)
+    returns["rises"], returns["falls"], returns["flat"] = returns["rises"].abs(), -returns["falls"].abs(), 0.0
+    returns.loc[TIMES[[0, 7, 59]], "holes"] = np.nan
+    returns.loc[TIMES[20], "ruin"] = -1.0
+    accessor = returns.vbt.returns(benchmark_rets=benchmark, freq="D", year_freq="252D")
+    theirs = pd.DataFrame({lane: accessor.stats(column=lane) for lane in LANES}).T.rename_axis("lane")
+    ours = returns_stats(returns, benchmark, DAY, ANN_FACTOR)
+    assert list(ours.columns) == list(theirs.columns)
+    assert_tables(ours, theirs)
+
+
+def test_portfolio_stats_as_vectorbt(vbt):
+    close = 100 * (1 + random_frame(3)).cumprod()
+    close["rises"], close["flat"] = np.linspace(100, 180, 60), 100.0
+    sizes = np.random.default_rng(4).choice([np.nan, np.nan, 0.5, 1.0, 0.0, -0.5], (60, 7))
+    sizes = pd.DataFrame(sizes, index=TIMES, columns=LANES)
+    sizes[["rises", "falls"]] = np.nan
+    sizes.loc[TIMES[0], ["rises", "falls"]] = 1.0
+    folio = vbt.Portfolio.from_orders(
+        close, sizes, size_type="targetpercent", fees=0.001, freq="D", init_cash=50.0
+    )
+    settings = dict(year_freq="252D")
+    theirs = pd.DataFrame({lane: folio.stats(column=lane, settings=settings) for lane in LANES}).T
+    ours = portfolio_stats(
+        folio.value(),
+        folio.returns(),
+        folio.benchmark_returns(),
+        folio.gross_exposure(),
+        folio.orders.fees.sum(),
+        pd.Series(50.0, index=LANES),
+        DAY,
+        ANN_FACTOR,
+    )
+    assert list(ours.columns) == [*theirs.columns[:11], *theirs.columns[-4:]]
+    assert_tables(ours, theirs.rename_axis("lane"))
+
+
+def drawdown_of(values: list[float], period: pd.Timedelta | None = None) -> tuple:
+    path = pd.DataFrame({"a": np.array(values, dtype=float)})
+    lanes = pd.Series([100.0], index=path.columns)
+    table = portfolio_stats(path, path * 0, path * 0, path * 0, lanes, lanes, period, ANN_FACTOR)
+    return table["Max Drawdown [%]"].iloc[0], table["Max Drawdown Duration"].iloc[0]
+
+
+@pytest.mark.parametrize(
+    ("values", "depth", "bars"),
+    [
+        ([100, 101, 101, 102], np.nan, np.nan),
+        ([90, 95], np.nan, np.nan),  # a loss on the first bar is none: the path starts there
+        ([100, 90, 100], 10.0, 1),  # recovered at the second bar after the peak
+        ([100, 90, 100, 80], 20.0, 1),
+        ([100, 100, 90, 95], 10.0, 2),  # active at the end, which counts in full
+        ([100, 99, 98, 99, 101, 50.5, 101], 50.0, 3),  # the longest is not the deepest
+    ],
+)
+def test_drawdowns(values, depth, bars):
+    np.testing.assert_allclose(drawdown_of(values), (depth, bars), rtol=1e-12)
+    duration = drawdown_of(values, pd.Timedelta("1h"))[1]
+    assert pd.isna(duration) if np.isnan(bars) else duration == bars * pd.Timedelta("1h")
+
+
+def test_periods_are_bars_without_a_frequency():
+    table = returns_stats(random_frame(1), random_frame(2), None, ANN_FACTOR)
+    assert (table["Period"] == 60).all()
+    assert table["Start"].iloc[0] == TIMES[0] and table["End"].iloc[0] == TIMES[-1]
+
+
+def test_labels_must_agree():
+    frame = random_frame(1)
+    lanes = pd.Series(1.0, index=LANES)
+    with pytest.raises(ValueError, match="benchmark_returns: index and columns"):
+        returns_stats(frame, frame.rename(columns={"a": "z"}), DAY, ANN_FACTOR)
+    with pytest.raises(ValueError, match="gross_exposure: index and columns"):
+        portfolio_stats(frame, frame, frame, frame[1:], lanes, lanes, DAY, ANN_FACTOR)
+    with pytest.raises(ValueError, match="init_cash: the lanes"):
+        portfolio_stats(frame, frame, frame, frame, lanes, lanes[::-1], DAY, ANN_FACTOR)
