@@ -120,11 +120,11 @@ def vectorbt_score():
     return of
 
 
-def assert_scores(ours, theirs, context):
-    """Equal to 1e-9, but for a risk of 1e-17 that vectorbt finds, and we do not, where all returns are equal."""
+def assert_scores(ours, theirs, context, rtol=1e-9):
+    """Equal to 1e-9, but for the risk of 1e-17 that vectorbt finds in equal returns: ours is zero."""
     noise = np.isposinf(ours) & (np.abs(theirs) > 1e12)
     np.testing.assert_allclose(
-        np.where(noise, theirs, ours), theirs, rtol=1e-9, atol=1e-12, err_msg=str(context)
+        np.where(noise, theirs, ours), theirs, rtol=rtol, atol=1e-12, err_msg=str(context)
     )
 
 
@@ -161,14 +161,16 @@ def test_deflated_sharpe_over_columns_as_vectorbt(vectorbt_score):
     "name", [pytest.param(name, marks=() if name in SAMPLE else pytest.mark.slow) for name in ROLLING]
 )
 def test_rolling_as_vectorbt(name, vectorbt_score):
+    # Drawdowns of 1e-7, in the tiny returns, are known to eight digits: they are what is left of 1 - 1.
+    rtol = 1e-8 if name in ("rolling_calmar_ratio", "rolling_martin_ratio") else 1e-9
     returns, benchmark = make_paths(60)
     for options in ({}, dict(window=4, minp=2)):
         theirs = vectorbt_score(name, returns, benchmark, **options)
-        assert_scores(score(name, returns, benchmark, **options), theirs, options)
+        assert_scores(score(name, returns, benchmark, **options), theirs, options, rtol)
     returns, benchmark = returns[:3], benchmark[:3]  # shorter than the window
     for options in ({}, dict(window=5, minp=1)):
         theirs = vectorbt_score(name, returns, benchmark, **options)
-        assert_scores(score(name, returns, benchmark, **options), theirs, options)
+        assert_scores(score(name, returns, benchmark, **options), theirs, options, rtol)
 
 
 # --- NumPy and JAX

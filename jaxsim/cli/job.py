@@ -1,5 +1,6 @@
 """One sweep, from prices to an `Outcome`."""
 
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +13,7 @@ from jaxsim.cli.complaint import Complaint, as_complaint
 from jaxsim.cli.outcome import Outcome
 from jaxsim.cli.ranges import MOST
 from jaxsim.frames.calendar import bar_length
+from jaxsim.frames.inputs import read_prices
 
 METRICS = (
     "total_return",
@@ -80,9 +82,9 @@ class Job:
             raise Complaint(
                 f"--threshold: {self.num_lanes:,} combinations with --fees; at most {MOST:,} are run at once"
             )
-        index = self.close.index
-        is_sorted = index.is_monotonic_increasing and index.is_unique  # else js.backtest says what is wrong
-        if self.freq is None and is_sorted and bar_length(index) is None:
+        with as_complaint(self.names):
+            read_prices(self.close, self.open)
+        if self.freq is None and bar_length(self.close.index) is None:
             raise Complaint("--freq: the times are not evenly spaced; say how long a bar is, as in --freq 1D")
 
     def outcome(self, bt: js.Backtest) -> Outcome:
@@ -92,7 +94,7 @@ class Job:
         best = int(np.nanargmax(sharpe)) if np.isfinite(sharpe).any() else 0
         one = bt[metrics.index[best]]
         return Outcome(
-            {**self._settings(bt), "best": best}, metrics, bt.value, one.weights, one.allocations.weights
+            {**self._settings(bt), "best": best}, metrics, pd.DataFrame(bt.value), one.weights, one.allocations.weights
         )
 
     def _settings(self, bt: js.Backtest) -> dict[str, Any]:
@@ -123,5 +125,5 @@ class Job:
 
 
 def show_time(label: Any) -> str:
-    """A time label in short: no midnight, no zone name."""
-    return str(label).removesuffix(" 00:00:00")
+    """A time label in short: no midnight, no seconds that are zero."""
+    return re.sub(r"(\d\d:\d\d):00(?=$|[+-])", r"\1", str(label)).removesuffix(" 00:00")

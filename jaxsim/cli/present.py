@@ -1,6 +1,7 @@
 """An `Outcome` on the terminal and as an HTML report."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -33,37 +34,40 @@ def summary(outcome: Outcome) -> str:
 
 def write(outcome: Outcome, folder: Path) -> Path:
     """Draw the report of a run into its folder; returns its path."""
-    settings, best = outcome.settings, lane_name(outcome.metrics.index, outcome.best)
-    some, count = _some(outcome), outcome.values.shape[1]
-    figures = {f"Value and drawdown, {best}": views.value_with_drawdown(outcome.values[outcome.best])}
-    if count > 1:
-        heading = f"The best beside {'others' if count > _DRAWN else 'all others'}"
-        figures[heading] = views.value_with_drawdown(some, f"{some.shape[1]} of {count:,} lanes")
-    figures |= {
-        f"Realised weights, {best}": views.stacked_weights(outcome.weights),
-        f"Target weights and their dates, {best}": views.stacked_targets(
-            outcome.targets, end=outcome.weights.index[-1]
-        ),
-    }
-    sharpe = outcome.metrics["sharpe_ratio"]
-    index = sharpe.index
-    swept = [name for name in index.names if index.get_level_values(name).nunique() > 1]
-    if swept and sharpe.notna().any():
-        sharpe = sharpe.droplevel([name for name in index.names if name not in swept])
-        figures = {
-            f"Sharpe ratio against {' and '.join(swept)}": views.metric_against(sharpe, title="")
-        } | figures
+    settings, best = outcome.settings, _best_name(outcome)
     return views.write_report(
         folder / REPORT,
         title=settings["title"],
         subtitle=f"{settings['source']}, {settings['first']} to {settings['last']}",
         notes=_notes(outcome),
-        figures=figures,
+        figures=_figures(outcome),
         tables={
             "Metrics": outcome.metrics.rename(columns=lambda name: name.replace("_", " ")),
             f"Rebalances and targets, {best}": outcome.targets,
         },
     )
+
+
+def _figures(outcome: Outcome) -> dict[str, Any]:
+    """The pictures by their headings; those that there is nothing to draw for are left out."""
+    best, count = _best_name(outcome), outcome.values.shape[1]
+    sharpe, figures = pd.Series(outcome.metrics["sharpe_ratio"]), {}
+    fixed = [name for name in sharpe.index.names if sharpe.index.get_level_values(name).nunique() == 1]
+    swept = [name for name in sharpe.index.names if name not in fixed]
+    if swept and bool(sharpe.notna().any()):
+        heading = f"Sharpe ratio against {' and '.join(swept)}"
+        figures[heading] = views.metric_against(pd.Series(sharpe.droplevel(fixed)), title="")
+    figures[f"Value and drawdown, {best}"] = views.value_with_drawdown(outcome.values[outcome.best])
+    if count > 1:
+        some = _some(outcome)
+        title = f"{some.shape[1]} of {count:,} lanes"
+        figures["The best beside others"] = views.value_with_drawdown(some, title)
+    figures[f"Realised weights, {best}"] = views.stacked_weights(outcome.weights)
+    if len(outcome.targets):
+        figures[f"Target weights and their dates, {best}"] = views.stacked_targets(
+            outcome.targets, end=outcome.weights.index[-1]
+        )
+    return figures
 
 
 def _notes(outcome: Outcome) -> list[str]:
@@ -89,13 +93,17 @@ def _notes(outcome: Outcome) -> list[str]:
 
 def _best(outcome: Outcome) -> str:
     score = outcome.metrics["sharpe_ratio"].iloc[outcome.settings["best"]]
-    return f"{score:.4f} at {lane_name(outcome.metrics.index, outcome.best)}"
+    return f"{score:.4f} at {_best_name(outcome)}"
+
+
+def _best_name(outcome: Outcome) -> str:
+    return lane_name(outcome.metrics.index, outcome.best)
 
 
 def _rebalances(times: pd.Index) -> str:
     shown = [show_time(time) for time in times]
-    dates = ", ".join(shown if len(shown) <= 8 else [*shown[:4], "...", *shown[-3:]])
-    return f"{len(shown)} rebalance{'s' if len(shown) != 1 else ''}: {dates}"
+    dates = ", ".join(shown if len(shown) <= 6 else [*shown[:3], "...", *shown[-3:]])
+    return f"{len(shown)} rebalance{'s' if len(shown) != 1 else ''}" + (f": {dates}" if shown else "")
 
 
 def _few(names: list[str]) -> str:

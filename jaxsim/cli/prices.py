@@ -4,6 +4,7 @@ import re
 import warnings
 import zlib
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -11,6 +12,9 @@ from jaxsim.cli.complaint import Complaint
 
 _TIMES = ("time", "date", "timestamp", "datetime")
 _ASSETS = ("symbol", "asset", "ticker")
+# Before pandas 3.1 the default parser of floats may miss the nearest one by a bit.
+_OLD = tuple(int(part) for part in pd.__version__.split(".")[:2]) < (3, 1)
+_EXACT: dict[str, Any] = {"float_precision": "round_trip"} if _OLD else {}
 _DAY_OR_MONTH_FIRST = re.compile(r"\s*\d{1,2}[./-]\d{1,2}[./-]\d{2,4}\b")
 
 
@@ -65,8 +69,7 @@ def _csv(path: Path, argument: str) -> pd.DataFrame:
         raise Complaint(f"{argument}: {str(path)!r} has two columns {twice.iloc[0]!r}")
     with warnings.catch_warnings():
         warnings.simplefilter("error", pd.errors.ParserWarning)  # rows longer than the header, else cut
-        # The default parser of floats may miss the nearest one by a bit.
-        table = pd.read_csv(path, float_precision="round_trip", index_col=False, low_memory=False)
+        table = pd.read_csv(path, index_col=False, low_memory=False, **_EXACT)
     return table.rename(columns={c: "" for c in table.columns[:1] if str(c).startswith("Unnamed: ")})
 
 
@@ -121,7 +124,8 @@ def _pivot(table: pd.DataFrame, price: str, argument: str) -> pd.DataFrame:
         row = long[twice].iloc[0]
         raise Complaint(f"{argument}: {row['asset']!r} has two rows at {row['time']}")
     frame = long.pivot(index="time", columns="asset", values="price")[assets.unique().tolist()]
-    return frame.rename_axis(index=index.name, columns=str(assets.name))
+    frame.index.name, frame.columns.name = index.name, str(assets.name)
+    return frame
 
 
 def _times(column: pd.Series, argument: str) -> pd.Index:
@@ -165,10 +169,9 @@ def _as_numbers(column: pd.Series, name: str, argument: str) -> pd.Series:
     """Texts as numbers; other types are left for jaxsim to judge."""
     if not (pd.api.types.is_object_dtype(column) or pd.api.types.is_string_dtype(column)):
         return column
-    numbers = pd.to_numeric(column, errors="coerce")
-    wrong = numbers.isna() & column.notna()
+    numbers = pd.Series(pd.to_numeric(column, errors="coerce"))
+    wrong = (numbers.isna() & column.notna()).to_numpy()
     if wrong.any():
-        place = int(wrong.to_numpy().argmax())
-        text, time = column.iloc[place], column.index[place]
+        text, time = column.iloc[wrong.argmax()], column.index[wrong.argmax()]
         raise Complaint(f"{argument}: the column {name!r} holds {text!r} at {time}, which is not a number")
     return numbers

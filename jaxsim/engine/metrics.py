@@ -239,7 +239,8 @@ def alpha(returns: Any, benchmark: Any, *, ann_factor: float, risk_free: float =
 @over_time
 def capture(returns: Any, benchmark: Any, *, ann_factor: float) -> Any:
     """annualized_return over that of the benchmark (SEMANTICS 7.11); infinite where the latter is 0."""
-    return divide(*(annualized_return(x, ann_factor=ann_factor) for x in (returns, benchmark)), np.inf)
+    ours, theirs = (annualized_return(x, ann_factor=ann_factor) for x in (returns, benchmark))
+    return divide(ours, theirs, np.inf)
 
 
 @over_time
