@@ -1,5 +1,7 @@
 """Allocators with parameters to be trained."""
 
+from typing import Any
+
 import equinox as eqx
 import jax
 import numpy as np
@@ -11,10 +13,10 @@ import jaxsim as js
 class SoftmaxWeights(eqx.Module):
     """Constant weights softmax(logits), free to be trained: always positive, always summing to one.
 
-    logits: one per asset; zero at the start, which is equal weight.
+    logits: [asset]; zero at the start, which is equal weight.
     """
 
-    logits: Float[Array, " asset"]
+    logits: Any
 
     def __init__(self, num_assets: int):
         """num_assets: number of assets, positive. Raises ValueError otherwise."""

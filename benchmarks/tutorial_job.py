@@ -106,7 +106,10 @@ def warm(seed: int, repeats: int) -> None:
         median = statistics.median(values)
         print(f"{name:36}{median * 1e3:9.2f}{median / base:15.2f}")
     ratios = np.divide(seconds["vectorbt, equal weights"], seconds["jaxsim, EqualWeight"])
-    print(f"warm ratio vectorbt / jaxsim: median {np.median(ratios):.1f}, least {ratios.min():.1f}, most {ratios.max():.1f}")
+    print(
+        f"warm ratio vectorbt / jaxsim: median {np.median(ratios):.1f}, "
+        f"least {ratios.min():.1f}, most {ratios.max():.1f}"
+    )
 
 
 def main() -> None:
@@ -119,12 +122,16 @@ def main() -> None:
     if options.first:
         print(json.dumps(first_call(options.first)))
         return
-    print(f"python {platform.python_version()}, jax {jax.__version__}, numpy {np.__version__}, pandas {pd.__version__}, "
-          f"{platform.machine()}, devices {jax.devices()}")
+    print(
+        f"python {platform.python_version()}, jax {jax.__version__}, numpy {np.__version__}, pandas {pd.__version__}, "
+        f"{platform.machine()}, devices {jax.devices()}"
+    )
     warm(options.seed, options.repeats)
     first = {name: statistics.median(values) for name, values in first_calls(options.first_repeats).items()}
-    print(f"first call, median of {options.first_repeats} fresh processes: jaxsim {first['jaxsim']:.2f} s, "
-          f"vectorbt {first['vectorbt']:.2f} s")
+    print(
+        f"first call, median of {options.first_repeats} fresh processes: jaxsim {first['jaxsim']:.2f} s, "
+        f"vectorbt {first['vectorbt']:.2f} s"
+    )
     print(f"first-call ratio vectorbt / jaxsim: {first['vectorbt'] / first['jaxsim']:.1f}")
 
 

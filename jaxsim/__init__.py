@@ -21,7 +21,7 @@ from jaxsim.engine.triggers import AbstractTrigger as AbstractTrigger
 from jaxsim.engine.triggers import Never as Never
 from jaxsim.engine.triggers import Threshold as Threshold
 from jaxsim.errors import AllocationError as AllocationError
-from jaxsim.frames import market as _market  # attaches Market.from_frames
+from jaxsim.frames import market as _market  # noqa: F401  attaches Market.from_frames
 from jaxsim.frames.allocations import Allocations as Allocations
 from jaxsim.frames.backtest import Backtest as Backtest
 from jaxsim.frames.lanes import grid as grid

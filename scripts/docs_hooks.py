@@ -2,7 +2,9 @@
 
 A notebook keeps its Plotly figures as JSON, which Jupyter and VS Code draw by themselves and which is small. For the
 built page they become HTML here, drawn by one copy of plotly.js from the installed package, which only pages with
-figures load.
+figures load. To execute a notebook in place and keep it small:
+
+    PLOTLY_RENDERER=plotly_mimetype python -m nbconvert --to notebook --execute --inplace notebooks/thresholds.ipynb
 """
 
 import json
@@ -32,8 +34,7 @@ def on_pre_page(page, config, files):
             _scratch.append(tempfile.TemporaryDirectory())
         copy = Path(_scratch[0].name, source.name)
         copy.write_text(json.dumps(notebook), encoding="utf-8")
-        # mkdocs-jupyter wraps the file; the wrapped one is what has the path
-        getattr(page.file, "file", page.file).abs_src_path = str(copy)
+        page.file.abs_src_path = str(copy)
     return page
 
 
@@ -41,7 +42,7 @@ def on_post_page(output, page, config):
     """Load plotly.js before the figures, and drop what the notebook template would load from elsewhere."""
     if not (page.file.src_uri or "").endswith(".ipynb"):
         return output
-    output = re.sub(r"<script[^>]*\bsrc=\"https?://[^>]*>\s*</script>", "", output)
+    output = re.sub(r'<script[^>]*\bsrc="(https?://[^"]*)?"[^>]*>\s*</script>', "", output)
     if "Plotly.newPlot" in output:
         steps = page.url.count("/")
         script = f'<script src="{"../" * steps}{SCRIPT}"></script>'

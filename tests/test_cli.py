@@ -64,7 +64,7 @@ def refused(*arguments: object) -> str:
 
 def rows(text: str) -> list[list[str]]:
     """The rows of the printed table: those that begin with a number and have all metrics."""
-    return [line.split() for line in text.splitlines() if re.match(r" *0[.0-9]* +\S", line)]
+    return [line.split() for line in text.splitlines() if re.match(r" *0[.0-9]* +[-0-9]", line)]
 
 
 def assert_stands_alone(report: Path) -> None:
@@ -306,6 +306,7 @@ def test_bad_options(options, message, wide, tmp_path):
         ("time,A\n", "has no rows"),
         ("time;A\n2024-01-01;5\n", "has one column only"),
         ("A,B\n1.5,2\n1.6,2\n", "FILE: the first column must be times, as 2020-12-31; 'A' holds 1.5"),
+        ("time,A\n09:00,5\n", "FILE: the column 'time' holds '09:00', which is not a time"),
         ("time,A\nyesterday,5\n", "FILE: the column 'time' holds 'yesterday', which is not a time"),
         ("time,A\n2024-01-01,5\nbad,6\n", "FILE: the column 'time' holds 'bad', which is not a time"),
         (
@@ -392,10 +393,13 @@ def test_times_keep_their_offset(tmp_path):
     assert read_index(tmp_path, "1 March 2024", "2 March 2024")[0] == pd.Timestamp("2024-03-01")
 
 
+def test_tickers_are_names(tmp_path):
+    (tmp_path / "t.csv").write_text("date,Ticker,close\n2024-01-01,000002,5\n2024-01-01,000001,6\n")
+    assert prices.read_closes(tmp_path / "t.csv", None)[0].columns.tolist() == ["000002", "000001"]
+
+
 def test_prices_are_the_nearest_doubles(tmp_path):
     texts = ["0.1", "123.45678901234567", "1e-7", "9007199254740.993"]
-    (tmp_path / "t.csv").write_text(
-        "\ufeffdate,A\n" + "".join(f"2024-01-0{i + 1},{x}\n" for i, x in enumerate(texts))
-    )
+    (tmp_path / "t.csv").write_text("\ufeffdate,A\n" + "".join(f"2024-01-0{i + 1},{x}\n" for i, x in enumerate(texts)))
     close, opens = prices.read_closes(tmp_path / "t.csv", None)
     assert close["A"].tolist() == [float(x) for x in texts] and opens is None and close.index.name == "date"

@@ -46,7 +46,7 @@ def run_page(page: Path) -> int:
     found = blocks(page.read_text(encoding="utf-8"))
     namespace: dict = {"__name__": "docs"}
     count = 0
-    for block, after in zip(found, [*found[1:], None], strict=True):
+    for block, after in zip(found, [*found, None][1:], strict=True):
         if block.language != "python" or block.before.rstrip().endswith(NOT_RUN):
             continue
         printed = io.StringIO()
@@ -75,7 +75,7 @@ def test_blocks_are_found_and_compared(tmp_path: Path) -> None:
     page.write_text("a\n```python\nx = 1\nprint(x)\n```\n\n```text\n1\n```\n<!-- not run -->\n```python\n1 / 0\n```\n")
     assert run_page(page) == 1
     page.write_text("a\n```python\nprint(2)\n```\n```text\n1\n```\n")
-    with pytest.raises(AssertionError, match=r"page.md:3 prints\n2"):
+    with pytest.raises(AssertionError, match=r"page.md:3 prints\s+2"):
         run_page(page)
 
 

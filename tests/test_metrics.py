@@ -123,9 +123,7 @@ def vectorbt_score():
 def assert_scores(ours, theirs, context, rtol=1e-9):
     """Equal to 1e-9, but for the risk of 1e-17 that vectorbt finds in equal returns: ours is zero."""
     noise = np.isposinf(ours) & (np.abs(theirs) > 1e12)
-    np.testing.assert_allclose(
-        np.where(noise, theirs, ours), theirs, rtol=rtol, atol=1e-12, err_msg=str(context)
-    )
+    np.testing.assert_allclose(np.where(noise, theirs, ours), theirs, rtol=rtol, atol=1e-12, err_msg=str(context))
 
 
 # --- against vectorbt
@@ -315,9 +313,7 @@ def test_gradient_by_a_setting():
 
 
 def test_returns_from_value():
-    value = np.array(
-        [[110.0, 0.0, -50.0, nan], [99.0, 0.0, -25.0, 1.0], [0.0, 5.0, 0.0, 2.0], [0.0, -5.0, -1.0, 2.0]]
-    )
+    value = np.array([[110.0, 0.0, -50.0, nan], [99.0, 0.0, -25.0, 1.0], [0.0, 5.0, 0.0, 2.0], [0.0, -5.0, -1.0, 2.0]])
     init = np.array([100.0, 0.0, 100.0, 1.0])
     expected = [
         [0.1, 0.0, -1.5, nan],
@@ -342,9 +338,7 @@ def test_gradient_of_returns_from_value_passes_unknown_and_zero_values():
 
     by_value, by_init = jax.grad(total, (0, 1))(value, 100.0)
     assert np.isfinite(by_value).all() and by_value[1] == 0
-    np.testing.assert_allclose(
-        [by_init, by_value[0], by_value[-1]], [-110 / 100**2, 1 / 100, 1 / 5], rtol=1e-5
-    )
+    np.testing.assert_allclose([by_init, by_value[0], by_value[-1]], [-110 / 100**2, 1 / 100, 1 / 5], rtol=1e-5)
 
 
 # --- what is refused

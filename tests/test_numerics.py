@@ -31,7 +31,7 @@ def test_product_is_not_contracted_into_what_it_is_added_to(seed):
 
 
 def test_contraction_is_real():
-    """The trap that `product` avoids; if this fails, XLA has changed and `product` may become a plain multiplication."""
+    """The trap that `product` avoids; if this fails, XLA has changed and `product` may become a plain `*`."""
     a, b, c = operands(0)
     plain = jax.jit(lambda a, b, c: a * b + c)(a, b, c)
     assert (np.asarray(plain) != a * b + c).any()
@@ -42,7 +42,7 @@ def test_quotient_is_not_merged_with_another_division(seed):
     a, b, c = operands(seed)
     ours = jax.jit(lambda a, b, c: quotient(quotient(a, b), c))(a, b, c)
     np.testing.assert_array_equal(ours, a / b / c)
-    np.testing.assert_array_equal(jax.jit(lambda a: quotient(a, 1.005))(a), a / 1.005)
+    np.testing.assert_array_equal(jax.jit(lambda a: quotient(a, jnp.float64(1.005)))(a), a / 1.005)
 
 
 def test_division_rewrites_are_real():
@@ -101,15 +101,16 @@ def test_add_snaps_what_cancels(a, b, total):
 
 
 def test_snapping_is_transparent_to_gradients():
-    assert jax.grad(lambda x: add(x, -100.0))(100.0) == 1.0
-    assert jax.grad(lambda x: add(100.0, -x))(100.0) == -1.0
-    assert jax.grad(snap)(1e-13) == 1.0
-    assert jax.grad(product, argnums=0)(0.0, 7.0) == 7.0
+    hundred = jnp.float64(100.0)
+    assert jax.grad(lambda x: add(x, -hundred))(hundred) == 1.0
+    assert jax.grad(lambda x: add(hundred, -x))(hundred) == -1.0
+    assert jax.grad(snap)(jnp.float64(1e-13)) == 1.0
+    assert jax.grad(product, argnums=0)(jnp.float64(0.0), jnp.float64(7.0)) == 7.0
 
 
 def test_a_missing_price_does_not_poison_a_gradient():
     assert product(jnp.float64(0.0), jnp.float64(np.nan)) == 0.0
-    gradients = jax.grad(product, argnums=(0, 1))(0.0, np.nan)
+    gradients = jax.grad(product, argnums=(0, 1))(jnp.float64(0.0), jnp.float64(np.nan))
     assert np.isfinite(gradients).all()
 
 
@@ -120,7 +121,10 @@ def test_call_order_is_a_stable_sort_with_nan_last(num_assets):
         values = np.round(rng.normal(0, 2, num_assets))
         values[rng.random(num_assets) < 0.2] = np.nan
         order = CallOrder(jnp.asarray(values))
-        sequence = sorted(range(num_assets), key=lambda n: (np.isnan(values[n]), values[n] if values[n] == values[n] else 0, n))
+        sequence = sorted(
+            range(num_assets),
+            key=lambda n: (np.isnan(values[n]), values[n] if values[n] == values[n] else 0, n),
+        )
         np.testing.assert_array_equal(np.argsort(order.rank), sequence)
         np.testing.assert_array_equal(order.sort(jnp.asarray(values)), values[sequence])
         np.testing.assert_array_equal(order.unsort(order.sort(jnp.arange(num_assets))), np.arange(num_assets))

@@ -40,7 +40,9 @@ def run(close, open_, policy=momentum, threshold=0.03, **options):
     return js.backtest(close, policy, open=open_, trigger=js.Threshold(threshold), **options)
 
 
-@pytest.mark.parametrize("policy", [momentum, al.RandomWeights(), al.EqualWeight()], ids=["momentum", "random", "equal"])
+@pytest.mark.parametrize(
+    "policy", [momentum, al.RandomWeights(), al.EqualWeight()], ids=["momentum", "random", "equal"]
+)
 def test_a_lane_is_the_same_alone_and_in_company(policy):
     close, open_ = prices(3)
     crowd = np.round(np.linspace(0.001, 0.2, 200), 6)
@@ -61,7 +63,10 @@ def test_a_lane_is_bit_equal_in_any_company_of_one_width():
     crowds = [np.unique(np.append(rng.uniform(0.001, 0.2, 30), 0.04))[:31] for _ in range(2)]
     one, other = (run(close, open_, momentum, js.grid(threshold=c))[0.04] for c in crowds)
     np.testing.assert_array_equal(one.value, other.value)
-    np.testing.assert_array_equal(one.records[["idx", "size", "price", "fees", "side"]], other.records[["idx", "size", "price", "fees", "side"]])
+    np.testing.assert_array_equal(
+        one.records[["idx", "size", "price", "fees", "side"]],
+        other.records[["idx", "size", "price", "fees", "side"]],
+    )
 
 
 def test_random_draws_depend_on_labels_not_on_position():

@@ -29,9 +29,7 @@ def market_of(close, open=None, features=None) -> Market:
 
 def random_market(rng, num_bars, num_assets, *, holes=0.0) -> tuple[np.ndarray, np.ndarray]:
     """(close, open); with holes, at least one bar of both lacks a price, and some assets are listed late."""
-    walk = np.exp(np.cumsum(rng.normal(0, 0.05, (2 * num_bars, num_assets)), axis=0)) * rng.uniform(
-        1, 50, num_assets
-    )
+    walk = np.exp(np.cumsum(rng.normal(0, 0.05, (2 * num_bars, num_assets)), axis=0)) * rng.uniform(1, 50, num_assets)
     open, close = walk[0::2].copy(), walk[1::2].copy()
     if holes:
         open[rng.random(open.shape) < holes] = np.nan
@@ -93,10 +91,7 @@ def test_golden_random(binance, golden):
         draws = rng.uniform(0, 1, 5)
         return draws / draws.sum()
 
-    runs = [
-        run_lane(market, Policy(allocator, Threshold(t)), Costs(fees=0.005), Account(100.0))
-        for t in THRESHOLDS
-    ]
+    runs = [run_lane(market, Policy(allocator, Threshold(t)), Costs(fees=0.005), Account(100.0)) for t in THRESHOLDS]
     expected = golden("random_sharpe.csv")["sharpe_ratio"].to_numpy()
     assert np.array_equal(np.round([sharpe(run) for run in runs], 6), expected)
     described = pd.DataFrame(runs[9].target, columns=close.columns).describe()
@@ -133,9 +128,7 @@ def random_orders(rng, num: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     free_cash = sometimes(0.15, uniform(-100, 200, num), free_cash)
     value = cash + position * val_price
     size_type = rng.integers(0, 6, num)
-    direction = sometimes(
-        0.5, 2, np.where(position > 0, 0, np.where(position < 0, 1, rng.integers(0, 2, num)))
-    )
+    direction = sometimes(0.5, 2, np.where(position > 0, 0, np.where(position < 0, 1, rng.integers(0, 2, num))))
     scale = np.array([10.0, 100.0, 1.0, 10.0, 100.0, 1.0])[size_type]
     size = sometimes(0.8, uniform(-1.2, 1.2, num) * scale, pick([0.0, 1.0, -1.0, 0.5, 5.0, 10.0]))
     size = sometimes(0.12, pick([np.inf, -np.inf, 1e-13, 1e13, -1e13, np.nan]), size)
@@ -154,9 +147,7 @@ def random_orders(rng, num: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     )  # fmt: skip
     for array, columns in ((states, 6), (orders, 11)):  # the nonsense
         rows = np.flatnonzero(rng.random(num) < 0.12)
-        array[rows, rng.integers(0, columns, rows.size)] = rng.choice(
-            [np.nan, np.inf, -np.inf, -1.0, 0.0], rows.size
-        )
+        array[rows, rng.integers(0, columns, rows.size)] = rng.choice([np.nan, np.inf, -np.inf, -1.0, 0.0], rows.size)
     orders[:, 2:4] = np.where(np.isfinite(orders[:, 2:4]), orders[:, 2:4], 9)
     return states, orders, rng.random(num) < 0.3
 
@@ -182,9 +173,7 @@ def vectorbt_orders(states, orders, update_value, seeds):
                 o[11] != 0, o[12] != 0, o[13] != 0, False,
             )  # fmt: skip
             try:
-                result, after = nb.process_order_nb(
-                    0, 0, 0, state, update_value[k], order, order_records, log_records
-                )
+                result, after = nb.process_order_nb(0, 0, 0, state, update_value[k], order, order_records, log_records)
                 answers[k, 0], answers[k, 1], answers[k, 2] = after.cash, after.position, after.debt
                 answers[k, 3], answers[k, 4], answers[k, 5] = after.free_cash, after.val_price, after.value
                 answers[k, 6], answers[k, 7], answers[k, 8] = result.size, result.price, result.fees
@@ -397,9 +386,7 @@ def test_skip_leaves_alone(market):
         skip = np.array([False, obs.step > 0, False])
         return Allocation(np.where(skip, np.nan, 0.3), skip=skip, aux={"step": obs.step})
 
-    run = run_lane(
-        market, Policy(allocator, lambda obs: obs.step in (7, 9)), Costs(fees=0.001), Account(100.0)
-    )
+    run = run_lane(market, Policy(allocator, lambda obs: obs.step in (7, 9)), Costs(fees=0.001), Account(100.0))
     assert run.fault[0] == LaneFault.NONE and run.bars.tolist() == [0, 7, 9]
     assert (run.units[:, 1] == run.units[0, 1]).all()
     assert np.isnan(run.target[1:, 1]).all() and (run.info[1:, 1] == OrderStatusInfo.SIZE_NAN).all()
@@ -463,9 +450,7 @@ def test_wrong_shape_names_the_allocator(market):
     def too_few(obs):
         return np.ones(2) / 2
 
-    with pytest.raises(
-        ValueError, match=r"too_few returned weights of shape \(2,\); expected one per asset, \(3,\)"
-    ):
+    with pytest.raises(ValueError, match=r"too_few returned weights of shape \(2,\); expected one per asset, \(3,\)"):
         run_lane(market, Policy(too_few), *FREE)
     with pytest.raises(ValueError, match=r"returned skip of shape \(1,\)"):
         run_lane(market, Policy(lambda obs: Allocation(equal(obs), skip=np.array([True]))), *FREE)

@@ -52,9 +52,7 @@ def test_portfolio_stats_as_vectorbt(vbt):
     sizes = pd.DataFrame(sizes, index=TIMES, columns=LANES)
     sizes[["rises", "falls"]] = np.nan
     sizes.loc[TIMES[0], ["rises", "falls"]] = 1.0
-    folio = vbt.Portfolio.from_orders(
-        close, sizes, size_type="targetpercent", fees=0.001, freq="D", init_cash=50.0
-    )
+    folio = vbt.Portfolio.from_orders(close, sizes, size_type="targetpercent", fees=0.001, freq="D", init_cash=50.0)
     settings = dict(year_freq="252D")
     theirs = pd.DataFrame({lane: folio.stats(column=lane, settings=settings) for lane in LANES}).T
     ours = portfolio_stats(

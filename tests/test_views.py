@@ -16,9 +16,7 @@ from jaxsim.views import _series
 go = pytest.importorskip("plotly.graph_objects")
 
 
-def random_weights(
-    assets: int, bars: int = 40, total: float = 0.9, index: pd.Index | None = None
-) -> pd.DataFrame:
+def random_weights(assets: int, bars: int = 40, total: float = 0.9, index: pd.Index | None = None) -> pd.DataFrame:
     draws = np.random.default_rng(assets).dirichlet(np.ones(assets), bars) * total
     index = pd.date_range("2020-01-01", periods=bars, freq="D") if index is None else index
     return pd.DataFrame(draws, index=index, columns=[f"A{i}" for i in range(assets)])
@@ -178,9 +176,7 @@ def test_one_level_is_a_line_with_its_best_named():
     assert list(fig.data[0].x) == [0.01, 0.02, 0.03] and list(fig.data[0].y) == [2.0, 1.0, 0.5]
     assert fig.layout.annotations[0].text == "highest 2 at threshold 0.01"
     assert (fig.layout.xaxis.title.text, fig.layout.yaxis.title.text) == ("threshold", "sharpe_ratio")
-    assert (
-        views.metric_against(metric, best="min").layout.annotations[0].text == "lowest 0.5 at threshold 0.03"
-    )
+    assert views.metric_against(metric, best="min").layout.annotations[0].text == "lowest 0.5 at threshold 0.03"
     assert not views.metric_against(metric, best=None).layout.annotations
 
 
@@ -256,9 +252,7 @@ def report(tmp_path_factory):
     figure = views.value_with_drawdown(pd.Series([1.0, 2.0], name=evil), title=f"Value of {evil}")
     stocks = views.stacked_weights(random_weights(2).set_axis([evil, "S&P"], axis=1))
     table = pd.DataFrame({evil: [evil, "b"], "n": [1234.5, np.nan], "count": [1, 20_000]})
-    table.index = pd.MultiIndex.from_tuples(
-        [(0.01, pd.Timestamp("2020-01-01")), (0.1, pd.NaT)], names=[evil, "day"]
-    )
+    table.index = pd.MultiIndex.from_tuples([(0.01, pd.Timestamp("2020-01-01")), (0.1, pd.NaT)], names=[evil, "day"])
     path = tmp_path_factory.mktemp("report") / "deep" / "report.html"
     title = figure.layout.title.text
     written = views.write_report(
@@ -304,9 +298,7 @@ def test_report_tables_are_plain_and_aligned(report):
 
 
 def test_a_report_of_tables_alone_is_small_and_takes_stats(tmp_path):
-    stats = pd.Series(
-        {"Start": pd.Timestamp("2020-01-01"), "Sharpe": np.float32(1.5), "Trades": 1234, "Won": True}
-    )
+    stats = pd.Series({"Start": pd.Timestamp("2020-01-01"), "Sharpe": np.float32(1.5), "Trades": 1234, "Won": True})
     page = views.write_report(tmp_path / "t.html", title="t", tables={"Stats": stats}).read_text()
     assert len(page) < 5_000 and "<script>" not in page.replace("<script></script>", "")
     assert "<td>2020-01-01</td>" in page and "<td class=n>1,234</td>" in page and "<td>True</td>" in page

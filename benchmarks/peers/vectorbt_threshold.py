@@ -326,9 +326,7 @@ def _check():
         (close.mask(late), open_.mask(late)),
         (close, None),
     ):
-        per_lane = run(
-            c, o, thresholds=specs, weights=rng.dirichlet(np.ones(5), 5), fees=[s / 20 for s in specs]
-        )
+        per_lane = run(c, o, thresholds=specs, weights=rng.dirichlet(np.ones(5), 5), fees=[s / 20 for s in specs])
         assert per_lane.rebalanced.any(axis=0).all() and (np.diff(order_records(per_lane)["id"]) == 1).all()
     for k, spec in enumerate(specs):
         one = run(c, o, thresholds=[spec], weights=per_lane.targets[k][0], fees=spec / 20, min_history=0)

@@ -39,9 +39,7 @@ class Engine(StrEnum):
     REFERENCE = "reference"
 
 
-Out = Annotated[
-    Path, typer.Option(metavar="DIR", help="Folder for the tables and the report; made where missing.")
-]
+Out = Annotated[Path, typer.Option(metavar="DIR", help="Folder for the tables and the report; made where missing.")]
 
 
 def _version(wanted: bool) -> None:
@@ -97,27 +95,19 @@ def sweep(
     ] = None,
     threshold: Annotated[
         str,
-        typer.Option(
-            help="Drift that triggers a rebalance: number, comma list, or start:stop:step, stop included."
-        ),
+        typer.Option(help="Drift that triggers a rebalance: number, comma list, or start:stop:step, stop included."),
     ] = "0.01:0.15:0.01",
     fees: Annotated[str, typer.Option(help="Fraction of the traded value; likewise.")] = "0",
-    freq: Annotated[
-        str | None, typer.Option(help="Length of a bar, as 1h; needed where times are uneven.")
-    ] = None,
+    freq: Annotated[str | None, typer.Option(help="Length of a bar, as 1h; needed where times are uneven.")] = None,
     year_freq: Annotated[str, typer.Option(help="Length of a year, as 252D for daily stocks.")] = "365D",
     init_cash: Annotated[float, typer.Option(help="Opening cash.")] = 100.0,
     min_history: Annotated[int, typer.Option(help="Bars before the first trade.")] = 0,
     fixed: Annotated[
         str | None, typer.Option("--weights", help="Target weights, as AAPL=0.6,IBM=0.4; equal without it.")
     ] = None,
-    over: Annotated[
-        Over | None, typer.Option(help="Equal weight over all assets, or those listed so far.")
-    ] = None,
+    over: Annotated[Over | None, typer.Option(help="Equal weight over all assets, or those listed so far.")] = None,
     engine: Annotated[Engine, typer.Option(help="Compiled, or plain NumPy (slow).")] = Engine.COMPILED,
-    long: Annotated[
-        bool | None, typer.Option("--long/--wide", help="Layout of the files; by default seen.")
-    ] = None,
+    long: Annotated[bool | None, typer.Option("--long/--wide", help="Layout of the files; by default seen.")] = None,
     out: Out = Path("runs/sweep"),
 ) -> None:
     """One or many thresholds and fees on prices of your own."""
@@ -174,9 +164,7 @@ def _run(make_job: Callable[[], Job], out: Path) -> None:
         stage("report")
         path = present.write(result, out)
     typer.echo(present.summary(result))
-    typer.echo(
-        f"\nReport: {path}\nTables: metrics.csv, rebalances.csv and orders.csv (of the best) beside it"
-    )
+    typer.echo(f"\nReport: {path}\nTables: metrics.csv, rebalances.csv and orders.csv (of the best) beside it")
 
 
 def _make(folder: Path) -> None:

@@ -91,10 +91,14 @@ class Job:
         """The tables of a finished run; the best lane is the one with the highest Sharpe ratio."""
         metrics = pd.concat([getattr(bt, name)() for name in METRICS], axis=1)
         sharpe = metrics["sharpe_ratio"].to_numpy()
-        best = int(np.nanargmax(sharpe)) if np.isfinite(sharpe).any() else 0
+        best = int(np.where(np.isfinite(sharpe), sharpe, -np.inf).argmax())  # flat lanes have no finite one
         one = bt[metrics.index[best]]
         return Outcome(
-            {**self._settings(bt), "best": best}, metrics, pd.DataFrame(bt.value), one.weights, one.allocations.weights
+            {**self._settings(bt), "best": best},
+            metrics,
+            pd.DataFrame(bt.value),
+            one.weights,
+            one.allocations.weights,
         )
 
     def _settings(self, bt: js.Backtest) -> dict[str, Any]:
@@ -108,9 +112,7 @@ class Job:
             "first": show_time(self.close.index[0]),
             "last": show_time(self.close.index[-1]),
             "listed_late": {
-                str(self.close.columns[i]): show_time(self.close.index[k])
-                for i, k in enumerate(listed)
-                if k > 0
+                str(self.close.columns[i]): show_time(self.close.index[k]) for i, k in enumerate(listed) if k > 0
             },
             "valued_at": "previous close" if self.open is None else "open",
             "thresholds": self.thresholds,

@@ -54,7 +54,7 @@ def _figures(outcome: Outcome) -> dict[str, Any]:
     sharpe, figures = pd.Series(outcome.metrics["sharpe_ratio"]), {}
     fixed = [name for name in sharpe.index.names if sharpe.index.get_level_values(name).nunique() == 1]
     swept = [name for name in sharpe.index.names if name not in fixed]
-    if swept and bool(sharpe.notna().any()):
+    if swept and np.isfinite(sharpe).any():
         heading = f"Sharpe ratio against {' and '.join(swept)}"
         figures[heading] = views.metric_against(pd.Series(sharpe.droplevel(fixed)), title="")
     figures[f"Value and drawdown, {best}"] = views.value_with_drawdown(outcome.values[outcome.best])
@@ -76,17 +76,14 @@ def _notes(outcome: Outcome) -> list[str]:
     if s["weights"] is not None:
         target = "fixed weights " + ", ".join(f"{k} {v:.10g}" for k, v in s["weights"].items())
     else:
-        target = "equal weight over the assets " + (
-            "listed so far" if s["over"] == "tradable" else "of the table"
-        )
+        target = "equal weight over the assets " + ("listed so far" if s["over"] == "tradable" else "of the table")
     fees = ", ".join(f"{x:.10g}" for x in s["fees"])
     return [
         f"Prices of {_few(s['assets'])}; {s['bars']:,} bars" + (f"; listed late: {late}." if late else "."),
         f"Target: {target}; rebalanced when a weight is off its target by the threshold or more.",
         f"Fees {fees} of the traded value; valued at the {s['valued_at']}, traded at the close; opening cash "
         f"{s['init_cash']:,.10g}; {s['bars_per_year']:.10g} bars a year.",
-        f"Highest Sharpe ratio: {_best(outcome)}. It is the best in hindsight, on the very prices it was "
-        "chosen by.",
+        f"Highest Sharpe ratio: {_best(outcome)}. It is the best in hindsight, on the very prices it was chosen by.",
         _rebalances(outcome.targets.index),
     ]
 

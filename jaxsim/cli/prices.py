@@ -34,9 +34,7 @@ def read_closes(path: Path, long: bool | None) -> tuple[pd.DataFrame, pd.DataFra
 def read_opens(path: Path, long: bool | None) -> pd.DataFrame:
     """Opening prices [time, asset]: a wide file, or the column `open` of a long one. Raises Complaint."""
     table = _read(path, "--open")
-    return (
-        _pivot(table, "open", "--open") if _is_long(table, "open", long, "--open") else _wide(table, "--open")
-    )
+    return _pivot(table, "open", "--open") if _is_long(table, "open", long, "--open") else _wide(table, "--open")
 
 
 def _read(path: Path, argument: str) -> pd.DataFrame:
@@ -56,9 +54,7 @@ def _read(path: Path, argument: str) -> pd.DataFrame:
     if len(table) == 0:
         raise Complaint(f"{argument}: {str(path)!r} has no rows")
     if table.shape[1] < 2:
-        raise Complaint(
-            f"{argument}: {str(path)!r} has one column only; expected times, then prices, between commas"
-        )
+        raise Complaint(f"{argument}: {str(path)!r} has one column only; expected times, then prices, between commas")
     return table
 
 
@@ -67,9 +63,10 @@ def _csv(path: Path, argument: str) -> pd.DataFrame:
     twice = header[header.duplicated() & header.notna()]
     if len(twice):  # pandas would call the second one IBM.1
         raise Complaint(f"{argument}: {str(path)!r} has two columns {twice.iloc[0]!r}")
+    texts = {name: str for name in header if str(name).strip().lower() in _ASSETS}  # 000001 is a name
     with warnings.catch_warnings():
         warnings.simplefilter("error", pd.errors.ParserWarning)  # rows longer than the header, else cut
-        table = pd.read_csv(path, index_col=False, low_memory=False, **_EXACT)
+        table = pd.read_csv(path, index_col=False, low_memory=False, dtype=texts, **_EXACT)
     return table.rename(columns={c: "" for c in table.columns[:1] if str(c).startswith("Unnamed: ")})
 
 
@@ -108,9 +105,7 @@ def _pivot(table: pd.DataFrame, price: str, argument: str) -> pd.DataFrame:
     for what, names in wanted.items():
         column = _find(table, names, argument)
         if column is None:
-            raise Complaint(
-                f"{argument}: a long table needs a column for {what}, called {' or '.join(names)}"
-            )
+            raise Complaint(f"{argument}: a long table needs a column for {what}, called {' or '.join(names)}")
         found.append(table[column])
     times, assets, values = found
     index = _times(times, argument)
@@ -118,50 +113,47 @@ def _pivot(table: pd.DataFrame, price: str, argument: str) -> pd.DataFrame:
         row = int((assets.isna().to_numpy() | index.isna()).argmax()) + 1
         raise Complaint(f"{argument}: row {row} lacks a time or an asset")
     numeric = _as_numbers(values.set_axis(index), str(values.name), argument)
-    long = pd.DataFrame({"time": index, "asset": assets.to_numpy(), "price": numeric.to_numpy()})
+    long = pd.DataFrame({"time": index, "asset": assets.astype(str).to_numpy(), "price": numeric.to_numpy()})
     twice = long.duplicated(["time", "asset"])
     if twice.any():
         row = long[twice].iloc[0]
         raise Complaint(f"{argument}: {row['asset']!r} has two rows at {row['time']}")
-    frame = long.pivot(index="time", columns="asset", values="price")[assets.unique().tolist()]
+    frame = long.pivot(index="time", columns="asset", values="price")[long["asset"].unique().tolist()]
     frame.index.name, frame.columns.name = index.name, str(assets.name)
-    return frame
+    return pd.DataFrame(frame)
 
 
 def _times(column: pd.Series, argument: str) -> pd.Index:
     """Times as a DatetimeIndex, UTC offsets kept (UTC where they change on the way); integers as they are."""
-    name = column.name or None
+    name = str(column.name) if column.name else None
     if pd.api.types.is_datetime64_any_dtype(column):
         return pd.DatetimeIndex(column, name=name)
     if pd.api.types.is_integer_dtype(column):
         return pd.Index(column, name=name)
     if pd.api.types.is_numeric_dtype(column):
         first = column.iloc[0]
-        raise Complaint(
-            f"{argument}: the first column must be times, as 2020-12-31; {column.name!r} holds {first}"
-        )
+        raise Complaint(f"{argument}: the first column must be times, as 2020-12-31; {column.name!r} holds {first}")
     try:
         return _parse(column, name, argument)
     except (ValueError, TypeError, OverflowError):
-        text = column[pd.to_datetime(column, errors="coerce", format="mixed", utc=True).isna()]
-        first = text.iloc[0] if len(text) else column.iloc[0]
-        raise Complaint(
-            f"{argument}: the column {name or ''!r} holds {first!r}, which is not a time"
-        ) from None
+        is_time = pd.Series(pd.to_datetime(column, errors="coerce", format="mixed", utc=True)).notna().to_numpy()
+        first = column.iloc[is_time.argmin()]  # the first one if all of them are
+        raise Complaint(f"{argument}: the column {name or ''!r} holds {first!r}, which is not a time") from None
 
 
 def _parse(column: pd.Series, name: str | None, argument: str) -> pd.Index:
-    stamps = column.astype(str).where(column.notna())
+    stamps = pd.Series(column.astype(str).where(column.notna()))
     try:
         return pd.DatetimeIndex(pd.to_datetime(stamps, format="ISO8601"), name=name)
     except ValueError as error:
         if "ixed timezones" in str(error) or "utc=True" in str(error):
             return pd.DatetimeIndex(pd.to_datetime(stamps, format="ISO8601", utc=True), name=name)
-    unclear = stamps[stamps.str.match(_DAY_OR_MONTH_FIRST, na=False)]
-    if len(unclear):
-        raise Complaint(
-            f"{argument}: {unclear.iloc[0]!r} may be day or month first; write times as in 2020-12-31"
-        )
+    unclear = stamps.str.match(_DAY_OR_MONTH_FIRST, na=False).to_numpy(bool)
+    if unclear.any():
+        text = stamps.iloc[unclear.argmax()]
+        raise Complaint(f"{argument}: {text!r} may be day or month first; write times as in 2020-12-31")
+    if not stamps.str.contains(r"\d{4}", na=True).all():
+        raise ValueError("without a year, 09:00 would be that of today")
     return pd.DatetimeIndex(pd.to_datetime(stamps, format="mixed"), name=name)
 
 
@@ -172,6 +164,6 @@ def _as_numbers(column: pd.Series, name: str, argument: str) -> pd.Series:
     numbers = pd.Series(pd.to_numeric(column, errors="coerce"))
     wrong = (numbers.isna() & column.notna()).to_numpy()
     if wrong.any():
-        text, time = column.iloc[wrong.argmax()], column.index[wrong.argmax()]
+        text, time = column.iloc[wrong.argmax()], column.index[int(wrong.argmax())]
         raise Complaint(f"{argument}: the column {name!r} holds {text!r} at {time}, which is not a number")
     return numbers

@@ -39,9 +39,7 @@ def weights(text: str, assets: pd.Index) -> pd.Series:
         if not (name and equals):
             raise Complaint(f"--weights: {part!r} is not of the form NAME=WEIGHT, as in AAPL=0.6,IBM=0.4")
         if name not in assets:
-            raise Complaint(
-                f"--weights: there is no asset {name!r}; there are {', '.join(map(str, assets[:10]))}"
-            )
+            raise Complaint(f"--weights: there is no asset {name!r}; there are {', '.join(map(str, assets[:10]))}")
         if name in found:
             raise Complaint(f"--weights: {name!r} is given twice")
         found[name] = float(_decimal(value, "--weights"))

@@ -2,8 +2,9 @@
 
 import equinox as eqx
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Float
 
+from jaxsim.engine.arrays import Array
 from jaxsim.engine.numerics import Number, as_number, dot
 
 

@@ -5,7 +5,9 @@ from typing import Any
 
 import equinox as eqx
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Bool, Float
+
+from jaxsim.engine.arrays import Array
 
 
 class Allocation(eqx.Module):

@@ -4,7 +4,9 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 import equinox as eqx
-from jaxtyping import Array, Float
+from jaxtyping import Float
+
+from jaxsim.engine.arrays import Array
 
 
 class Market(eqx.Module):

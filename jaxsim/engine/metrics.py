@@ -180,9 +180,7 @@ def sortino_ratio(returns: Any, *, ann_factor: float, required_return: float = 0
 
 
 @over_time
-def omega_ratio(
-    returns: Any, *, ann_factor: float, risk_free: float = 0.0, required_return: float = 0.0
-) -> Any:
+def omega_ratio(returns: Any, *, ann_factor: float, risk_free: float = 0.0, required_return: float = 0.0) -> Any:
     """Gains over losses, both summed against a threshold (SEMANTICS 7.6; Keating and Shadwick 2002).
 
     required_return: per year, unlike that of `sortino_ratio`, and brought to one bar here.

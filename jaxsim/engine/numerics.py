@@ -13,7 +13,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Bool, Float, Inexact, Int
+from jaxtyping import Bool, Float, Inexact
+
+from jaxsim.engine.arrays import Array, Step
 
 REL_TOL = 1e-9
 ABS_TOL = 1e-12
@@ -123,7 +125,7 @@ def dot(start: Float[Array, ""], x: Float[Array, " asset"], y: Float[Array, " as
     return lax.scan(lambda total, xy: (total + product(*xy), None), start, (x, y), unroll=unroll)[0]
 
 
-def at_bar(x: Number, step: Int[Array, ""]) -> Array:
+def at_bar(x: Number, step: Step) -> Array:
     """The row of `x` for one bar: `x` is a number, one per asset [asset], or [time or 1, asset or 1]."""
     x = jnp.asarray(x)
     if x.ndim < 2:

@@ -5,7 +5,9 @@ from typing import Any
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Bool, Float
+
+from jaxsim.engine.arrays import Amount, Array, Step
 
 
 def _namespace(x: Any):
@@ -63,7 +65,7 @@ class Window(eqx.Module):
 class Observation(eqx.Module):
     """What is known at the open of bar `step`, before anything is traded.
 
-    step: number of the bar, from 0.
+    step: number of the bar, from 0 (a plain int in the reference engine, where money is plain floats).
     weights: present weight of each asset at the valuation price; 0 for an asset without a price.
     units: units held.
     value: value of the account at the valuation price, currency.
@@ -75,13 +77,13 @@ class Observation(eqx.Module):
     features: the rows of the user's features for this bar.
     """
 
-    step: Int[Array, ""]
+    step: Step
     weights: Float[Array, " asset"]
     units: Float[Array, " asset"]
-    value: Float[Array, ""]
-    cash: Float[Array, ""]
+    value: Amount
+    cash: Amount
     debt: Float[Array, " asset"]
-    free_cash: Float[Array, ""]
+    free_cash: Amount
     val_price: Float[Array, " asset"]
     target: Float[Array, " asset"]
     tradable: Bool[Array, " asset"]

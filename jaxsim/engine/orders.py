@@ -2,9 +2,10 @@
 
 import equinox as eqx
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Bool, Float, Int
 
 from jaxsim.engine.account import Holdings
+from jaxsim.engine.arrays import Amount, Array
 from jaxsim.engine.numerics import ABS_TOL, add, in_sequence, le, product, quotient, snap
 from jaxsim.engine.status import OrderStatusInfo as Info
 
@@ -69,13 +70,13 @@ def _select(one_hot: Array, x: Array) -> Array:
 
 
 class Order(eqx.Module):
-    """One order, ready to be executed."""
+    """An order ready to be executed, or a sequence of them."""
 
-    request: Float[Array, ""]
-    units: Float[Array, ""]
-    price: Float[Array, ""]
-    fees: Float[Array, ""]
-    info: Int[Array, ""]
+    request: Float[Array, "*orders"]
+    units: Float[Array, "*orders"]
+    price: Float[Array, "*orders"]
+    fees: Float[Array, "*orders"]
+    info: Int[Array, "*orders"]
 
 
 def execute(cash: Float[Array, ""], order: Order) -> tuple[Float[Array, ""], tuple]:
@@ -120,7 +121,7 @@ def execute(cash: Float[Array, ""], order: Order) -> tuple[Float[Array, ""], tup
 def trade_to(
     holdings: Holdings,
     weights: Float[Array, " asset"],
-    value: Float[Array, ""],
+    value: Amount,
     val_price: Float[Array, " asset"],
     price: Float[Array, " asset"],
     fees: Float[Array, " asset"],
@@ -160,12 +161,10 @@ def trade_to(
         sequence.sort(jnp.where(possible, request, 0.0)),
         sequence.sort(holdings.units),
         sequence.sort(jnp.where(can_fill, price, 1.0)),
-        sequence.sort(jnp.broadcast_to(fees, price.shape)),
+        sequence.sort(fees),
         sequence.sort(info),
     )
     cash, (units, trade, paid, info) = in_sequence(execute, holdings.cash, orders)
     after = Holdings(sequence.unsort(units), snap(cash))
-    fills = Fills(
-        request, sequence.unsort(trade), price, sequence.unsort(paid), sequence.unsort(info), sequence.rank
-    )
+    fills = Fills(request, sequence.unsort(trade), price, sequence.unsort(paid), sequence.unsort(info), sequence.rank)
     return after, fills

@@ -5,9 +5,10 @@ from typing import Any
 
 import equinox as eqx
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Bool, Float, Int
 
 from jaxsim.engine.allocation import Allocation, as_allocation
+from jaxsim.engine.arrays import Array
 from jaxsim.engine.numerics import Number, as_number
 from jaxsim.engine.observation import Observation
 from jaxsim.engine.triggers import AtBars, Never

@@ -3,8 +3,9 @@
 from typing import Any
 
 import equinox as eqx
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Bool, Float
 
+from jaxsim.engine.arrays import Array
 from jaxsim.engine.status import LaneStatus
 from jaxsim.engine.step import Event
 

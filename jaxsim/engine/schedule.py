@@ -16,9 +16,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Bool, Int
+from jaxtyping import Bool, Int
 
 from jaxsim.engine.account import Account, Holdings
+from jaxsim.engine.arrays import Array
 from jaxsim.engine.costs import Costs
 from jaxsim.engine.market import Market
 from jaxsim.engine.numerics import any_lane, cast_inexact
@@ -164,9 +165,7 @@ def _page(run: Run, lane: Lane, seen: Array, bar: Array, axes: tuple[LaneAxis, .
     return mapped(cast_inexact(run, run.market.dtype), lane, seen, bar)
 
 
-def pages(
-    run: Run, axes: tuple[LaneAxis, ...], schedule: Scan | LookAhead | None = None
-) -> Iterator[tuple[Row, Lane]]:
+def pages(run: Run, axes: tuple[LaneAxis, ...], schedule: Scan | LookAhead | None = None) -> Iterator[tuple[Row, Lane]]:
     """Run all lanes to the end of the market, a page at a time.
 
     Yields the rows of each page, arrays with leading axes [lane axes..., row], and the lanes after it. Rows of
@@ -180,5 +179,10 @@ def pages(
     num_bars = run.market.close.shape[-2]
     while bar < num_bars:
         lane, seen, bar, rows, count = _page(run, lane, seen, bar, axes, schedule)
-        filled = (slice(None),) * len(axes) + (slice(0, int(count)),)
-        yield jax.tree.map(lambda x: np.asarray(x)[filled], rows), lane
+        yield _filled(rows, len(axes), int(count)), lane
+
+
+def _filled(rows: Row, num_axes: int, count: int) -> Row:
+    """The first `count` rows, which come after the lane axes."""
+    place = (slice(None),) * num_axes + (slice(0, count),)
+    return jax.tree.map(lambda x: np.asarray(x)[place], rows)

@@ -50,7 +50,13 @@ def simulate(
 
 @eqx.filter_jit
 def _simulate(
-    market: Market, policy: Policy, costs: Costs, account: Account, key: Any, save: Save, axes: tuple[str, ...]
+    market: Market,
+    policy: Policy,
+    costs: Costs,
+    account: Account,
+    key: Any,
+    save: Save,
+    axes: tuple[str, ...],
 ) -> Simulation:
     market, policy, costs, account = cast_inexact((market, policy, costs, account), market.dtype)
 

@@ -4,7 +4,9 @@ from enum import IntEnum
 
 import equinox as eqx
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Int
+from jaxtyping import Bool, Int
+
+from jaxsim.engine.arrays import Array, Step
 
 
 class OrderSide(IntEnum):
@@ -97,7 +99,7 @@ class LaneStatus(eqx.Module):
     def is_ok(self) -> Bool[Array, ""]:
         return self.fault == LaneFault.NONE
 
-    def first(self, faults: Int[Array, " asset"], bar: Int[Array, ""]) -> "LaneStatus":
+    def first(self, faults: Int[Array, " asset"], bar: Step) -> "LaneStatus":
         """This status, or the first of `faults` (a LaneFault per asset) met at `bar` if all was well so far."""
         asset = jnp.argmax(faults != LaneFault.NONE).astype(jnp.int32)
         fault = jnp.max(jnp.where(jnp.arange(faults.shape[0]) == asset, faults, LaneFault.NONE)).astype(jnp.int32)

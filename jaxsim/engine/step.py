@@ -8,9 +8,10 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Bool, Float, Int
 
 from jaxsim.engine.account import Account, Holdings
+from jaxsim.engine.arrays import Amount, Array, Step
 from jaxsim.engine.costs import Costs
 from jaxsim.engine.market import Market
 from jaxsim.engine.numerics import ABS_TOL, any_lane, at_bar
@@ -41,7 +42,7 @@ class Event(eqx.Module):
     value: of the account before it, currency.
     """
 
-    value: Float[Array, ""]
+    value: Amount
     target: Float[Array, " asset"]
     fills: Fills
     aux: dict
@@ -73,7 +74,7 @@ def observe(
     )
 
 
-def at_bar_row(x: Array, step: Int[Array, ""]) -> Array:
+def at_bar_row(x: Array, step: Step) -> Array:
     return lax.dynamic_index_in_dim(x, step, keepdims=False)
 
 
@@ -85,11 +86,10 @@ def decide(policy: Policy, lane: Lane, obs: Observation) -> Bool[Array, ""]:
     return wants & (obs.step >= policy.min_history) & lane.status.is_ok
 
 
-def rebalance(
-    policy: Policy, market: Market, costs: Costs, lane: Lane, obs: Observation
-) -> tuple[Lane, Event]:
+def rebalance(policy: Policy, market: Market, costs: Costs, lane: Lane, obs: Observation) -> tuple[Lane, Event]:
     """Events 4 and 5: ask the allocator, remember its targets, and trade towards them."""
     allocation, memory = ask(policy.allocator, obs, lane.memory, market.dtype)
+    assert allocation.skip is not None  # `ask` fills it in
     status = lane.status.first(weight_faults(allocation.weights, allocation.skip), obs.step)
     asked = jnp.where(allocation.weights < 0, 0.0, allocation.weights)
     weights = jnp.where(status.is_ok, asked, jnp.nan)  # a lane that has gone wrong trades no more
@@ -99,9 +99,9 @@ def rebalance(
         obs.value,
         obs.val_price,
         at_bar_row(market.price, obs.step),
-        at_bar(costs.fees, obs.step),
+        jnp.broadcast_to(at_bar(costs.fees, obs.step), obs.units.shape),
     )
-    return Lane(holdings, asked, memory, status), Event(obs.value, asked, fills, allocation.aux)
+    return Lane(holdings, asked, memory, status), Event(obs.value, asked, fills, dict(allocation.aux))
 
 
 def weight_faults(weights: Float[Array, " asset"], skip: Bool[Array, " asset"]) -> Int[Array, " asset"]:

@@ -5,8 +5,9 @@ import abc
 
 import equinox as eqx
 import jax.numpy as jnp
-from jaxtyping import Array, Bool
+from jaxtyping import Bool
 
+from jaxsim.engine.arrays import Array
 from jaxsim.engine.numerics import Number, as_number, at_bar
 from jaxsim.engine.observation import Observation
 

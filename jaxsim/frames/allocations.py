@@ -41,7 +41,9 @@ class Allocations:
     def records(self) -> pd.DataFrame:
         """One row per allocation: id within the lane, col (lane number), alloc_idx (bar number), int64."""
         first = np.searchsorted(self.lane, self.lane)
-        return pd.DataFrame({"id": np.arange(len(self)) - first, "col": self.lane, "alloc_idx": self.bar}, dtype=np.int64)
+        return pd.DataFrame(
+            {"id": np.arange(len(self)) - first, "col": self.lane, "alloc_idx": self.bar}, dtype=np.int64
+        )
 
     @property
     def records_readable(self) -> pd.DataFrame:
@@ -76,15 +78,15 @@ class Allocations:
         return self._take(*cross_section(self.lanes, label, level))
 
     def _take(self, chosen: np.ndarray, lanes: pd.Index | None) -> "Allocations":
-        rows = [np.flatnonzero(self.lane == i) for i in chosen]
-        order = np.concatenate(rows) if rows else np.arange(0)
+        first, last = (np.searchsorted(self.lane, chosen, side) for side in ("left", "right"))
+        order = np.concatenate([np.arange(0), *(np.arange(a, b) for a, b in zip(first, last, strict=True))])
         member = self.is_member[chosen]
-        kept = member.any(axis=0)
+        kept = np.flatnonzero(member.any(axis=0))
         levels = [] if lanes is None else [name for name in self._group_levels if name in lanes.names]
         return Allocations(
             self.index,
             lanes,
-            np.repeat(np.arange(len(chosen)), [len(r) for r in rows]),
+            np.repeat(np.arange(len(chosen)), last - first),
             self.bar[order],
             self.targets[order][:, kept],
             self.assets[kept],

@@ -53,7 +53,10 @@ class Backtest(Scores):
         self._ledgers = tuple(ledgers)
 
     def __repr__(self) -> str:
-        bars, levels = len(self._context.index), "" if self._lanes is None else f" by {list(self._lanes.names)}"
+        bars, levels = (
+            len(self._context.index),
+            "" if self._lanes is None else f" by {list(self._lanes.names)}",
+        )
         return f"Backtest({bars} bars, {self._num_lanes} lane{'s' if self._num_lanes != 1 else ''}{levels})"
 
     # --- lanes
@@ -247,7 +250,9 @@ class Backtest(Scores):
     def rebalance_index(self) -> pd.Index:
         """The times at which one lane was rebalanced. Raises ValueError for several lanes."""
         if self._lanes is not None:
-            raise ValueError("rebalance_index is that of one lane: select it, as in bt[0.05]; for all see bt.rebalances")
+            raise ValueError(
+                "rebalance_index is that of one lane: select it, as in bt[0.05]; for all see bt.rebalances"
+            )
         return self._context.index.take(self._ledgers[0].bar)
 
     @cached_property
@@ -283,7 +288,7 @@ class Backtest(Scores):
         is_member = np.zeros((self._num_lanes, len(assets)), bool)
         for i, columns in enumerate(self._lane_columns):
             is_member[i, of_column[columns]] = True
-        used = is_member.any(axis=0)
+        used = np.flatnonzero(is_member.any(axis=0))
         names = [] if self._lanes is None else [n for n in layout.levels if n in self._lanes.names]
         return Allocations(
             self._context.index,
@@ -448,7 +453,8 @@ class Backtest(Scores):
             raise ValueError(f"metric: there is no metric {metric!r}")
         if self._lanes is None:
             raise ValueError("plot_metric draws a metric against swept parameters; this is a single lane")
-        return views.metric_against(score(), **kwargs)
+        scores: Any = score()
+        return views.metric_against(scores, **kwargs)
 
 
 def _ratio(a: np.ndarray, b: np.ndarray) -> np.ndarray:

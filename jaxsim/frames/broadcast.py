@@ -97,7 +97,9 @@ def time_asset(
         return _per_column(array, 0, layout)
     if array.ndim == 2 and array.shape[0] in (1, len(index)) and array.shape[1] in (1, num_columns):
         return Leaf(array) if array.shape[1] == 1 else _per_column(array, 1, layout)
-    raise ValueError(f"{argument}: shape {array.shape} does not broadcast to [time, asset] = ({len(index)}, {num_columns})")
+    raise ValueError(
+        f"{argument}: shape {array.shape} does not broadcast to [time, asset] = ({len(index)}, {num_columns})"
+    )
 
 
 def number(value: Any, argument: str, sweep: Sweep, bounds: Bounds = Bounds()) -> Leaf:
@@ -116,7 +118,7 @@ def module(tree: Any, argument: str, index: pd.Index, layout: Layout, sweep: Swe
     thresholds are broadcast and checked, all else stays as it is."""
 
     def resolve_threshold(trigger: Threshold) -> Threshold:
-        leaf = time_asset(trigger.threshold, "threshold", index, layout, sweep, Bounds(low=0))
+        leaf = time_asset(trigger.threshold, "threshold", index, layout, sweep, Bounds(low=0.0))
         return eqx.tree_at(lambda t: t.threshold, trigger, leaf, is_leaf=lambda x: x is None)
 
     def resolve(leaf: Any) -> Any:
@@ -212,4 +214,6 @@ def _refuse_static_indexes(tree: Any, argument: str) -> None:
         if isinstance(node, eqx.Module):
             for name, value in vars(node).items():
                 if type(node).__dataclass_fields__[name].metadata.get("static") and is_swept(value):
-                    raise TypeError(f"{argument}: {type(node).__name__}.{name} is static and cannot be swept as an index")
+                    raise TypeError(
+                        f"{argument}: {type(node).__name__}.{name} is static and cannot be swept as an index"
+                    )

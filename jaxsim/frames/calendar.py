@@ -11,14 +11,13 @@ def to_timedelta(freq: Any, argument: str) -> pd.Timedelta:
     Raises ValueError naming the argument if it is not a positive, fixed duration.
     """
     try:
-        if isinstance(freq, str) and not freq[:1].isdigit():
-            freq = "1" + freq
-        duration = pd.Timedelta(freq)
+        needs_one = isinstance(freq, str) and not freq[:1].isdigit()
+        duration = pd.Timedelta("1" + freq if needs_one else freq)
     except (ValueError, TypeError):
         raise ValueError(f"{argument}: {freq!r} is not a fixed duration such as '1h' or '1D'") from None
     if pd.isna(duration) or duration <= pd.Timedelta(0):
         raise ValueError(f"{argument}: expected a positive duration, got {freq!r}")
-    return duration
+    return duration  # type: ignore[return-value]
 
 
 def bar_length(index: pd.Index, freq: Any = None) -> pd.Timedelta | None:
@@ -27,6 +26,6 @@ def bar_length(index: pd.Index, freq: Any = None) -> pd.Timedelta | None:
         return to_timedelta(freq, "freq")
     if not isinstance(index, pd.DatetimeIndex) or len(index) < 3:
         return None
-    step = index[1] - index[0]
+    step = pd.Timedelta(index[1] - index[0])
     is_regular = bool((index[1:] - index[:-1] == step).all())
-    return step if is_regular else None
+    return step if is_regular else None  # type: ignore[return-value]

@@ -1,16 +1,14 @@
 """From resolved parameters to a ledger: the compiled engine, and the reference engine lane by lane."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+import equinox as eqx
 import jax
 import numpy as np
 
-from jaxsim.engine.account import Account
-from jaxsim.engine.costs import Costs
 from jaxsim.engine.market import Market
-from jaxsim.engine.policy import Policy
 from jaxsim.engine.schedule import LaneAxis, Run, pages
 from jaxsim.engine.status import LaneFault
 from jaxsim.errors import AllocationError
@@ -42,13 +40,11 @@ class Job:
         """Lane numbers of a batch of groups, [combination, group]."""
         return np.arange(self.num_combinations)[:, None] * self.layout.num_groups + groups[None, :]
 
-    def market(self, groups: np.ndarray, is_grouped: bool) -> Market:
-        def split(x: np.ndarray) -> np.ndarray:
-            parts = [x[:, self.layout.members[g]] for g in groups]
-            return np.stack(parts) if is_grouped else parts[0]
-
-        p = self.prices
-        return Market(split(p.close), split(p.val_price), split(p.price), split(p.mark), p.features)
+    def market(self, group: int) -> Market:
+        """The market of one group, as NumPy arrays."""
+        p, members = self.prices, self.layout.members[group]
+        close, val_price, price, mark = (x[:, members] for x in (p.close, p.val_price, p.price, p.mark))
+        return Market(close, val_price, price, mark, p.features)
 
 
 def run_compiled(job: Job) -> list[Ledger]:
@@ -70,48 +66,53 @@ def _run_batch(job: Job, groups: np.ndarray) -> Ledger:
 
     keys = job.keys if len(job.keys) == lanes.size else job.keys[lanes.ravel()]
     keys = fit(keys.reshape(lanes.shape) if is_grouped else keys)
-    leaves, structure = jax.tree.flatten(
-        (job.policy, job.costs, job.account), is_leaf=lambda x: isinstance(x, Leaf)
-    )
+    leaves, structure = jax.tree.flatten((job.policy, job.costs, job.account), is_leaf=lambda x: isinstance(x, Leaf))
     arrays, has = zip(*(settle(x).of(groups, job.layout.members, is_grouped) for x in leaves), strict=True)
     arrays = [fit(array) if by_combination else array for array, (by_combination, _) in zip(arrays, has, strict=True)]
-    market = job.market(groups, is_grouped)
-    run = Run(market, *jax.tree.unflatten(structure, arrays), keys)
+    markets = [job.market(g) for g in groups]
+    market = markets[0]
+    if is_grouped:  # side by side, but for the features, which all groups share
+        stacked = jax.tree.map(lambda *x: np.stack(x), *(replace(m, features=None) for m in markets))
+        market = _with_features(stacked, market.features)
+    policy, costs, account = jax.tree.unflatten(structure, arrays)
+    run = Run(market, policy, costs, account, keys)
 
     def in_axes(which: int) -> Run:
         axis_here = has_combinations if which == 0 else is_grouped
-        flags = jax.tree.unflatten(structure, [0 if h[which] and axis_here else None for h in has])
-        market_axis = 0 if which == 1 else None
-        axes_of_market = Market(*[market_axis] * 4, jax.tree.map(lambda _: None, market.features))
-        return Run(axes_of_market, *flags, 0)
+        policy, costs, account = jax.tree.unflatten(structure, [0 if h[which] and axis_here else None for h in has])
+        prices = jax.tree.map(lambda _: 0 if which == 1 else None, _with_features(market, None))
+        features = jax.tree.map(lambda _: None, market.features)
+        return Run(_with_features(prices, features), policy, costs, account, 0)
 
     axes = ()
     if has_combinations:
         axes += (LaneAxis("combination", width, in_axes(0)),)
     if is_grouped:
         axes += (LaneAxis("group", len(groups), in_axes(1)),)
-    last_lane = None
-
-    def rows():
-        nonlocal last_lane
-        for page, last_lane in pages(run, axes):  # noqa: B007
-            yield page
-
+    rows, lanes_after = [], None
+    for page, lanes_after in pages(run, axes):  # noqa: B007
+        rows.append(page)
+    assert lanes_after is not None
     columns = np.stack([job.layout.members[g] for g in groups])[np.tile(np.arange(len(groups)), combinations)]
     num_bars = len(job.prices.index)
-    ledger = ledger_from_pages(rows(), tuple(a.size for a in axes), lanes.ravel(), columns, num_bars)
-    status = jax.tree.map(lambda x: np.asarray(x).ravel()[: lanes.size], last_lane.status)
+    ledger = ledger_from_pages(rows, tuple(a.size for a in axes), lanes.ravel(), columns, num_bars)
+    status = jax.tree.map(lambda x: np.asarray(x).ravel()[: lanes.size], lanes_after.status)
     for at in np.flatnonzero((status.fault != LaneFault.NONE) & (status.bar < num_bars)):
         fault = LaneFault(int(status.fault[at])), int(status.bar[at]), int(status.asset[at])
         raise_fault(job, int(lanes.ravel()[at]), columns[at], *fault)
     return ledger
 
 
+def _with_features(market: Market, features: Any) -> Market:
+    """A batched market with features; its constructor is for one group."""
+    return eqx.tree_at(lambda m: m.features, market, features, is_leaf=lambda x: x is None)
+
+
 def run_reference(job: Job) -> list[Ledger]:
     """One lane after the other in lane order, in plain NumPy."""
     batches = job.layout.batches()
     batch_of = {int(g): b for b, groups in enumerate(batches) for g in groups}
-    markets = {g: job.market(np.array([g]), False) for g in range(job.layout.num_groups)}
+    markets = {g: job.market(g) for g in range(job.layout.num_groups)}
     parts = (job.policy, job.costs, job.account)
     leaves, structure = jax.tree.flatten(parts, is_leaf=lambda x: isinstance(x, Leaf))
     leaves = [settle(x) for x in leaves]

@@ -102,23 +102,20 @@ def _aligned(value: Any, close: pd.DataFrame, argument: str) -> pd.DataFrame:
     if frame.columns.equals(close.columns):
         return frame
     if len(frame.columns) != len(close.columns) or not close.columns.isin(frame.columns).all():
-        raise ValueError(f"{argument}: its columns {list(frame.columns)[:5]} are not those of close {list(close.columns)[:5]}")
-    return frame[close.columns]
+        raise ValueError(
+            f"{argument}: its columns {list(frame.columns)[:5]} are not those of close {list(close.columns)[:5]}"
+        )
+    return frame.loc[:, close.columns]
 
 
 def _positive(frame: pd.DataFrame, argument: str) -> np.ndarray:
-    try:
-        values = frame.to_numpy(np.float64, na_value=np.nan)
-    except (ValueError, TypeError):
-        bad = next(c for c, t in frame.dtypes.items() if not pd.api.types.is_numeric_dtype(t))
-        raise TypeError(f"{argument}: the column {bad!r} is not numeric") from None
-    if any(t.kind not in "iuf" for t in (np.dtype(d) if isinstance(d, np.dtype) else d for d in frame.dtypes)):
-        bad = next(c for c, d in frame.dtypes.items() if d.kind not in "iuf")
-        raise TypeError(f"{argument}: the column {bad!r} is not numeric")
+    for column, dtype in frame.dtypes.items():
+        if getattr(dtype, "kind", "O") not in "iuf":
+            raise TypeError(f"{argument}: the column {column!r} is not numeric")
+    values = frame.to_numpy(np.float64, na_value=np.nan)
     wrong = np.isinf(values) | (values <= 0)
     if wrong.any():
         row, column = np.argwhere(wrong)[0]
-        raise ValueError(
-            f"{argument}: prices must be positive and finite; {frame.columns[column]!r} at {frame.index[row]} is {values[row, column]:g}"
-        )
+        where = f"{frame.columns[column]!r} at {frame.index[row]}"
+        raise ValueError(f"{argument}: prices must be positive and finite; {where} is {values[row, column]:g}")
     return np.ascontiguousarray(values)

@@ -78,7 +78,7 @@ class Axis:
         missing = level[~level.isin(labels)].unique()
         if len(missing):
             raise ValueError(
-                f"{argument}: level {labels.name!r} is one of the recorded allocations; the index lacks {list(missing)[:5]}"
+                f"{argument}: the allocations have a level {labels.name!r}; the index lacks its {list(missing)[:5]}"
             )
         return np.asarray(level)
 
@@ -143,11 +143,15 @@ def _check_index(index: pd.Index, argument: str, *, unique: bool) -> None:
     if isinstance(index, pd.MultiIndex):
         raise ValueError(f"{argument}: a MultiIndex cannot be swept; use js.zipped(...) for levels that go together")
     if index.name is None:
-        raise ValueError(f"{argument}: the index to sweep needs a name: pd.Index(values, name=...) or js.grid(name=values)")
+        raise ValueError(
+            f"{argument}: the index to sweep needs a name: pd.Index(values, name=...) or js.grid(name=values)"
+        )
     if len(index) == 0:
         raise ValueError(f"{argument}: the index {index.name!r} is empty")
     if unique and index.has_duplicates:
-        raise ValueError(f"{argument}: the index {index.name!r} has repeated values: {list(index[index.duplicated()])[:5]}")
+        raise ValueError(
+            f"{argument}: the index {index.name!r} has repeated values: {list(index[index.duplicated()])[:5]}"
+        )
     if not pd.api.types.is_numeric_dtype(index.dtype) or pd.api.types.is_bool_dtype(index.dtype):
         raise TypeError(f"{argument}: the index {index.name!r} must hold numbers, not {index.dtype}")
 

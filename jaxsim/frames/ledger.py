@@ -1,5 +1,6 @@
 """What happened, as plain arrays: every rebalance of every lane, from which all tables and paths are rebuilt."""
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
 from typing import Any
@@ -54,7 +55,7 @@ class Ledger:
     def take(self, wanted: np.ndarray, numbers: np.ndarray) -> "Ledger":
         """The lanes at positions `wanted`, renumbered."""
         starts = np.concatenate([[0], np.cumsum(self.counts)])
-        events = np.concatenate([np.arange(starts[i], starts[i + 1]) for i in wanted] or [np.arange(0)]).astype(int)
+        events = np.concatenate([np.arange(0), *(np.arange(*starts[i : i + 2].tolist()) for i in wanted)])
         per_event = {name: getattr(self, name)[events] for name in _PER_EVENT}
         return replace(
             self,
@@ -129,7 +130,7 @@ def ledger_from_pages(
     num_lanes = len(lanes)
     parts, of_lane, seen = [], [], []
     for page in pages:
-        rows = jax.tree.map(lambda x: np.asarray(x).reshape(-1, *x.shape[len(lane_shape) :])[:num_lanes], page)
+        rows = jax.tree.map(lambda x: x.reshape(math.prod(lane_shape), *x.shape[len(lane_shape) :])[:num_lanes], page)
         lane, place = np.nonzero(rows.traded & (rows.bar < num_bars))
         if rows.aux:
             seen.append(jax.tree.map(lambda x: x[:num_lanes], rows.aux))

@@ -32,15 +32,19 @@ def from_frames(
     dtype = np.dtype(_default_dtype() if dtype is None else dtype)
     if dtype not in (np.float32, np.float64):
         raise ValueError(f"dtype: expected float32 or float64, got {dtype}")
-    if dtype == np.float64 and not jax.config.jax_enable_x64:
+    if dtype == np.float64 and not _is_x64():
         raise ValueError("dtype: float64 needs x64; wrap the program in `with jax.enable_x64(True):`")
     arrays = (prices.close, prices.val_price, prices.price, prices.mark)
     rows = jax.tree.map(lambda x: jnp.asarray(x, dtype if x.dtype.kind == "f" else None), prices.features)
-    return Market(*(jnp.asarray(x, dtype) for x in arrays), rows)
+    return Market(*[jnp.asarray(x, dtype) for x in arrays], features=rows)
+
+
+def _is_x64() -> bool:
+    return jnp.zeros(()).dtype == np.float64
 
 
 def _default_dtype() -> Any:
-    if jax.config.jax_enable_x64:
+    if _is_x64():
         return np.float64
     warnings.warn(
         "prices become float32; for float64 wrap the program in `with jax.enable_x64(True):`, or say dtype=jnp.float32",

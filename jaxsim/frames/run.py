@@ -59,7 +59,7 @@ def backtest(
     key: random key or int.
     engine: "compiled", or "reference": plain NumPy, one lane after the other, allocators called as ordinary Python.
 
-    `fees` and the trigger's numbers take a number, one per asset, per bar, per bar and asset, or a named index to sweep;
+    `fees` and the trigger's numbers take a number, one per asset, per bar, per bar and asset, or a named index;
     `min_history`, `init_cash`, `key` and the allocator's own parameters a number or a named index. Several indexes make
     their product; see `js.grid` and `js.zipped`.
 
@@ -72,11 +72,9 @@ def backtest(
     sweep = Sweep()
     allocator = module(policy.allocator, "policy", prices.index, arrangement, sweep)
     rule = module(policy.trigger, "trigger", prices.index, arrangement, sweep)
-    fee_leaf = time_asset(fees, "fees", prices.index, arrangement, sweep, Bounds(low=-1, is_open=True))
-    history = number(policy.min_history, "min_history", sweep, Bounds(low=0, is_integer=True))
-    resolved = eqx.tree_at(
-        lambda p: (p.allocator, p.trigger, p.min_history), policy, (allocator, rule, history)
-    )
+    fee_leaf = time_asset(fees, "fees", prices.index, arrangement, sweep, Bounds(low=-1.0, is_open=True))
+    history = number(policy.min_history, "min_history", sweep, Bounds(low=0.0, is_integer=True))
+    resolved = eqx.tree_at(lambda p: (p.allocator, p.trigger, p.min_history), policy, (allocator, rule, history))
     return _run(prices, arrangement, sweep, resolved, fee_leaf, init_cash, freq, year_freq, key, engine)
 
 
@@ -110,7 +108,7 @@ def replay(
     recorded = _Recorded(allocations, arrangement, prices.index)
     sweep = Sweep(recorded.axis)
     policy = recorded.policy(sweep)
-    fee_leaf = time_asset(fees, "fees", prices.index, arrangement, sweep, Bounds(low=-1, is_open=True))
+    fee_leaf = time_asset(fees, "fees", prices.index, arrangement, sweep, Bounds(low=-1.0, is_open=True))
     return _run(prices, arrangement, sweep, policy, fee_leaf, init_cash, freq, year_freq, key, engine)
 
 
@@ -142,8 +140,8 @@ def _run(
     key: Any,
     engine: str,
 ) -> Backtest:
-    cash = number(init_cash, "init_cash", sweep, Bounds(low=0, is_open=True))
-    seeds = number(key, "key", sweep, Bounds(low=0, is_integer=True)) if is_swept(key) else None
+    cash = number(init_cash, "init_cash", sweep, Bounds(low=0.0, is_open=True))
+    seeds = number(key, "key", sweep, Bounds(low=0.0, is_integer=True)) if is_swept(key) else None
     if engine not in ENGINES:
         raise ValueError(f"engine: expected one of {sorted(ENGINES)}, got {engine!r}")
     bar, year = bar_length(prices.index, freq), to_timedelta(year_freq, "year_freq")
@@ -188,14 +186,13 @@ def name_lane(lanes: pd.Index | None, lane: int) -> str:
     if lanes is None:
         return ""
     labels = lanes[lane] if isinstance(lanes, pd.MultiIndex) else (lanes[lane],)
-    return ", ".join(f"{n}={v!r}" for n, v in zip(lanes.names, labels, strict=True))
+    plain = (v.item() if isinstance(v, np.generic) else v for v in labels)
+    return ", ".join(f"{n}={v!r}" for n, v in zip(lanes.names, plain, strict=True))
 
 
 def _warn_of_leverage(ledgers: list[Ledger]) -> None:
     if any(np.nansum(x.target, axis=1).max(initial=0.0) > 1 + 1e-6 for x in ledgers):
-        warnings.warn(
-            "target weights sum to more than one; the last buys are cut to the cash there is", stacklevel=4
-        )
+        warnings.warn("target weights sum to more than one; the last buys are cut to the cash there is", stacklevel=4)
 
 
 class _Recorded:
@@ -221,7 +218,7 @@ class _Recorded:
                 self._weights[combination, group, : len(rows), : of_group.shape[1]] = of_group
 
     def policy(self, sweep: Sweep) -> Policy:
-        def leaf(array: np.ndarray, pads_assets: bool = False) -> Leaf:
+        def leaf(array: np.ndarray, pads_assets: bool = False) -> Any:
             pending = Pending(lambda: array[sweep.recorded_places()])
             return Leaf(pending, by_combination=True, by_group=True, pads_assets=pads_assets)
 

@@ -25,9 +25,7 @@ def portfolio_stats(
     Titles with [%] are in percent. The drawdown is that of `value` after its first bar, positive, NaN if
     there is none. Raises ValueError if frames or series disagree on their labels.
     """
-    _same_labels(
-        value=value, returns=returns, benchmark_returns=benchmark_returns, gross_exposure=gross_exposure
-    )
+    _same_labels(value=value, returns=returns, benchmark_returns=benchmark_returns, gross_exposure=gross_exposure)
     _same_lanes(value, total_fees=total_fees, init_cash=init_cash)
     end_value = value.iloc[-1]
     rows = {

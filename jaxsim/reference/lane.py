@@ -270,16 +270,13 @@ class _Lane:
 
         price, val_price = self.price[bar], self.val_price[bar]
         before = [
-            AccountState(self.cash, self.units[n], 0.0, self.cash, val_price[n], value)
-            for n in range(self.num_assets)
+            AccountState(self.cash, self.units[n], 0.0, self.cash, val_price[n], value) for n in range(self.num_assets)
         ]
         order_values = [
             approx_order_value(state, size, SizeType.TARGET_PERCENT, Direction.BOTH)
             for state, size in zip(before, sizes, strict=True)
         ]
-        request = [
-            size * value / state.val_price - state.position for state, size in zip(before, sizes, strict=True)
-        ]
+        request = [size * value / state.val_price - state.position for state, size in zip(before, sizes, strict=True)]
         trade, paid = [0.0] * self.num_assets, [0.0] * self.num_assets
         info, rank = [int(OrderStatusInfo.NONE)] * self.num_assets, [0] * self.num_assets
         for place, n in enumerate(call_sequence(order_values)):

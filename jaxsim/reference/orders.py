@@ -259,9 +259,7 @@ def _cash_limit(state: AccountState, order: OrderRequest, price: float, percent:
     return limit if isnan(percent) else min(limit, percent * limit)
 
 
-def _buy(
-    state: AccountState, order: OrderRequest, wanted: float, percent: float
-) -> tuple[AccountState, OrderResult]:
+def _buy(state: AccountState, order: OrderRequest, wanted: float, percent: float) -> tuple[AccountState, OrderResult]:
     """3.5"""
     price = order.price * (1 + order.slippage)
     limit = _cash_limit(state, order, price, percent)
@@ -318,9 +316,7 @@ def _buy(
     return after, OrderResult(fill, price, fees, OrderSide.BUY, OrderStatus.FILLED, OrderStatusInfo.NONE)
 
 
-def _sell(
-    state: AccountState, order: OrderRequest, wanted: float, percent: float
-) -> tuple[AccountState, OrderResult]:
+def _sell(state: AccountState, order: OrderRequest, wanted: float, percent: float) -> tuple[AccountState, OrderResult]:
     """3.6"""
     price = order.price * (1 - order.slippage)
     position = state.position

@@ -19,9 +19,7 @@ def checked_frame(data: object, name: str) -> pd.DataFrame:
         raise ValueError(f"{name} is empty (shape {data.shape}): there is nothing to draw.")
     if isinstance(data.index, pd.MultiIndex):
         levels = ", ".join(map(str, data.index.names))
-        raise ValueError(
-            f"{name} has several index levels ({levels}): select one lane first, for example with .xs."
-        )
+        raise ValueError(f"{name} has several index levels ({levels}): select one lane first, for example with .xs.")
     index = data.index.to_timestamp() if isinstance(data.index, pd.PeriodIndex) else data.index
     return pd.DataFrame(as_float(data, name), index=index, columns=data.columns)
 

@@ -28,9 +28,7 @@ def metric_against(
     """
     require_plotly()
     if not isinstance(series, pd.Series):
-        raise TypeError(
-            f"series must be a pandas Series, one metric over lanes, got {type(series).__name__}."
-        )
+        raise TypeError(f"series must be a pandas Series, one metric over lanes, got {type(series).__name__}.")
     if series.empty:
         raise ValueError("series is empty: there is nothing to draw.")
     if best not in ("max", "min", None):

@@ -92,15 +92,9 @@ def _table_card(heading: str, table: pd.DataFrame | pd.Series) -> str:
     if isinstance(table, pd.Series):
         table = table.to_frame("" if table.name is None else table.name)
     if not isinstance(table, pd.DataFrame):
-        raise TypeError(
-            f"tables[{heading!r}] must be a pandas DataFrame or Series, got {type(table).__name__}."
-        )
+        raise TypeError(f"tables[{heading!r}] must be a pandas DataFrame or Series, got {type(table).__name__}.")
     shown = table.iloc[:MAX_ROWS]
-    more = (
-        f"<p class='caption'>The first {len(shown):,} of {len(table):,} rows.</p>"
-        if len(table) > MAX_ROWS
-        else ""
-    )
+    more = f"<p class='caption'>The first {len(shown):,} of {len(table):,} rows.</p>" if len(table) > MAX_ROWS else ""
     return f"<section><h2>{escape(heading)}</h2>{more}<div class='scroll'>{_table(shown)}</div></section>"
 
 

@@ -28,9 +28,7 @@ def stacked_weights(weights: pd.DataFrame, title: str | None = None) -> Figure:
     frame = checked_frame(weights, "weights")
     stack, cash = _with_cash(frame.fillna(0.0), "cash")
     rows = jump_rows(stack.to_numpy(), point_budget(stack.shape[1]))
-    return _areas(
-        stack.iloc[rows], cash, drawable(frame.index)[rows], axis_name(frame.index), title, "linear"
-    )
+    return _areas(stack.iloc[rows], cash, drawable(frame.index)[rows], axis_name(frame.index), title, "linear")
 
 
 def stacked_targets(weights: pd.DataFrame, end: Any = None, title: str | None = None) -> Figure:
@@ -97,9 +95,7 @@ def _with_cash(frame: pd.DataFrame, name: str) -> tuple[pd.DataFrame, bool]:
     return (pd.concat([stack, rest], axis=1) if visible else stack), visible
 
 
-def _areas(
-    stack: pd.DataFrame, cash: bool, x: np.ndarray, x_name: str | None, title: str | None, shape: str
-) -> Figure:
+def _areas(stack: pd.DataFrame, cash: bool, x: np.ndarray, x_name: str | None, title: str | None, shape: str) -> Figure:
     """One filled area per column, first at the bottom, cash last; negative parts hang from zero."""
     go = require_plotly()
     count = stack.shape[1]

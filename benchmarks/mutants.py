@@ -1,0 +1,643 @@
+"""Would the tests notice? Plants faults in a copy of the package, one at a time, and prints which test catches each.
+
+    python -m benchmarks.mutants [--only NAME ...] [--list] [--jobs 2] [--verbose]
+
+A fault is one exact piece of text that is replaced by another; one that no longer occurs exactly once in its file stops
+the script, so that the list cannot go stale unseen. The tests named by a fault run first, all quick ones if those
+let it pass. Before any of it the named tests must pass on the copy as it is. Exit status 1 if a fault survives.
+
+Needs pytest and what the tests need, vectorbt aside, and the data that `benchmarks.data` describes.
+"""
+
+import argparse
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+COPIED = ("jaxsim", "allocators", "tests", "benchmarks", "pyproject.toml")
+SECONDS = 900  # for one run of pytest
+
+#: The copy must be what is tested, not the installed package; and a failing example need not be made small.
+CONFTEST = """
+from pathlib import Path
+import allocators, jaxsim
+from hypothesis import Phase, settings
+
+for package in (allocators, jaxsim):
+    assert Path(package.__file__).is_relative_to(Path(__file__).parent), package.__file__
+settings.register_profile("mutants", phases=[Phase.explicit, Phase.generate], database=None)
+settings.load_profile("mutants")
+"""
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """A fault: `old`, which occurs exactly once in `file`, becomes `new`; `tests` are tried in this order."""
+
+    name: str
+    fault: str
+    file: str
+    old: str
+    new: str
+    tests: tuple[str, ...]
+
+
+def test(file: str, *names: str) -> tuple[str, ...]:
+    return tuple(f"tests/test_{file}.py::{name}" for name in names)
+
+
+def parity(*numbers: int) -> tuple[str, ...]:
+    return test("engine_parity", *(f"test_compiled_equals_reference[{number}]" for number in numbers))
+
+
+GOLDEN = test("golden", "test_uniform_sharpe_compiled")
+SCHEDULES = test("engine_parity", "test_schedules_do_the_same")
+PURE_CORE = test("engine_parity", "test_pure_core_equals_the_pandas_face")
+
+NUMERICS = "jaxsim/engine/numerics.py"
+ORDERS = "jaxsim/engine/orders.py"
+STEP = "jaxsim/engine/step.py"
+SCHEDULE = "jaxsim/engine/schedule.py"
+POLICY = "jaxsim/engine/policy.py"
+METRICS = "jaxsim/engine/metrics.py"
+PRICES = "jaxsim/frames/prices.py"
+LANES = "jaxsim/frames/lanes.py"
+RUN = "jaxsim/frames/run.py"
+BACKTEST = "jaxsim/frames/backtest.py"
+
+MUTANTS = [
+    # --- arithmetic
+    Mutant(
+        "add-no-snap",
+        "balances that cancel are not snapped to zero",
+        NUMERICS,
+        "return jnp.where(cancels, 0.0, total)",
+        "return total",
+        test("numerics", "test_add_snaps_what_cancels"),
+    ),
+    Mutant(
+        "dust-kept",
+        "dust is not snapped to zero",
+        NUMERICS,
+        "return jnp.where(jnp.abs(x) <= ABS_TOL, 0.0, x)",
+        "return x + 0.0",
+        test("mutant_gaps", "test_dust_is_snapped"),
+    ),
+    Mutant(
+        "product-contracted",
+        "a product without its guard: XLA fuses it with the sum",
+        NUMERICS,
+        "return jnp.where(x != 0, x * y, x)",
+        "return x * jnp.nan_to_num(y)",
+        test("numerics", "test_product_is_not_contracted_into_what_it_is_added_to"),
+    ),
+    Mutant(
+        "quotient-plain",
+        "a quotient that XLA may merge with the next",
+        NUMERICS,
+        "return jnp.where(is_zero, x, x / jnp.where(is_zero, 1.0, y))",
+        "return x / y",
+        test("numerics", "test_quotient_is_not_merged_with_another_division"),
+    ),
+    Mutant(
+        "sum-from-the-right",
+        "the account is summed from the last asset to the first",
+        NUMERICS,
+        "(x, y), unroll=unroll)[0]",
+        "(x, y), unroll=unroll, reverse=True)[0]",
+        test("numerics", "test_dot_sums_left_to_right_inside_a_loop"),
+    ),
+    Mutant(
+        "parameter-of-next-bar",
+        "thresholds and fees by bar are read one bar late",
+        NUMERICS,
+        "lax.dynamic_index_in_dim(x, step, keepdims=False)",
+        "lax.dynamic_index_in_dim(x, step + 1, keepdims=False)",
+        parity(2),
+    ),
+    Mutant(
+        "any-lane-means-all",
+        "a rebalance happens only where all lanes ask for one",
+        NUMERICS,
+        "lax.pmax(flag.astype(jnp.int32)",
+        "lax.pmin(flag.astype(jnp.int32)",
+        parity(0),
+    ),
+    # --- when to trade
+    Mutant(
+        "threshold-strict",
+        "a drift of exactly the threshold does not trigger",
+        "jaxsim/engine/triggers.py",
+        "obs.target) >= at_bar(",
+        "obs.target) > at_bar(",
+        parity(1, 5),
+    ),
+    Mutant(
+        "nan-triggers",
+        "an asset without a price or target triggers",
+        "jaxsim/engine/triggers.py",
+        "jnp.any(jnp.abs(weights - obs.target) >= at_bar(self.threshold, obs.step))",
+        "jnp.any(~(jnp.abs(weights - obs.target) < at_bar(self.threshold, obs.step)))",
+        parity(0),
+    ),
+    Mutant(
+        "history-off-by-one",
+        "the first trade comes a bar after min_history",
+        STEP,
+        "(obs.step >= policy.min_history)",
+        "(obs.step > policy.min_history)",
+        parity(0),
+    ),
+    Mutant(
+        "flat-only-once",
+        "a flat portfolio is not asked again after its first allocation",
+        STEP,
+        "wants | ~jnp.any(obs.units != 0)",
+        "wants | jnp.all(jnp.isnan(obs.target))",
+        parity(0, 1),
+    ),
+    Mutant(
+        "present-weight-remembered",
+        "the present weights are remembered as targets, not those asked for",
+        STEP,
+        "return Lane(holdings, asked, memory, status)",
+        "return Lane(holdings, obs.weights, memory, status)",
+        parity(0),
+    ),
+    Mutant(
+        "leverage-normalised",
+        "weights that sum to more than one are scaled down",
+        STEP,
+        "asked = jnp.where(allocation.weights < 0, 0.0, allocation.weights)",
+        "asked = allocation.weights / jnp.maximum(jnp.nansum(allocation.weights), 1.0)",
+        parity(1, 0),
+    ),
+    Mutant(
+        "idle-lanes-trade",
+        "where one lane trades, its neighbours are rebalanced too",
+        STEP,
+        "jnp.where(trades, new, old)",
+        "jnp.where(True, new, old)",
+        parity(0),
+    ),
+    # --- orders
+    Mutant(
+        "orders-by-column",
+        "orders are executed column by column",
+        ORDERS,
+        "CallOrder(jnp.where(can_size, order_value, jnp.nan))",
+        "CallOrder(jnp.where(can_size, 0.0, jnp.nan))",
+        parity(0),
+    ),
+    Mutant(
+        "orders-descending",
+        "buys come before sells",
+        ORDERS,
+        "CallOrder(jnp.where(can_size, order_value, jnp.nan))",
+        "CallOrder(jnp.where(can_size, -order_value, jnp.nan))",
+        parity(0),
+    ),
+    Mutant(
+        "ties-last-first",
+        "orders of equal value are executed from the last column",
+        ORDERS,
+        "jnp.arange(count)[None, :] < jnp.arange(count)[:, None]",
+        "jnp.arange(count)[None, :] > jnp.arange(count)[:, None]",
+        test("numerics", "test_call_order_is_a_stable_sort_with_nan_last[2]"),
+    ),
+    Mutant(
+        "sell-fee-dropped",
+        "sells pay no fees",
+        ORDERS,
+        "    sell_fees = product(amount, order.fees)",
+        "    sell_fees = jnp.zeros_like(amount)",
+        parity(1),
+    ),
+    Mutant(
+        "fee-not-in-bill",
+        "whether a buy fits the cash is judged without its fees",
+        ORDERS,
+        "fits = le(bill, cash)",
+        "fits = le(amount, cash)",
+        parity(1),
+    ),
+    Mutant(
+        "buy-not-cut",
+        "a buy beyond the cash is filled in full",
+        ORDERS,
+        "bought = jnp.where(fits, size, quotient(affordable, order.price))",
+        "bought = size",
+        parity(1),
+    ),
+    Mutant(
+        "cash-left-over",
+        "a cut buy leaves its fees in the cash account",
+        ORDERS,
+        "paid = jnp.where(fits, bill, cash)",
+        "paid = jnp.where(fits, bill, affordable)",
+        parity(1),
+    ),
+    Mutant(
+        "sized-at-fill-price",
+        "orders are sized at the price they fill at",
+        ORDERS,
+        "request = weights * value / safe_val_price - holdings.units",
+        "request = weights * value / jnp.where(can_fill, price, 1.0) - holdings.units",
+        parity(0),
+    ),
+    # --- prices
+    Mutant(
+        "previous-close-for-open",
+        "the account is valued at the previous close although there is an open",
+        PRICES,
+        "known[0::2] = np.nan if open is None else open",
+        "known[0::2] = np.nan",
+        GOLDEN,
+    ),
+    Mutant(
+        "close-for-open",
+        "the account is valued at the close of the bar that is still to come",
+        "jaxsim/frames/inputs.py",
+        "        valuation_prices(closes, opens),\n",
+        "        mark_prices(closes, opens),\n",
+        test("properties", "test_a_bar_does_not_see_its_own_close"),
+    ),
+    Mutant(
+        "nan-close-fills",
+        "an order on a bar without a close fills at the last one",
+        "jaxsim/frames/inputs.py",
+        "prices = closes if price is None else",
+        "prices = mark_prices(closes, opens) if price is None else",
+        test("mutant_gaps", "test_without_a_close_nothing_fills"),
+    ),
+    Mutant(
+        "open-not-filled",
+        "where the open is missing an asset has no valuation price",
+        PRICES,
+        "return forward_fill(known)[0::2]",
+        "return forward_fill(known)[0::2] if open is None else known[0::2]",
+        test("mutant_gaps", "test_without_an_open_the_last_price_values"),
+    ),
+    Mutant(
+        "marked-at-open",
+        "values are marked at the open",
+        PRICES,
+        "    mark = forward_fill(close)\n",
+        "    mark = forward_fill(close if open is None else open)\n",
+        GOLDEN,
+    ),
+    # --- what a policy sees
+    Mutant(
+        "window-sees-this-close",
+        "the window includes the close of the present bar",
+        "jaxsim/engine/observation.py",
+        "bars = self.step - length + xp.arange(length)",
+        "bars = self.step - length + 1 + xp.arange(length)",
+        test("reference", "test_observation"),
+    ),
+    Mutant(
+        "window-repeats-first-bar",
+        "the window repeats the first close before it, instead of NaN",
+        "jaxsim/engine/observation.py",
+        "Window(xp.where((bars >= 0)[:, None], rows, xp.nan))",
+        "Window(rows)",
+        test("mutant_gaps", "test_a_window_is_nan_before_the_first_bar"),
+    ),
+    Mutant(
+        "key-of-every-bar-the-same",
+        "obs.key does not depend on the bar",
+        STEP,
+        "None if key is None else jax.random.fold_in(key, step)",
+        "key",
+        test("properties", "test_the_lane_key_is_the_documented_hash"),
+    ),
+    Mutant(
+        "key-by-position",
+        "a lane draws by its number, not by its labels",
+        "jaxsim/frames/keys.py",
+        "np.array([lane_hash(dict(zip(names, row, strict=True))) for row in rows], np.uint32)",
+        "np.arange(len(list(rows)), dtype=np.uint32)",
+        test("properties", "test_random_draws_depend_on_labels_not_on_position"),
+    ),
+    Mutant(
+        "key-by-order-of-levels",
+        "the key depends on the order of the levels",
+        "jaxsim/frames/keys.py",
+        "for name in sorted(plain)",
+        "for name in plain",
+        test("properties", "test_several_levels_hash_sorted_by_name"),
+    ),
+    # --- schedules
+    Mutant(
+        "bar-after-event-skipped",
+        "LookAhead does not look at the bar after a rebalance",
+        SCHEDULE,
+        "seen = jnp.where(row.traded, row.bar + 1, seen)",
+        "seen = jnp.where(row.traded, row.bar + 2, seen)",
+        parity(1, 5),
+    ),
+    Mutant(
+        "last-block-shifted",
+        "LookAhead's last block sees the prices of other bars",
+        SCHEDULE,
+        "start = jnp.minimum(bar, num_bars - block)",
+        "start = bar",
+        parity(0),
+    ),
+    Mutant(
+        "page-skips-a-bar",
+        "Scan leaves out the bar between two pages",
+        SCHEDULE,
+        "return lane, seen, bar + self.page, rows",
+        "return lane, seen, bar + self.page + 1, rows",
+        tuple(f"{name}[scan]" for name in SCHEDULES),
+    ),
+    Mutant(
+        "full-page-loses-a-row",
+        "the last row of every page is lost",
+        SCHEDULE,
+        "(slice(0, count),)",
+        "(slice(0, count - 1),)",
+        parity(0),
+    ),
+    # --- lanes and their labels
+    Mutant(
+        "first-level-fastest",
+        "the product has its first level fastest",
+        LANES,
+        "np.unravel_index(np.arange(len(self)), shape)[",
+        'np.unravel_index(np.arange(len(self)), shape, order="F")[',
+        test("lanes", "test_product_has_its_last_level_fastest"),
+    ),
+    Mutant(
+        "labels-shuffled",
+        "lanes run with the values of other labels",
+        LANES,
+        "return labels[self._places(axis)]",
+        "return labels[::-1][self._places(axis)]",
+        PURE_CORE,
+    ),
+    Mutant(
+        "groups-labelled-outermost",
+        "labels have the groups outermost, lanes innermost",
+        RUN,
+        "labels.take(np.tile(np.arange(groups), combinations))",
+        "labels.take(np.repeat(np.arange(groups), combinations))",
+        test("lanes", "test_a_group_is_what_it_is_alone"),
+    ),
+    Mutant(
+        "neighbour-selected",
+        "selecting a lane gives the one after it",
+        LANES,
+        "return np.flatnonzero(chosen), _drop_levels(",
+        "return np.flatnonzero(np.roll(chosen, 1)), _drop_levels(",
+        PURE_CORE,
+    ),
+    Mutant(
+        "fees-of-first-group",
+        "every group gets the fees and thresholds of the first",
+        "jaxsim/frames/broadcast.py",
+        "np.take(array, members[g], axis=self.columns) for g in groups]",
+        "np.take(array, members[groups[0]], axis=self.columns) for g in groups]",
+        parity(1),
+    ),
+    Mutant(
+        "asset-columns-sorted",
+        "asset tables are labelled in another order than they are filled",
+        BACKTEST,
+        "layout.assets.take(np.concatenate(self._lane_columns))",
+        "layout.assets.take(np.sort(np.concatenate(self._lane_columns)))",
+        test("lanes", "test_only_existing_pairs_of_group_and_asset"),
+    ),
+    Mutant(
+        "path-a-bar-late",
+        "paths show a rebalance one bar after it happened",
+        "jaxsim/frames/ledger.py",
+        "begins[events] = self.bar\n",
+        "begins[events] = np.minimum(self.bar + 1, num_bars - 1)\n",
+        PURE_CORE,
+    ),
+    Mutant(
+        "order-ids-global",
+        "orders are numbered across lanes",
+        "jaxsim/frames/records.py",
+        '{"id": np.arange(len(records)) - first}',
+        '{"id": np.arange(len(records))}',
+        test("lanes", "test_orders_of_many_lanes"),
+    ),
+    # --- replay
+    Mutant(
+        "replay-sells-what-was-skipped",
+        "a replay sells assets that were left alone",
+        POLICY,
+        "return Allocation(weights, skip=jnp.isnan(weights))",
+        "return Allocation(jnp.nan_to_num(weights))",
+        test("mutant_gaps", "test_a_replay_acts_at_the_recorded_bars_on_the_recorded_assets"),
+    ),
+    Mutant(
+        "replay-trades-when-flat",
+        "a replay trades before its first allocation",
+        POLICY,
+        "AtBars(mask), trades_when_flat=False)",
+        "AtBars(mask), trades_when_flat=True)",
+        test("mutant_gaps", "test_a_replay_acts_at_the_recorded_bars_on_the_recorded_assets"),
+    ),
+    # --- scores
+    Mutant(
+        "sharpe-ddof-0",
+        "the Sharpe ratio divides by the biased standard deviation",
+        METRICS,
+        "ratio = divide(_mean(excess), _std(excess, ddof), np.inf)",
+        "ratio = divide(_mean(excess), _std(excess, 0), np.inf)",
+        GOLDEN,
+    ),
+    Mutant(
+        "first-return-dropped",
+        "the first return is against the first value, not the opening cash",
+        METRICS,
+        "before = xp.concatenate([first, value[:-1]])",
+        "before = xp.concatenate([value[:1], value[:-1]])",
+        test("metrics", "test_returns_from_value"),
+    ),
+    Mutant(
+        "year-of-rows",
+        "annualised with the number of rows instead of bars per year",
+        BACKTEST,
+        "return self._context.year_freq / self._context.freq",
+        "return float(len(self._context.index))",
+        GOLDEN,
+    ),
+    Mutant(
+        "drawdown-from-the-opening",
+        "a loss on the first bar counts as a drawdown",
+        METRICS,
+        "nanstats.running_max(wealth)",
+        "nanstats.running_max(xp.maximum(wealth, 1))",
+        test("mutant_gaps", "test_the_first_bar_is_the_first_height"),
+    ),
+    Mutant(
+        "turnover-two-way",
+        "turnover counts buys and sells",
+        BACKTEST,
+        'self._turnover() / 2, "turnover")',
+        'self._turnover(), "turnover")',
+        test("lanes", "test_turnover_fees_and_counts_by_hand"),
+    ),
+    Mutant(
+        "benchmark-by-price",
+        "the benchmark holds one unit of each asset, not equal amounts",
+        BACKTEST,
+        "growth = mark / mark[0]",
+        "growth = mark / mark[0].mean()",
+        test("mutant_gaps", "test_the_benchmark_buys_equal_amounts_of_the_group"),
+    ),
+    # --- allocators, and the judge itself
+    Mutant(
+        "tradable-over-all",
+        "EqualWeight(over='tradable') leaves cash for what is not listed",
+        "allocators/naive.py",
+        "jnp.where(tradable, 1.0 / jnp.maximum(tradable.sum(), 1), 0.0)",
+        "jnp.where(tradable, 1.0 / count, 0.0)",
+        test("mutant_gaps", "test_equal_weight_over_tradable_is_fully_invested"),
+    ),
+    Mutant(
+        "reference-threshold-strict",
+        "the reference engine asks for more than the threshold",
+        "jaxsim/reference/lane.py",
+        "self.target[n]) >= threshold[n]",
+        "self.target[n]) > threshold[n]",
+        parity(1, 5),
+    ),
+]
+
+
+class Workshop:
+    """Copies of the package in a folder, tests run in them, and one compilation cache for all."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self._all_pass: bool | None = None
+        self._lock = threading.Lock()
+
+    def copy(self, name: str) -> Path:
+        copy = self.folder / name
+        for entry in COPIED:
+            source = ROOT / entry
+            if source.is_dir():
+                shutil.copytree(source, copy / entry, ignore=shutil.ignore_patterns("__pycache__"))
+            else:
+                shutil.copy2(source, copy / entry)
+        (copy / "conftest.py").write_text(CONFTEST)
+        return copy
+
+    def failure(self, copy: Path, tests: Sequence[str]) -> str | None:
+        """What pytest says of the first test that fails; None if all pass. Raises RuntimeError if it could not run."""
+        data = os.environ.get("JAXSIM_DATA") or ROOT.parent / "shared" / "data"
+        environment = {
+            **os.environ,
+            "PYTHONPATH": str(copy),
+            "JAXSIM_DATA": str(data),
+            "JAX_COMPILATION_CACHE_DIR": str(self.folder / "cache"),
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        }
+        options = ["-x", "-q", "--tb=no", "-rfE", "-p", "no:cacheprovider", "-p", "no:xdist"]
+        command = [sys.executable, "-m", "pytest", *options, *tests]
+        done = subprocess.run(command, cwd=copy, env=environment, capture_output=True, text=True, timeout=SECONDS)
+        if done.returncode == 0:
+            return None
+        found = re.search(r"^(?:FAILED|ERROR) (tests/.*::.*)$", done.stdout, re.MULTILINE)
+        if done.returncode != 1 or not found:
+            raise RuntimeError(f"pytest could not run in {copy}:\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}")
+        return found[1]
+
+    def all_pass(self) -> bool:
+        """Whether all quick tests pass without any fault; found out when first asked."""
+        with self._lock:
+            if self._all_pass is None:
+                self._all_pass = self.failure(self.copy("without-fault"), QUICK) is None
+            return self._all_pass
+
+    def try_mutant(self, mutant: Mutant) -> tuple[str | None, float]:
+        """What catches it, and seconds."""
+        start, copy = time.perf_counter(), self.copy(mutant.name)
+        path = copy / mutant.file
+        path.write_text(path.read_text().replace(mutant.old, mutant.new))
+        try:
+            caught = self.failure(copy, mutant.tests)
+            if caught is None and self.all_pass():
+                caught = self.failure(copy, QUICK)
+        except subprocess.TimeoutExpired:
+            caught = None
+        shutil.rmtree(copy)
+        return caught, time.perf_counter() - start
+
+
+QUICK = ("tests", "-m", "not slow")
+
+
+def check_texts(mutants: Sequence[Mutant]) -> None:
+    """Exit naming the faults whose text does not occur exactly once in its file."""
+    counts = {m.name: (ROOT / m.file).read_text().count(m.old) for m in mutants}
+    stale = [f"{m.name}: {counts[m.name]} times in {m.file}: {m.old!r}" for m in mutants if counts[m.name] != 1]
+    if stale:
+        sys.exit("these faults no longer apply, their text must occur exactly once:\n" + "\n".join(stale))
+
+
+def check_tests(workshop: Workshop, pool: ThreadPoolExecutor, jobs: int, mutants: Sequence[Mutant]) -> None:
+    """Exit unless the tests that the faults name pass without them. Fills the compilation cache."""
+    tests = sorted({name for mutant in mutants for name in mutant.tests})
+    shares = [share for share in (tests[i::jobs] for i in range(jobs)) if share]
+    copy = workshop.copy("as-it-is")
+    for failure in pool.map(lambda share: workshop.failure(copy, share), shares):
+        if failure is not None:
+            sys.exit(f"the tests fail without any fault: {failure}")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="only these faults")
+    parser.add_argument("--list", action="store_true", help="print the faults and stop")
+    parser.add_argument("--jobs", type=int, default=2, help="copies tested at a time")
+    parser.add_argument("--verbose", action="store_true", help="print how the test failed")
+    options = parser.parse_args()
+    names = [mutant.name for mutant in MUTANTS]
+    if unknown := set(options.only or ()) - set(names):
+        parser.error(f"--only: no fault {', '.join(sorted(unknown))}; see --list")
+    mutants = [mutant for mutant in MUTANTS if not options.only or mutant.name in options.only]
+    width = max(len(mutant.name) for mutant in mutants)
+    check_texts(mutants)
+    if options.list:
+        for mutant in mutants:
+            print(f"{mutant.name:{width}}  {mutant.file:30}  {mutant.fault}")
+        return 0
+
+    start, survivors = time.perf_counter(), []
+    with tempfile.TemporaryDirectory(prefix="mutants-") as folder, ThreadPoolExecutor(options.jobs) as pool:
+        workshop = Workshop(Path(folder))
+        check_tests(workshop, pool, options.jobs, mutants)
+        print(f"the tests pass without a fault ({time.perf_counter() - start:.0f} s)\n", flush=True)
+        print(f"{'fault':{width}} | caught by | seconds")
+        for mutant, (caught, seconds) in zip(mutants, pool.map(workshop.try_mutant, mutants), strict=True):
+            survivors += [mutant] if caught is None else []
+            test, _, how = (caught or "").partition(" - ")
+            print(f"{mutant.name:{width}} | {test or 'NOTHING'} | {seconds:.0f}", flush=True)
+            if options.verbose:
+                print(f"{'':{width}}   {how}")
+    print(f"\ncaught {len(mutants) - len(survivors)} of {len(mutants)} in {time.perf_counter() - start:.0f} s")
+    for mutant in survivors:
+        print(f"SURVIVED {mutant.name}: {mutant.fault} ({mutant.file})")
+    return 1 if survivors else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

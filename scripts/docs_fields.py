@@ -1,0 +1,48 @@
+"""A Griffe extension for the API pages: the docstrings of this project name fields and arguments in plain lines,
+
+    close: prices [time, asset].
+    open: valuation prices.     price: execution prices.
+
+which read well in the source. On the page each becomes an item of a list.
+"""
+
+import re
+from typing import Any
+
+from griffe import Extension, Object
+
+_FIELD = re.compile(r"^(?P<names>[a-z_]\w*(?:, [a-z_]\w*)*): (?=\S)")
+_BESIDE = re.compile(r" {4,}(?=[a-z_]\w*(?:, [a-z_]\w*)*: \S)")
+
+
+class Fields(Extension):
+    """Rewrites every docstring before it is parsed."""
+
+    def on_instance(self, *, obj: Object, **_: Any) -> None:
+        """Called for every module, class, function and attribute."""
+        if obj.docstring is not None and not obj.is_alias:
+            obj.docstring.value = as_lists(obj.docstring.value)
+
+
+def as_lists(docstring: str) -> str:
+    """The docstring with each block of field lines as a list."""
+    blocks = re.split(r"\n\s*\n", docstring)
+    return "\n\n".join(_as_list(block) if _FIELD.match(block) else block for block in blocks)
+
+
+def _as_list(block: str) -> str:
+    items: list[str] = []
+    for line in block.splitlines():
+        if line.startswith(" ") and items:
+            items[-1] += " " + line.strip()
+            continue
+        for part in _BESIDE.split(line):
+            if _FIELD.match(part) or not items:
+                items.append(part.strip())
+            else:
+                items[-1] += "\n\n" + part.strip()
+    return "\n".join("- " + _FIELD.sub(_named, item) for item in items)
+
+
+def _named(match: re.Match) -> str:
+    return ", ".join(f"**`{name}`**" for name in match["names"].split(", ")) + ": "

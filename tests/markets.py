@@ -1,0 +1,60 @@
+"""Small markets of one shape, so that tests share compiled programs, and a count of what is compiled."""
+
+from contextlib import contextmanager
+
+import jax
+import numpy as np
+import pandas as pd
+
+import jaxsim as js
+
+BARS = 60
+INDEX = pd.date_range("2021-01-04", periods=BARS, freq="D", name="time")
+ASSETS = pd.Index(list("ABC"), name="symbol")
+THRESHOLDS = [0.02, 0.05, 0.1]
+
+
+def prices(seed: int = 0, columns: pd.Index = ASSETS) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Close and open, without holes, with enough movement to cross thresholds of a few percent."""
+    rng = np.random.default_rng(seed)
+    shape = (BARS, len(columns))
+    close = 100 * np.exp(rng.normal(0, 0.04, shape).cumsum(axis=0))
+    open_ = np.concatenate([close[:1], close[:-1]]) * np.exp(rng.normal(0, 0.005, shape))
+    return pd.DataFrame(close, INDEX, columns), pd.DataFrame(open_, INDEX, columns)
+
+
+def grouped(seed: int = 0, names: tuple = ("sector", "symbol")) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Two groups of three and of two assets."""
+    pairs = [("tech", "A"), ("tech", "B"), ("tech", "C"), ("bank", "B"), ("bank", "D")]
+    return prices(seed, pd.MultiIndex.from_tuples(pairs, names=names))
+
+
+def with_holes(close: pd.DataFrame, open_: pd.DataFrame, seed: int = 1) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Holes all over, and a last column that is listed at bar 20."""
+    rng = np.random.default_rng(seed)
+    close, open_ = close.mask(rng.random(close.shape) < 0.08), open_.mask(rng.random(close.shape) < 0.08)
+    close.iloc[:20, -1], open_.iloc[:20, -1] = np.nan, np.nan
+    return close, open_
+
+
+def run(close, policy, open_=None, threshold=0.05, **options) -> js.Backtest:
+    return js.backtest(close, policy, open=open_, trigger=js.Threshold(threshold), **options)
+
+
+_compiled = [0]
+
+
+def _listen(event: str, duration: float, **_) -> None:
+    if event == "/jax/core/compile/backend_compile_duration":
+        _compiled[0] += 1
+
+
+jax.monitoring.register_event_duration_secs_listener(_listen)
+
+
+@contextmanager
+def compilations():
+    """A list that says, after the block, how many programs were compiled in it."""
+    count, before = [], _compiled[0]
+    yield count
+    count.append(_compiled[0] - before)
