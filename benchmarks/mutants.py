@@ -29,14 +29,18 @@ SECONDS = 900  # for one run of pytest
 
 #: The copy must be what is tested, not the installed package; and a failing example need not be made small.
 CONFTEST = """
+import sys
 from pathlib import Path
-import allocators, jaxsim
 from hypothesis import Phase, settings
 
-for package in (allocators, jaxsim):
-    assert Path(package.__file__).is_relative_to(Path(__file__).parent), package.__file__
 settings.register_profile("mutants", phases=[Phase.explicit, Phase.generate], database=None)
 settings.load_profile("mutants")
+
+
+def pytest_collection_finish():
+    for name in ("jaxsim", "allocators"):
+        if name in sys.modules:
+            assert Path(sys.modules[name].__file__).is_relative_to(Path(__file__).parent), sys.modules[name]
 """
 
 
@@ -62,6 +66,7 @@ def parity(*numbers: int) -> tuple[str, ...]:
 
 GOLDEN = test("golden", "test_uniform_sharpe_compiled")
 SCHEDULES = test("engine_parity", "test_schedules_do_the_same")
+EXACT_DRIFT = test("mutant_gaps", "test_a_drift_of_exactly_the_threshold_triggers")
 PURE_CORE = test("engine_parity", "test_pure_core_equals_the_pandas_face")
 
 NUMERICS = "jaxsim/engine/numerics.py"
@@ -123,7 +128,7 @@ MUTANTS = [
         NUMERICS,
         "lax.dynamic_index_in_dim(x, step, keepdims=False)",
         "lax.dynamic_index_in_dim(x, step + 1, keepdims=False)",
-        parity(2),
+        parity(3),
     ),
     Mutant(
         "any-lane-means-all",
@@ -140,7 +145,7 @@ MUTANTS = [
         "jaxsim/engine/triggers.py",
         "obs.target) >= at_bar(",
         "obs.target) > at_bar(",
-        parity(1, 5),
+        EXACT_DRIFT,
     ),
     Mutant(
         "nan-triggers",
@@ -516,7 +521,7 @@ MUTANTS = [
         "jaxsim/reference/lane.py",
         "self.target[n]) >= threshold[n]",
         "self.target[n]) > threshold[n]",
-        parity(1, 5),
+        EXACT_DRIFT,
     ),
 ]
 
@@ -636,6 +641,8 @@ def main() -> int:
     print(f"\ncaught {len(mutants) - len(survivors)} of {len(mutants)} in {time.perf_counter() - start:.0f} s")
     for mutant in survivors:
         print(f"SURVIVED {mutant.name}: {mutant.fault} ({mutant.file})")
+    if survivors and not workshop.all_pass():
+        print("the quick tests fail without any fault, so they could not be asked about these")
     return 1 if survivors else 0
 
 

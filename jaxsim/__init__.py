@@ -3,6 +3,7 @@
 from jaxsim import datasets as datasets
 from jaxsim import metrics as metrics
 from jaxsim import reference as reference
+from jaxsim import views as views
 from jaxsim.engine.account import Account as Account
 from jaxsim.engine.allocation import Allocation as Allocation
 from jaxsim.engine.costs import Costs as Costs

@@ -99,3 +99,12 @@ def test_equal_weight_over_tradable_is_fully_invested(close):
     bt = js.backtest(close, al.EqualWeight("tradable"), open=close, trigger=js.Threshold(0.0))
     expected = np.where(np.arange(40)[:, None] < 10, [1 / 2, 1 / 2, 0], np.full(3, 1 / 3))
     np.testing.assert_allclose(bt.allocations.targets, expected, rtol=1e-12)
+
+
+@ENGINES
+def test_a_drift_of_exactly_the_threshold_triggers(engine):
+    """`>=`, not `>` (SEMANTICS 5.1): weights of 0.625 and 0.375 are 0.125 off their targets, in binary too."""
+    close = pd.DataFrame([[1.0, 1.0], [2.5, 1.5], [2.5, 1.5]], INDEX[:3], ["A", "B"])
+    for threshold, bars in ((0.125, 2), (np.nextafter(0.125, 1), 1)):
+        bt = js.backtest(close, al.EqualWeight(), open=close, trigger=js.Threshold(threshold), freq="1D", engine=engine)
+        assert bt.num_rebalances() == bars

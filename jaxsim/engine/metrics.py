@@ -22,6 +22,7 @@ from jax.scipy.special import ndtr
 
 from jaxsim.engine import nanstats
 from jaxsim.engine.nanstats import as_float, divide, mean, namespace, power, root
+from jaxsim.engine.numerics import Number
 from jaxsim.engine.rolling import over_time, rolling
 
 
@@ -55,7 +56,7 @@ def total_return(returns: Any) -> Any:
 
 
 @over_time
-def annualized_return(returns: Any, *, ann_factor: float) -> Any:
+def annualized_return(returns: Any, *, ann_factor: Number) -> Any:
     """(1 + total_return)**(ann_factor / bars) - 1, a fraction per year (SEMANTICS 7.1).
 
     Bars without a return count as time. NaN where a path loses more than all and the power is not real.
@@ -83,7 +84,7 @@ def max_drawdown(returns: Any) -> Any:
 
 
 @over_time
-def calmar_ratio(returns: Any, *, ann_factor: float) -> Any:
+def calmar_ratio(returns: Any, *, ann_factor: Number) -> Any:
     """annualized_return / abs(max_drawdown), per year (SEMANTICS 7.5; Young 1991); NaN without a drawdown."""
     return divide(annualized_return(returns, ann_factor=ann_factor), -max_drawdown(returns), np.nan)
 
@@ -95,7 +96,7 @@ def ulcer_index(returns: Any) -> Any:
 
 
 @over_time
-def martin_ratio(returns: Any, *, ann_factor: float, risk_free: float = 0.0) -> Any:
+def martin_ratio(returns: Any, *, ann_factor: Number, risk_free: Number = 0.0) -> Any:
     """Annualized return above the annualized `risk_free`, over the ulcer index (SEMANTICS 7.12).
 
     NaN without a drawdown.
@@ -108,7 +109,7 @@ def martin_ratio(returns: Any, *, ann_factor: float, risk_free: float = 0.0) -> 
 
 
 @over_time
-def annualized_volatility(returns: Any, *, ann_factor: float, levy_alpha: float = 2.0, ddof: int = 1) -> Any:
+def annualized_volatility(returns: Any, *, ann_factor: Number, levy_alpha: Number = 2.0, ddof: int = 1) -> Any:
     """std(r) * ann_factor**(1 / levy_alpha), per year (SEMANTICS 7.2).
 
     levy_alpha: stability of the returns, 2 for normal ones.     NaN below two bars or `ddof + 1` returns.
@@ -117,7 +118,7 @@ def annualized_volatility(returns: Any, *, ann_factor: float, levy_alpha: float 
 
 
 @over_time
-def sharpe_ratio(returns: Any, *, ann_factor: float, risk_free: float = 0.0, ddof: int = 1) -> Any:
+def sharpe_ratio(returns: Any, *, ann_factor: Number, risk_free: Number = 0.0, ddof: int = 1) -> Any:
     """mean(r - risk_free) / std(r - risk_free) * sqrt(ann_factor) (SEMANTICS 7.3; Sharpe 1994).
 
     Infinite, whatever the mean, where all returns are equal. NaN below two bars.
@@ -131,8 +132,8 @@ def sharpe_ratio(returns: Any, *, ann_factor: float, risk_free: float = 0.0, ddo
 def deflated_sharpe_ratio(
     returns: Any,
     *,
-    ann_factor: float,
-    risk_free: float = 0.0,
+    ann_factor: Number,
+    risk_free: Number = 0.0,
     ddof: int = 1,
     var_sharpe: Any = None,
     nb_trials: int | None = None,
@@ -163,14 +164,14 @@ def deflated_sharpe_ratio(
 
 
 @over_time
-def downside_risk(returns: Any, *, ann_factor: float, required_return: float = 0.0) -> Any:
+def downside_risk(returns: Any, *, ann_factor: Number, required_return: Number = 0.0) -> Any:
     """sqrt(mean(min(r - required_return, 0)**2) * ann_factor), per year, over all bars (SEMANTICS 7.7)."""
     shortfall = namespace(returns).minimum(_zero_unknown(returns - required_return), 0)
     return root(mean(shortfall**2, _known(returns))) * ann_factor**0.5
 
 
 @over_time
-def sortino_ratio(returns: Any, *, ann_factor: float, required_return: float = 0.0) -> Any:
+def sortino_ratio(returns: Any, *, ann_factor: Number, required_return: Number = 0.0) -> Any:
     """mean(r - required_return) * ann_factor / downside_risk (SEMANTICS 7.7; Sortino and Price 1994).
 
     Infinite where no return falls short, NaN below two bars.
@@ -180,7 +181,7 @@ def sortino_ratio(returns: Any, *, ann_factor: float, required_return: float = 0
 
 
 @over_time
-def omega_ratio(returns: Any, *, ann_factor: float, risk_free: float = 0.0, required_return: float = 0.0) -> Any:
+def omega_ratio(returns: Any, *, ann_factor: Number, risk_free: Number = 0.0, required_return: Number = 0.0) -> Any:
     """Gains over losses, both summed against a threshold (SEMANTICS 7.6; Keating and Shadwick 2002).
 
     required_return: per year, unlike that of `sortino_ratio`, and brought to one bar here.
@@ -222,7 +223,7 @@ def beta(returns: Any, benchmark: Any) -> Any:
 
 
 @over_time
-def alpha(returns: Any, benchmark: Any, *, ann_factor: float, risk_free: float = 0.0) -> Any:
+def alpha(returns: Any, benchmark: Any, *, ann_factor: Number, risk_free: Number = 0.0) -> Any:
     """(1 + mean((r - risk_free) - beta * (b - risk_free)))**ann_factor - 1 (SEMANTICS 7.9; Jensen 1968).
 
     A fraction per year; NaN where `beta` is.
@@ -235,20 +236,20 @@ def alpha(returns: Any, benchmark: Any, *, ann_factor: float, risk_free: float =
 
 
 @over_time
-def capture(returns: Any, benchmark: Any, *, ann_factor: float) -> Any:
+def capture(returns: Any, benchmark: Any, *, ann_factor: Number) -> Any:
     """annualized_return over that of the benchmark (SEMANTICS 7.11); infinite where the latter is 0."""
     ours, theirs = (annualized_return(x, ann_factor=ann_factor) for x in (returns, benchmark))
     return divide(ours, theirs, np.inf)
 
 
 @over_time
-def up_capture(returns: Any, benchmark: Any, *, ann_factor: float) -> Any:
+def up_capture(returns: Any, benchmark: Any, *, ann_factor: Number) -> Any:
     """`capture` on the bars where the benchmark rises (SEMANTICS 7.11); NaN where it never does."""
     return _capture_on(benchmark > 0, returns, benchmark, ann_factor)
 
 
 @over_time
-def down_capture(returns: Any, benchmark: Any, *, ann_factor: float) -> Any:
+def down_capture(returns: Any, benchmark: Any, *, ann_factor: Number) -> Any:
     """`capture` on the bars where the benchmark falls (SEMANTICS 7.11); NaN where it never does."""
     return _capture_on(benchmark < 0, returns, benchmark, ann_factor)
 
@@ -257,13 +258,13 @@ def down_capture(returns: Any, benchmark: Any, *, ann_factor: float) -> Any:
 
 
 @over_time
-def value_at_risk(returns: Any, *, cutoff: float = 0.05) -> Any:
+def value_at_risk(returns: Any, *, cutoff: Number = 0.05) -> Any:
     """The `cutoff` quantile of the returns, interpolated linearly; a loss is negative (SEMANTICS 7.10)."""
     return nanstats.quantile(returns, _known(returns), cutoff)
 
 
 @over_time
-def cond_value_at_risk(returns: Any, *, cutoff: float = 0.05) -> Any:
+def cond_value_at_risk(returns: Any, *, cutoff: Number = 0.05) -> Any:
     """Mean of the int((m - 1) * cutoff) + 1 smallest of m returns; a loss is negative (SEMANTICS 7.10)."""
     xp, known = namespace(returns), _known(returns)
     m = nanstats.count(known, returns.dtype)
@@ -279,7 +280,7 @@ def tail_ratio(returns: Any) -> Any:
 
 
 @over_time
-def common_sense_ratio(returns: Any, *, ann_factor: float) -> Any:
+def common_sense_ratio(returns: Any, *, ann_factor: Number) -> Any:
     """tail_ratio * (1 + annualized_return) (SEMANTICS 7.10)."""
     growth = 1 + annualized_return(returns, ann_factor=ann_factor)
     no_left_tail = np.inf * namespace(returns).sign(growth)
@@ -314,6 +315,35 @@ def kurtosis(returns: Any) -> Any:
 
 
 # --- on trailing windows
+
+
+# --- of the trades, rather than of the returns
+
+
+def turnover(traded: Any, value: Any) -> Any:
+    """One-way turnover: sum over bars of traded / (2 * value), a fraction (0 where the value is 0).
+
+    traded: sum over assets of abs(traded value) at each bar, currency, [time, ...].
+    value: of the account before the trades, currency, [time, ...].
+    """
+    return turnover_two_way(traded, value) / 2
+
+
+def turnover_two_way(traded: Any, value: Any) -> Any:
+    """Sum over bars of traded / value: twice `turnover`."""
+    xp = namespace(traded, value)
+    return divide(xp.asarray(traded), xp.asarray(value), 0.0).sum(axis=0)
+
+
+def num_rebalances(rebalanced: Any) -> Any:
+    """Number of bars on which the allocator was asked. rebalanced: bool, [time, ...]."""
+    return namespace(rebalanced).asarray(rebalanced).sum(axis=0)
+
+
+def total_fees(fees: Any) -> Any:
+    """Fees paid in all, currency. fees: paid at each bar, [time, ...]."""
+    return namespace(fees).asarray(fees).sum(axis=0)
+
 
 rolling_total_return = rolling(total_return)
 rolling_annualized_return = rolling(annualized_return)
@@ -380,7 +410,7 @@ def _annualized(final: Any, bars: Any, ann_factor: Any) -> Any:
     return power(final, ann_factor / bars) - 1
 
 
-def _capture_on(bars: Any, returns: Any, benchmark: Any, ann_factor: float) -> Any:
+def _capture_on(bars: Any, returns: Any, benchmark: Any, ann_factor: Number) -> Any:
     xp, number = namespace(returns), nanstats.count(bars, returns.dtype)
     years = xp.maximum(number, 1)
     ours, theirs = (_annualized(_final(x, bars), years, ann_factor) for x in (returns, benchmark))

@@ -4,11 +4,10 @@ from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
-from jaxtyping import Bool, Float, Int
 
 from jaxsim.engine.allocation import Allocation, as_allocation
-from jaxsim.engine.arrays import Array
 from jaxsim.engine.numerics import Number, as_number
 from jaxsim.engine.observation import Observation
 from jaxsim.engine.triggers import AtBars, Never
@@ -55,8 +54,15 @@ def initial_state(allocator: Any, num_assets: int) -> Any:
 
 def ask(allocator: Any, obs: Observation, state: Any, dtype: Any) -> tuple[Allocation, Any]:
     """One question to an allocator, stateful or not: its checked `Allocation` and its next state."""
-    answer, state = allocator(obs, state) if keeps_state(allocator) else (allocator(obs), state)
-    return as_allocation(answer, obs.num_assets, dtype, allocator_name(allocator)), state
+    name = allocator_name(allocator)
+    try:
+        answer, state = allocator(obs, state) if keeps_state(allocator) else (allocator(obs), state)
+    except (jax.errors.TracerArrayConversionError, jax.errors.ConcretizationTypeError) as error:
+        raise TypeError(
+            f"allocator {name} needs numbers where the compiled engine has none yet (NumPy, float() or `if` on what "
+            'it observes): use jax.numpy and jnp.where, or run it as ordinary Python with engine="reference"'
+        ) from error
+    return as_allocation(answer, obs.num_assets, dtype, name), state
 
 
 def watch(allocator: Any, obs: Observation, state: Any) -> tuple[Any, dict]:
@@ -72,12 +78,12 @@ def watch(allocator: Any, obs: Observation, state: Any) -> tuple[Any, dict]:
 class RecordedTargets(eqx.Module):
     """An allocator that hands out recorded weights; NaN marks an asset that was left alone.
 
-    bars: number of the bar of each allocation, ascending; padded with the number of bars in the market.
-    weights: the weights asked for at each.
+    bars: int [allocation], bar number of each, ascending; padded with the number of bars in the market.
+    weights: [allocation, asset], the weights asked for at each.
     """
 
-    bars: Int[Array, " allocation"]
-    weights: Float[Array, "allocation asset"]
+    bars: Number
+    weights: Number
 
     def __call__(self, obs: Observation) -> Allocation:
         row = jnp.clip(jnp.searchsorted(self.bars, obs.step), 0, self.bars.shape[0] - 1)
@@ -85,8 +91,9 @@ class RecordedTargets(eqx.Module):
         return Allocation(weights, skip=jnp.isnan(weights))
 
 
-def replay_policy(
-    mask: Bool[Array, " time"], bars: Int[Array, " allocation"], weights: Float[Array, "allocation asset"]
-) -> Policy:
-    """The policy that acts at the recorded bars alone and asks for what was asked for then."""
+def replay_policy(mask: Number, bars: Number, weights: Number) -> Policy:
+    """The policy that acts at the recorded bars alone and asks for what was asked for then.
+
+    mask: bool [time], true at the recorded bars.      bars, weights: as `RecordedTargets`.
+    """
     return Policy(RecordedTargets(bars, weights), AtBars(mask), trades_when_flat=False)

@@ -51,7 +51,7 @@ class AtBars(AbstractTrigger):
     mask: bool [time].
     """
 
-    mask: Bool[Array, " time"]
+    mask: Number
 
     def __call__(self, obs: Observation) -> Bool[Array, ""]:
         return self.mask[obs.step]

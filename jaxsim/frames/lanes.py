@@ -78,7 +78,7 @@ class Axis:
         missing = level[~level.isin(labels)].unique()
         if len(missing):
             raise ValueError(
-                f"{argument}: the allocations have a level {labels.name!r}; the index lacks its {list(missing)[:5]}"
+                f"{argument}: the allocations have a level {labels.name!r}; the index lacks its {_few(missing)}"
             )
         return np.asarray(level)
 
@@ -149,9 +149,7 @@ def _check_index(index: pd.Index, argument: str, *, unique: bool) -> None:
     if len(index) == 0:
         raise ValueError(f"{argument}: the index {index.name!r} is empty")
     if unique and index.has_duplicates:
-        raise ValueError(
-            f"{argument}: the index {index.name!r} has repeated values: {list(index[index.duplicated()])[:5]}"
-        )
+        raise ValueError(f"{argument}: the index {index.name!r} has repeated values: {_few(index[index.duplicated()])}")
     if not pd.api.types.is_numeric_dtype(index.dtype) or pd.api.types.is_bool_dtype(index.dtype):
         raise TypeError(f"{argument}: the index {index.name!r} must hold numbers, not {index.dtype}")
 
@@ -234,10 +232,10 @@ def _match(values: pd.Index, label: Any, name: Any) -> Any:
         near = known[distance <= 1e-9 * max(abs(float(label)), np.finfo(float).tiny)]
         if len(near) == 1:
             return near[0]
-        raise KeyError(f"no lane with {name} = {label!r}; the nearest is {known[int(np.argmin(distance))]!r}")
+        raise KeyError(f"no lane with {name} = {label!r}; the nearest is {_few(known[[int(np.argmin(distance))]])}")
     raise KeyError(f"no lane with {name} = {label!r}; there are {_few(known)}")
 
 
 def _few(labels: Iterable) -> str:
-    labels = list(labels)
+    labels = [x.item() if isinstance(x, np.generic) else x for x in labels]
     return ", ".join(repr(x) for x in labels[:10]) + (", ..." if len(labels) > 10 else "")
