@@ -39,7 +39,7 @@ def main() -> int:
         compiled, reference = batch.run(), batch.run("reference")
         cases += len(sizes)
         orders += len(compiled.orders)
-        for ledger in compiled._ledgers:
+        for ledger in compiled._paths.ledgers:
             reasons.update(js.OrderStatusInfo(int(info)).name for info in ledger.info.ravel())
         try:
             assert_same_portfolio(compiled, reference)
@@ -49,7 +49,9 @@ def main() -> int:
         except AssertionError as error:
             mismatches += 1
             print(f"batch {number} ({batch.form}, {len(sizes)} cases): {error}")
-    print(f"seed {options.seed}: {cases} cases generated and compared with the reference engine, {orders} orders filled")
+    print(
+        f"seed {options.seed}: {cases} cases generated and compared with the reference engine, {orders} orders filled"
+    )
     print(f"{with_vectorbt} of them compared with vectorbt, none skipped; {mismatches} batches with a mismatch")
     print("orders by outcome: " + ", ".join(f"{name} {count}" for name, count in reasons.most_common()))
     return 1 if mismatches else 0

@@ -140,6 +140,6 @@ def assert_same_portfolio(a: js.Backtest, b: js.Backtest, rtol: float = 1e-9) ->
         np.testing.assert_allclose(x[column], y[column], rtol=rtol, atol=1e-12, err_msg=column)
     np.testing.assert_allclose(a.value, b.value, rtol=rtol)
     np.testing.assert_allclose(a.allocations.targets, b.allocations.targets, rtol=rtol)
-    for one, other in zip(a._ledgers, b._ledgers, strict=True):
+    for one, other in zip(a._paths.ledgers, b._paths.ledgers, strict=True):
         np.testing.assert_array_equal(one.info, other.info)
         np.testing.assert_allclose(one.request, other.request, rtol=rtol, atol=1e-9)

@@ -23,6 +23,19 @@ def test_compiled_equals_reference(number):
     assert_same_portfolio(batch.run(), batch.run("reference"))
 
 
+def first_asset_heavy(obs):
+    """Weights that are constants of the compiled program."""
+    return np.array([0.6, 0.3, 0.1])
+
+
+@pytest.mark.parametrize("policy", [al.EqualWeight(), first_asset_heavy], ids=["equal", "constant"])
+def test_constant_weights_are_no_special_case(policy):
+    """What XLA knows at compile time it may compute otherwise; it must round as if it did not know it."""
+    batch = make_batch(np.random.default_rng(99), [3] * 40, 120, "asset")
+    batch.threshold[:] *= np.random.default_rng(3).random(len(batch.threshold)) < 0.5
+    assert_same_portfolio(batch.run(policy=policy), batch.run("reference", policy=policy))
+
+
 @pytest.mark.parametrize("number", range(5))
 def test_compiled_equals_vectorbt(number):
     """Twenty cases each; vectorbt takes one group of assets at a time."""

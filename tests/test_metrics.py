@@ -22,7 +22,8 @@ VECTORBT_NAMES = {
     "rolling_annualized_return": "rolling_annualized",
 }
 ROLLING = [name for name in metrics.__all__ if name.startswith("rolling_")]
-WHOLE = [name for name in metrics.__all__ if not name.startswith("rolling_") and name != "returns_from_value"]
+OF_TRADES = {"returns_from_value", "turnover", "turnover_two_way", "num_rebalances", "total_fees"}
+WHOLE = [name for name in metrics.__all__ if not name.startswith("rolling_") and name not in OF_TRADES]
 
 #: They share one implementation; vectorbt compiles each of them anew, some five seconds.
 SAMPLE = ["rolling_sharpe_ratio", "rolling_beta"]

@@ -30,6 +30,18 @@ def test_product_is_not_contracted_into_what_it_is_added_to(seed):
         np.testing.assert_array_equal(ours, exact)
 
 
+@pytest.mark.parametrize("constant", [0.2, 1 / 3, 0.6])
+def test_constants_are_not_contracted_either(constant):
+    """A weight that is known when the program is compiled must not open the select that guards the product."""
+    a, b, c = operands(5)
+    weight = np.full(a.shape, constant)
+    ours = jax.jit(lambda a, b, c: (product(weight, a) - product(b, c), product(a, weight) - product(b, c)))(a, b, c)
+    for one in ours:
+        np.testing.assert_array_equal(one, weight * a - b * c)
+    merged = jax.jit(lambda a, b: quotient(quotient(jnp.asarray(weight), a), b))(a, b)
+    np.testing.assert_array_equal(merged, weight / a / b)
+
+
 def test_contraction_is_real():
     """The trap that `product` avoids; if this fails, XLA has changed and `product` may become a plain `*`."""
     a, b, c = operands(0)

@@ -133,7 +133,7 @@ def test_a_bar_does_not_see_its_own_close(seed, bar):
     before, after = run(close, open_), run(changed, open_)
     assert before.rebalances.iloc[bar] == after.rebalances.iloc[bar]
     if before.rebalances.iloc[bar]:
-        one, other = (x._ledgers[0] for x in (before, after))
+        one, other = (x._paths.ledgers[0] for x in (before, after))
         at, there = (int(np.flatnonzero(x.bar == bar)[0]) for x in (one, other))
         np.testing.assert_array_equal(one.target[at], other.target[there])
         np.testing.assert_array_equal(one.request[at], other.request[there])
@@ -191,7 +191,7 @@ def test_zero_costs_conserve_value_at_the_fill_price():
     close, _ = prices(8)
     close = close.ffill().bfill()
     bt = run(close, close, al.FixedWeights([0.1, 0.2, 0.3, 0.4]), 0.0, fees=0.0)
-    ledger = bt._ledgers[0]
+    ledger = bt._paths.ledgers[0]
     after = ledger.cash + (ledger.units * close.to_numpy()[ledger.bar]).sum(axis=1)
     np.testing.assert_allclose(after, ledger.value, rtol=1e-12)
 

@@ -180,7 +180,9 @@ def test_replayed_at_recorded_bars_alone():
     assert list(again.rebalance_index) == [INDEX[20]]
     cash_only = run(CLOSE, zero, OPEN, threshold=10.0)  # flat, so asked at every bar
     assert cash_only.num_rebalances() == BARS
-    few = js.Allocations(INDEX, None, np.zeros(2, int), np.array([3, 9]), np.zeros((2, 3)), ASSETS, np.ones((1, 3), bool))
+    few = js.Allocations(
+        INDEX, None, np.zeros(2, int), np.array([3, 9]), np.zeros((2, 3)), ASSETS, np.ones((1, 3), bool)
+    )
     again = js.replay(few, CLOSE, open=OPEN)
     assert list(again.rebalance_index) == [INDEX[3], INDEX[9]]
     assert len(again.orders) == 0

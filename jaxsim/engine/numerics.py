@@ -88,11 +88,12 @@ def product(x: Inexact[Array, "..."], y: Inexact[Array, "..."]) -> Inexact[Array
     """x * y rounded to the nearest number before anything is added to it; 0 where x is 0, whatever y is.
 
     XLA on CPU contracts `a * b + c` into one fused multiply-add, which rounds once where NumPy rounds twice. A
-    select on the product is what keeps it from doing so (barriers and `reduce_precision` do not), if its other arm is
-    no constant: LLVM turns `c - select(p, a * b, 0)` into `select(p, c - a * b, c)`, and contracts that. The same
-    select lets an empty position have no price.
+    select on the product is what keeps it from doing so (barriers and `reduce_precision` do not), if
+    - its condition is not known when the program is compiled, as `x != 0` is for constant weights: hence `y == y`;
+    - its other arm is no constant: LLVM turns `c - select(p, a * b, 0)` into `select(p, c - a * b, c)`.
+    The select on `x` lets an empty position have no price.
     """
-    return jnp.where(x != 0, x * y, x)
+    return jnp.where(x == 0, x, jnp.where(y == y, x * y, y))
 
 
 @product.defjvp
@@ -106,10 +107,11 @@ def quotient(x: Inexact[Array, "..."], y: Inexact[Array, "..."]) -> Inexact[Arra
     """x / y rounded to the nearest number; 0 where x is 0.
 
     XLA rewrites (a / b) / c as a / (b * c), and division by a constant as multiplication by its inverse; both round
-    differently. Selects on the divisor and on the result keep it from doing so, and keep 0 / 0 out of gradients.
+    differently. Selects on the divisor and on the result (see `product`) keep it from doing so, and keep 0 / 0 out of
+    gradients.
     """
     is_zero = x == 0
-    return jnp.where(is_zero, x, x / jnp.where(is_zero, 1.0, y))
+    return jnp.where(is_zero, x, jnp.where(y == y, x / jnp.where(is_zero, 1.0, y), y))
 
 
 def in_sequence(step: Callable, carry: Any, xs: Any) -> tuple[Any, Any]:

@@ -2,6 +2,7 @@
 
 import equinox as eqx
 import jax.numpy as jnp
+from jax import lax
 from jaxtyping import Bool, Float, Int
 
 from jaxsim.engine.account import Holdings
@@ -44,7 +45,8 @@ class CallOrder(eqx.Module):
             self._sequence, self._place = jnp.argsort(order_value, stable=True), None
             self.rank = jnp.argsort(self._sequence, stable=True).astype(jnp.int32)
             return
-        key = jnp.where(jnp.isnan(order_value), jnp.inf, order_value)
+        # The barrier makes both sides of the comparison one number: computed twice, they might round differently.
+        key = lax.optimization_barrier(jnp.where(jnp.isnan(order_value), jnp.inf, order_value))
         earlier = jnp.arange(count)[None, :] < jnp.arange(count)[:, None]
         before = (key[None, :] < key[:, None]) | ((key[None, :] == key[:, None]) & earlier)
         self.rank = jnp.sum(before, axis=1, dtype=jnp.int32)

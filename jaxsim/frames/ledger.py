@@ -8,7 +8,6 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxsim.engine.metrics import returns_from_value
 from jaxsim.engine.schedule import Row
 
 
@@ -109,10 +108,6 @@ class Ledger:
             price = prices[self.columns[0, n]] if same_columns else prices[self.columns[:, n]]
             value += self._path(0.0, self.units[:, n], spans) * price
         return value
-
-    def returns_path(self, init_cash: np.ndarray, value: np.ndarray) -> np.ndarray:
-        """Simple returns, [lane, time], the first against the initial cash."""
-        return returns_from_value(value.T, init_cash).T
 
 
 _PER_EVENT = ("bar", "value", "cash", "target", "units", "request", "trade", "price", "fees", "info", "rank")

@@ -13,7 +13,7 @@ from jaxsim.engine.costs import Costs
 from jaxsim.engine.policy import Policy, replay_policy
 from jaxsim.engine.triggers import Never
 from jaxsim.frames.allocations import Allocations
-from jaxsim.frames.backtest import Backtest, Context
+from jaxsim.frames.backtest import Backtest
 from jaxsim.frames.broadcast import Bounds, Leaf, Pending, module, number, settle, time_asset
 from jaxsim.frames.calendar import bar_length, to_timedelta
 from jaxsim.frames.engines import ENGINES, Job
@@ -22,6 +22,7 @@ from jaxsim.frames.inputs import Prices, read_prices
 from jaxsim.frames.keys import lane_keys
 from jaxsim.frames.lanes import Axis, Sweep, is_swept, lane_index
 from jaxsim.frames.ledger import Ledger
+from jaxsim.frames.paths import Context, Paths
 
 
 def backtest(
@@ -167,7 +168,7 @@ def _run(
     opening = np.repeat(per_combination, arrangement.num_groups).astype(np.float64)
     assert len(opening) == num_lanes
     context = Context(prices.index, arrangement, prices.close, prices.mark, opening, bar, year)
-    return Backtest(context, lanes, ledgers)
+    return Backtest(Paths(context, ledgers), lanes)
 
 
 def lane_labels(sweep: Sweep, arrangement: Layout) -> pd.Index | None:

@@ -1,0 +1,55 @@
+"""The pictures of a result, as methods."""
+
+import abc
+from typing import Any
+
+
+class Plots(abc.ABC):
+    """Plotly figures of a `Backtest`. All raise ImportError naming the pip command where Plotly is missing."""
+
+    value: Any
+    weights: Any
+    lanes: Any
+
+    @abc.abstractmethod
+    def __getitem__(self, key: Any) -> Any: ...
+
+    @property
+    @abc.abstractmethod
+    def _num_lanes(self) -> int: ...
+
+    def plot_allocations(self, key: Any = None, **kwargs: Any) -> Any:
+        """Stacked realised weights of one lane.
+
+        key: label of the lane, as in `[]`; not needed for a single one. Raises ValueError if several are left.
+        """
+        from jaxsim import views
+
+        one = self if key is None else self[key]
+        if one._num_lanes > 1:
+            raise ValueError("plot_allocations draws one lane; name one, as in bt.plot_allocations(0.05)")
+        weights = one.weights
+        if one.lanes is not None:
+            weights = weights.droplevel(list(range(one.lanes.nlevels)), axis=1)
+        return views.stacked_weights(weights, **kwargs)
+
+    def plot_value(self, **kwargs: Any) -> Any:
+        """Value with drawdowns underneath, of all lanes."""
+        from jaxsim import views
+
+        return views.value_with_drawdown(self.value, **kwargs)
+
+    def plot_metric(self, metric: str = "sharpe_ratio", **kwargs: Any) -> Any:
+        """A metric against the swept parameters: a line for one, a heatmap for two.
+
+        metric: name of a metric method, as "sharpe_ratio". Raises ValueError for an unknown one or a single lane.
+        """
+        from jaxsim import views
+
+        score = getattr(self, metric, None)
+        if metric.startswith("_") or not callable(score):
+            raise ValueError(f"metric: there is no metric {metric!r}")
+        if self.lanes is None:
+            raise ValueError("plot_metric draws a metric against swept parameters; this is a single lane")
+        scores: Any = score()
+        return views.metric_against(scores, **kwargs)
