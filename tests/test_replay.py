@@ -161,7 +161,7 @@ def test_replay_refuses_what_does_not_fit():
         js.replay(allocations, shifted)
     with pytest.raises(ValueError, match=r"^allocations: "):
         js.replay(allocations, CLOSE.reset_index(drop=True))
-    with pytest.raises(ValueError, match=r"^allocations: .*'X'"):
+    with pytest.raises(ValueError, match=r"^allocations: .*'B'"):
         js.replay(allocations, CLOSE.rename(columns={"B": "X"}))
     with pytest.raises(ValueError, match=r"^allocations: "):
         js.replay(allocations, GROUPED)

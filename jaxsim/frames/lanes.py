@@ -204,14 +204,19 @@ def cross_section(index: pd.Index | None, label: Any, level: Any) -> tuple[np.nd
 
 
 def _select_several(index: pd.Index, key: Any) -> tuple[np.ndarray, pd.Index]:
-    array = np.asarray(key, dtype=object) if isinstance(key, list) else np.asarray(key)
-    if array.dtype == bool or (len(array) and all(isinstance(x, bool | np.bool_) for x in array)):
+    if isinstance(key, pd.Series) and pd.api.types.is_bool_dtype(key.dtype):
+        if len(key) != len(index) or not index.isin(key.index).all():
+            raise KeyError("the boolean mask is labelled, but not by the lanes")
+        key = key.reindex(index)
+    array = np.asarray(key, dtype=object)
+    if len(array) and all(isinstance(x, bool | np.bool_) for x in array):
         if len(array) != len(index):
             raise KeyError(f"the boolean mask has {len(array)} entries for {len(index)} lanes")
         chosen = np.flatnonzero(array.astype(bool))
-        return chosen, index[chosen]
-    parts = [select(index, label)[0] for label in key]
-    chosen = np.concatenate(parts) if parts else np.arange(0)
+    else:
+        chosen = np.concatenate([np.arange(0), *(select(index, label)[0] for label in key)])
+    if len(chosen) == 0:
+        raise KeyError("no lane is selected")
     return chosen, index[chosen]
 
 

@@ -43,15 +43,13 @@ class Paths:
 
     def take(self, chosen: np.ndarray) -> "Paths":
         """The lanes of these numbers, in this order."""
-        number = np.full(self.num_lanes, -1)
-        number[chosen] = np.arange(len(chosen))
         ledgers = []
         for ledger in self.ledgers:
-            wanted = np.flatnonzero(number[ledger.lanes] >= 0)
-            if len(wanted):
-                new = number[ledger.lanes[wanted]]
-                wanted = wanted[np.argsort(new, kind="stable")]
-                ledgers.append(ledger.take(wanted, np.sort(new)))
+            place = np.full(self.num_lanes, -1)
+            place[ledger.lanes] = np.arange(len(ledger.lanes))
+            here = np.flatnonzero(place[chosen] >= 0)
+            if len(here):
+                ledgers.append(ledger.take(place[chosen[here]], here))
         return Paths(replace(self.context, init_cash=self.context.init_cash[chosen]), ledgers)
 
     # --- columns: every lane has its assets, one after the other

@@ -61,12 +61,12 @@ def readable_orders(
     index: pd.Index,
 ) -> pd.DataFrame:
     """The records with labels: id (from 0 within the lane), lane levels, asset, timestamp, size, price, fees, side."""
-    first = np.searchsorted(lane, lane)
-    table: dict = {"id": np.arange(len(records)) - first}
-    for level in [] if lanes is None else range(lanes.nlevels):
+    columns: list[tuple] = [("id", np.arange(len(records)) - np.searchsorted(lane, lane))]
+    for level in range(0 if lanes is None else lanes.nlevels):
         assert lanes is not None
-        table[lanes.names[level]] = lanes.get_level_values(level).take(lane)
-    table |= {"asset": assets.take(column), "timestamp": index.take(records["idx"])}
-    table |= {name: records[name] for name in ("size", "price", "fees")}
-    table["side"] = np.array(["Buy", "Sell"], dtype=object)[records["side"]]
-    return pd.DataFrame(table)
+        columns.append((lanes.names[level], lanes.get_level_values(level).take(lane)))
+    columns += [("asset", assets.take(column)), ("timestamp", index.take(records["idx"]))]
+    columns += [(name, records[name]) for name in ("size", "price", "fees")]
+    columns.append(("side", np.array(["Buy", "Sell"], dtype=object)[records["side"]]))
+    table = pd.DataFrame(dict(enumerate(values for _, values in columns)))
+    return table.set_axis([name for name, _ in columns], axis=1)  # a level may be called "fees", as a column is

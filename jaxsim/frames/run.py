@@ -100,6 +100,8 @@ def replay(
         one of their levels is aligned with it instead of making the product.
     The other arguments are those of `backtest`.
 
+    An asset of `close` that the allocations do not know is left alone.
+
     Raises ValueError if a time, an asset or a group of the allocations is not in `close`.
     """
     if not isinstance(allocations, Allocations):
@@ -215,7 +217,7 @@ class _Recorded:
                 rows = np.flatnonzero(allocations.lane == places[combination, group])
                 self._mask[combination, group, bars[rows]] = True
                 self._bars[combination, group, : len(rows)] = bars[rows]
-                of_group = allocations.targets[rows][:, columns[group]]
+                of_group = np.where(columns[group] < 0, np.nan, allocations.targets[rows][:, columns[group]])
                 self._weights[combination, group, : len(rows), : of_group.shape[1]] = of_group
 
     def policy(self, sweep: Sweep) -> Policy:
@@ -264,8 +266,10 @@ def _recorded_axis(allocations: Allocations, arrangement: Layout) -> tuple[np.nd
 
 
 def _asset_places(allocations: Allocations, arrangement: Layout, group: int) -> np.ndarray:
+    """Where the weights of each asset of a group stand; -1 for an asset that was not planned for."""
     assets = arrangement.assets[arrangement.members[group]]
     places = allocations.assets.get_indexer(assets)
-    if (places < 0).any():
-        raise ValueError(f"allocations: there are no weights for {assets[np.argmax(places < 0)]!r}")
+    if (places < 0).all() or not allocations.assets.isin(arrangement.assets).all():
+        missing = allocations.assets[~allocations.assets.isin(assets)]
+        raise ValueError(f"allocations: close has no column for {missing[0]!r}")
     return places
