@@ -3,6 +3,7 @@
 from contextlib import contextmanager
 
 import jax
+import jaxtyping
 import numpy as np
 import pandas as pd
 
@@ -58,3 +59,14 @@ def compilations():
     count, before = [], _compiled[0]
     yield count
     count.append(_compiled[0] - before)
+
+
+@contextmanager
+def as_users_run_it():
+    """Without the import hook of the tests, whose type checks would speak before our own messages do."""
+    before = jaxtyping.config.jaxtyping_disable
+    jaxtyping.config.update("jaxtyping_disable", True)
+    try:
+        yield
+    finally:
+        jaxtyping.config.update("jaxtyping_disable", before)

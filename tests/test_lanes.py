@@ -136,7 +136,7 @@ def test_equal_values_under_one_name_are_one_level():
 
 
 def test_other_values_under_one_name_are_refused():
-    with pytest.raises(ValueError, match="fees: .*'x'"):
+    with pytest.raises(ValueError, match=r"fees: .*'x'"):
         run(CLOSE, EQUAL, OPEN, js.grid(x=[0.02, 0.05]), fees=js.grid(x=[0.02, 0.06]))
     with pytest.raises(ValueError, match="sector"):
         run(GROUPED, EQUAL, threshold=js.grid(sector=[0.02, 0.05]))
@@ -523,7 +523,7 @@ def test_rebalance_index_is_of_one_lane(many, one):
     assert one.rebalance_index[0] == INDEX[0]
     rebalances = many.rebalances
     assert rebalances.shape == (BARS, 6)
-    assert (rebalances.dtypes == bool).all()
+    assert all(dtype == np.bool_ for dtype in rebalances.dtypes)
     pd.testing.assert_index_equal(rebalances.columns, many.lanes)
 
 
@@ -559,7 +559,7 @@ def test_a_group_is_what_it_is_alone(groups):
 
 def test_groups_alone_are_lanes():
     bt = run(GROUPED, EQUAL, GROUPED_OPEN)
-    pd.testing.assert_index_equal(bt.lanes, pd.Index(["tech", "bank"], name="sector"))
+    pd.testing.assert_index_equal(bt.lanes, pd.Index(["tech", "bank"], name="group"))
     assert bt.sharpe_ratio().name == "sharpe_ratio"
     assert bt["bank"].lanes is None
     assert list(bt.orders.columns[:3]) == ["id", "sector", "asset"]

@@ -5,7 +5,8 @@ import jax.numpy as jnp
 from jaxtyping import Float
 
 from jaxsim.engine.arrays import Array
-from jaxsim.engine.numerics import Number, as_number, dot
+from jaxsim.engine.bounds import CASH, bounded
+from jaxsim.engine.numerics import Number, dot
 
 
 class Account(eqx.Module):
@@ -17,7 +18,7 @@ class Account(eqx.Module):
     do not change, so that nothing drifts.
     """
 
-    cash: Number = eqx.field(converter=as_number, default=100.0)
+    cash: Number = bounded("cash", CASH, default=100.0)
 
 
 class Holdings(eqx.Module):

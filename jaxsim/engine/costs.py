@@ -2,7 +2,8 @@
 
 import equinox as eqx
 
-from jaxsim.engine.numerics import Number, as_number
+from jaxsim.engine.bounds import FEES, bounded
+from jaxsim.engine.numerics import Number
 
 
 class Costs(eqx.Module):
@@ -12,4 +13,4 @@ class Costs(eqx.Module):
         [time or 1, asset or 1].
     """
 
-    fees: Number = eqx.field(converter=as_number, default=0.0)
+    fees: Number = bounded("fees", FEES, default=0.0)

@@ -33,8 +33,6 @@ def as_number(x: Number) -> Number:
     NumPy, because a `jnp` constant made outside the x64 scope would already have lost its last digits, and because
     a Python float has no gradient and recompiles for every value.
     """
-    if isinstance(x, bool | np.bool_):
-        raise TypeError(f"expected a number, got {x!r}")
     if isinstance(x, int | float | list | tuple | np.number):
         return np.asarray(x, dtype=np.float64)
     if isinstance(x, np.ndarray) and not np.issubdtype(x.dtype, np.inexact) and x.dtype != object:

@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxsim.engine.allocation import Allocation, as_allocation
-from jaxsim.engine.numerics import Number, as_number
+from jaxsim.engine.bounds import BARS, bounded
+from jaxsim.engine.numerics import Number
 from jaxsim.engine.observation import Observation
 from jaxsim.engine.triggers import AtBars, Never
 
@@ -26,13 +27,16 @@ class Policy(eqx.Module):
 
     allocator: Callable
     trigger: Callable = eqx.field(default_factory=Never)
-    min_history: Number = eqx.field(converter=as_number, default=0)
+    min_history: Number = bounded("min_history", BARS, default=0)
     trades_when_flat: bool = eqx.field(static=True, default=True, kw_only=True)
 
     def __check_init__(self):
         for name in ("allocator", "trigger"):
-            if not callable(getattr(self, name)):
-                raise TypeError(f"{name}: expected a callable, got {getattr(self, name)!r}")
+            value = getattr(self, name)
+            if isinstance(value, type):
+                raise TypeError(f"{name}: {value.__name__} is a class; pass an instance, {value.__name__}(...)")
+            if not callable(value):
+                raise TypeError(f"{name}: expected a callable, got {value!r}")
 
 
 def allocator_name(allocator: Any) -> str:

@@ -1,14 +1,15 @@
 """The pure simulator: a scan of `step` over the bars of a market."""
 
-from typing import Any
+from typing import Any, TypeVar
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 from jax import lax
 
 from jaxsim.engine.account import Account
+from jaxsim.engine.bounds import check_bounds
 from jaxsim.engine.costs import Costs
+from jaxsim.engine.keys import as_key
 from jaxsim.engine.market import Market
 from jaxsim.engine.metrics import returns_from_value
 from jaxsim.engine.numerics import cast_inexact
@@ -43,9 +44,22 @@ def simulate(
         raise TypeError(f"market: expected a Market, got {type(market).__name__}; see Market.from_frames")
     if not isinstance(policy, Policy):
         raise TypeError(f"policy: expected a Policy, got {type(policy).__name__}; see js.Policy(allocator, trigger)")
-    key = jax.random.key(0 if key is None else key) if key is None or isinstance(key, int) else key
-    arguments = (market, policy, costs or Costs(), account or Account(), key)
-    return _simulate(*arguments, save or Save(), () if lane_axis is None else (lane_axis,))
+    costs = _of_kind(Costs, costs, "costs")
+    account = _of_kind(Account, account, "account")
+    save = _of_kind(Save, save, "save")
+    for module in (policy, costs, account):
+        check_bounds(module)
+    axes = () if lane_axis is None else (lane_axis,)
+    return _simulate(market, policy, costs, account, as_key(0 if key is None else key), save, axes)
+
+
+T = TypeVar("T")
+
+
+def _of_kind(kind: type[T], given: T | None, name: str) -> T:
+    if given is not None and not isinstance(given, kind):
+        raise TypeError(f"{name}: expected js.{kind.__name__}, got {given!r}")
+    return kind() if given is None else given
 
 
 @eqx.filter_jit

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 from jaxtyping import Bool
 
 from jaxsim.engine.arrays import Array
-from jaxsim.engine.numerics import Number, as_number, at_bar
+from jaxsim.engine.bounds import THRESHOLD, bounded
+from jaxsim.engine.numerics import Number, at_bar
 from jaxsim.engine.observation import Observation
 
 
@@ -37,7 +38,7 @@ class Threshold(AbstractTrigger):
     An asset without a price, or one that was left alone, breaches nothing.
     """
 
-    threshold: Number = eqx.field(converter=as_number)
+    threshold: Number = bounded("threshold", THRESHOLD)
 
     def __call__(self, obs: Observation) -> Bool[Array, ""]:
         # Not `obs.weights`, which is 0 without a price: here such an asset is NaN, and NaN compares false.

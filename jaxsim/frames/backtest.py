@@ -1,5 +1,6 @@
 """The result of a run, labelled: values, weights, orders, allocations, metrics, pictures."""
 
+import math
 from dataclasses import replace
 from functools import cached_property
 from typing import Any
@@ -170,29 +171,11 @@ class Backtest(Scores, Plots):
     @cached_property
     def allocations(self) -> Allocations:
         """The target weights that were asked for: when, per lane. `js.replay` trades them."""
-        paths, layout = self._paths, self._paths.context.layout
-        assets = layout.assets.unique()
-        of_column = assets.get_indexer(layout.assets)
-        parts = []
-        for x in paths.ledgers:
-            targets = np.full((len(x.bar), len(assets)), np.nan)
-            targets[np.arange(len(x.bar))[:, None], of_column[x.columns[x.lane_of_event]]] = x.target
-            parts.append(targets)
-        is_member = np.zeros((self._num_lanes, len(assets)), bool)
-        for i, columns in enumerate(paths.lane_columns):
-            is_member[i, of_column[columns]] = True
-        used = np.flatnonzero(is_member.any(axis=0))
-        group_levels = [] if self._lanes is None else [n for n in layout.levels if n in self._lanes.names]
-        return Allocations(
-            self._index,
-            self._lanes,
-            paths.event_lane,
-            paths.event_bar,
-            paths.events(parts)[:, used],
-            assets[used],
-            is_member[:, used],
-            len(group_levels),
-        )
+        paths = self._paths
+        in_lanes = [] if self._lanes is None else [n for n in paths.context.layout.levels if n in self._lanes.names]
+        targets = paths.events_by_asset([x.target for x in paths.ledgers])
+        lane, bar = paths.event_lane, paths.event_bar
+        return Allocations(self._index, self._lanes, lane, bar, targets, paths.assets, paths.is_member, len(in_lanes))
 
     @property
     def aux(self) -> dict[str, Any]:
@@ -202,33 +185,33 @@ class Backtest(Scores, Plots):
         Raises ValueError if an array has another shape in groups of another size.
         """
         ledgers = self._paths.ledgers
-        out = {}
-        for name in ledgers[0].aux:
-            out[name] = self._label_aux(self._paths.events(_alike([x.aux[name] for x in ledgers], name)), name)
-        for name in ledgers[0].bar_aux:
-            out[name] = self._label_bar_aux(self._paths.by_lane(_alike([x.bar_aux[name] for x in ledgers], name)), name)
-        return out
+        per_event = {name: self._label_aux([x.aux[name] for x in ledgers], name) for name in ledgers[0].aux}
+        per_bar = {name: self._label_bar_aux([x.bar_aux[name] for x in ledgers], name) for name in ledgers[0].bar_aux}
+        return per_event | per_bar
 
-    def _label_aux(self, values: np.ndarray, name: str) -> pd.Series | pd.DataFrame:
+    def _is_by_asset(self, parts: list[np.ndarray], axis: int) -> bool:
+        sizes = [x.columns.shape[1] for x in self._paths.ledgers]
+        return all(p.ndim == axis + 1 and p.shape[axis] == n for p, n in zip(parts, sizes, strict=True))
+
+    def _label_aux(self, parts: list[np.ndarray], name: str) -> pd.Series | pd.DataFrame:
         rows = self.allocations.row_labels
+        if self._is_by_asset(parts, 1):
+            return pd.DataFrame(self._paths.events_by_asset(parts), index=rows, columns=self._paths.assets)
+        values = self._paths.events(_alike(parts, name))
         if values.ndim == 1:
             return pd.Series(values, index=rows, name=name)
-        flat = values.reshape(len(values), -1)
-        return pd.DataFrame(flat, index=rows, columns=self._aux_columns(flat.shape[1]))
+        return pd.DataFrame(values.reshape(len(values), math.prod(values.shape[1:])), index=rows)
 
-    def _label_bar_aux(self, values: np.ndarray, name: str) -> pd.Series | pd.DataFrame:
+    def _label_bar_aux(self, parts: list[np.ndarray], name: str) -> pd.Series | pd.DataFrame:
+        if self._is_by_asset(parts, 2):
+            return self._label_assets([np.swapaxes(p, 1, 2) for p in parts])
+        values = self._paths.by_lane(_alike(parts, name))
         if values.ndim == 2:
             return self._label_path(values.T, name)
-        flat = values.reshape(*values.shape[:2], -1)
-        frames = [pd.DataFrame(x, self._index, self._aux_columns(flat.shape[2])) for x in flat]
+        frames = [pd.DataFrame(x.reshape(len(x), -1), self._index) for x in values]
         if self._lanes is None:
             return frames[0]
         return pd.concat(dict(zip(self._lanes, frames, strict=True)), axis=1, names=list(self._lanes.names))
-
-    def _aux_columns(self, width: int) -> pd.Index:
-        """One number per asset is labelled by the assets, where all lanes have the same."""
-        assets, is_member = self.allocations.assets, self.allocations.is_member
-        return assets if len(assets) == width and is_member.all() else pd.RangeIndex(width)
 
     # --- scores
 
@@ -310,6 +293,6 @@ class Backtest(Scores, Plots):
 
 
 def _alike(parts: list[np.ndarray], name: str) -> list[np.ndarray]:
-    if len({p.shape[1:] if p.ndim < 3 else p.shape[2:] for p in parts}) > 1:
+    if len({p.shape[1:] for p in parts}) > 1:
         raise ValueError(f"aux: {name!r} has another shape in groups of another size; select one group first")
     return parts

@@ -13,29 +13,10 @@ import jax
 import numpy as np
 import pandas as pd
 
+from jaxsim.engine.bounds import ANY, THRESHOLD, Bounds
 from jaxsim.engine.triggers import Threshold
 from jaxsim.frames.groups import Layout
 from jaxsim.frames.lanes import Sweep, is_swept
-
-
-@dataclass(frozen=True, eq=False)
-class Bounds:
-    """The numbers that a parameter may take."""
-
-    low: float = -np.inf
-    is_open: bool = False  # low itself is not allowed
-    is_integer: bool = False
-
-    def check(self, values: np.ndarray, argument: str) -> None:
-        """Raises ValueError naming the argument and the first bad value."""
-        values = np.asarray(values, float)
-        bad = ~np.isfinite(values) | ((values <= self.low) if self.is_open else (values < self.low))
-        if self.is_integer:
-            bad |= values != np.round(values)
-        if bad.any():
-            kind = "a whole number" if self.is_integer else "a finite number"
-            limit = "" if self.low == -np.inf else f" {'>' if self.is_open else '>='} {self.low:g}"
-            raise ValueError(f"{argument}: expected {kind}{limit}, got {values[bad].ravel()[0]:g}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,9 +50,7 @@ class Leaf:
         return array, (self.by_combination, False)
 
 
-def time_asset(
-    value: Any, argument: str, index: pd.Index, layout: Layout, sweep: Sweep, bounds: Bounds = Bounds()
-) -> Leaf:
+def time_asset(value: Any, argument: str, index: pd.Index, layout: Layout, sweep: Sweep, bounds: Bounds = ANY) -> Leaf:
     """A parameter that broadcasts to [time, asset]: a number, one per asset [asset], [time or 1, asset or 1], a
     Series on the time index or on the assets, a DataFrame [time, asset] by its labels, or a named index to sweep.
 
@@ -102,7 +81,7 @@ def time_asset(
     )
 
 
-def number(value: Any, argument: str, sweep: Sweep, bounds: Bounds = Bounds()) -> Leaf:
+def number(value: Any, argument: str, sweep: Sweep, bounds: Bounds = ANY) -> Leaf:
     """A parameter that is one number, or a named index to sweep. Raises as `time_asset`."""
     if is_swept(value):
         return _swept(value, argument, sweep, bounds)
@@ -118,14 +97,14 @@ def module(tree: Any, argument: str, index: pd.Index, layout: Layout, sweep: Swe
     thresholds are broadcast and checked, all else stays as it is."""
 
     def resolve_threshold(trigger: Threshold) -> Threshold:
-        leaf = time_asset(trigger.threshold, "threshold", index, layout, sweep, Bounds(low=0.0))
+        leaf = time_asset(trigger.threshold, "threshold", index, layout, sweep, THRESHOLD)
         return eqx.tree_at(lambda t: t.threshold, trigger, leaf, is_leaf=lambda x: x is None)
 
     def resolve(leaf: Any) -> Any:
         if isinstance(leaf, Threshold):
             return resolve_threshold(leaf)
         if is_swept(leaf):
-            return _swept(leaf, argument, sweep, Bounds())
+            return _swept(leaf, argument, sweep, ANY)
         if isinstance(leaf, pd.Series | pd.DataFrame):
             array = _labelled(leaf, argument, index, layout)
             if array.ndim == 2 and array.shape[0] == 1:
@@ -179,14 +158,24 @@ def _labelled(value: Any, argument: str, index: pd.Index, layout: Layout) -> np.
         rows = _reindex(value.index, index, argument, "time index")
         return numeric(value.to_numpy()[rows][:, _columns_of(value.columns, layout, argument)], argument)
     array = numeric(value.to_numpy(), argument)
-    if len(value.index) == len(index) and value.index.equals(index):
-        return array[:, None]
+    is_by_bar = len(value.index) == len(index) and value.index.equals(index)
     try:
-        return array[_columns_of(value.index, layout, argument)][None, :]
-    except ValueError:
+        by_asset = array[_columns_of(value.index, layout, argument)][None, :]
+        if is_by_bar:
+            raise ValueError(
+                f"{argument}: bars and assets have the same labels; pass a DataFrame [time, asset] instead"
+            )
+        return by_asset
+    except LookupError:
+        if is_by_bar:
+            return array[:, None]
         raise ValueError(
             f"{argument}: the labels of the Series are neither the time index nor the assets {list(layout.assets)[:5]}"
         ) from None
+
+
+class _NoSuchColumns(ValueError, LookupError):
+    """Labels that are not those of the columns."""
 
 
 def _columns_of(labels: pd.Index, layout: Layout, argument: str) -> np.ndarray:
@@ -196,7 +185,9 @@ def _columns_of(labels: pd.Index, layout: Layout, argument: str) -> np.ndarray:
             places = labels.get_indexer(wanted)
             if (places >= 0).all():
                 return places
-    raise ValueError(f"{argument}: its columns {list(labels)[:5]} are not those of close, {list(layout.columns)[:5]}")
+    raise _NoSuchColumns(
+        f"{argument}: its columns {list(labels)[:5]} are not those of close, {list(layout.columns)[:5]}"
+    )
 
 
 def _reindex(labels: pd.Index, index: pd.Index, argument: str, what: str) -> np.ndarray:

@@ -10,6 +10,8 @@ def to_timedelta(freq: Any, argument: str) -> pd.Timedelta:
 
     Raises ValueError naming the argument if it is not a positive, fixed duration.
     """
+    if isinstance(freq, int | float):
+        raise ValueError(f"{argument}: expected a duration such as '1h' or '1D', got {freq!r}")
     try:
         needs_one = isinstance(freq, str) and not freq[:1].isdigit()
         duration = pd.Timedelta("1" + freq if needs_one else freq)
@@ -24,6 +26,8 @@ def bar_length(index: pd.Index, freq: Any = None) -> pd.Timedelta | None:
     """The length of one bar: as given, else what a regular DatetimeIndex tells, else None."""
     if freq is not None:
         return to_timedelta(freq, "freq")
+    if isinstance(index, pd.PeriodIndex):
+        index = index.to_timestamp()
     if not isinstance(index, pd.DatetimeIndex) or len(index) < 3:
         return None
     step = pd.Timedelta(index[1] - index[0])

@@ -36,7 +36,7 @@ class Layout:
 def layout(columns: pd.Index, groups: Any = None, by: Any = None) -> Layout:
     """Work out the groups of a frame's columns.
 
-    groups: mapping, Series or sequence, asset -> group label (the level is named `group`, or as the Series is).
+    groups: mapping, Series or sequence, asset -> group label; the level is named `group`.
     by: name or number of the column level that names the assets; the other levels name the groups. Default the last.
 
     Raises ValueError for a level that does not exist, columns without a group, or an asset twice in one group.
@@ -45,7 +45,7 @@ def layout(columns: pd.Index, groups: Any = None, by: Any = None) -> Layout:
         if by is not None or isinstance(columns, pd.MultiIndex):
             raise ValueError("groups: the columns have several levels, which name the groups already")
         labels = _group_labels(columns, groups)
-        levels, assets = {str(labels.name or "group"): labels}, columns
+        levels, assets = {"group": labels}, columns
     elif isinstance(columns, pd.MultiIndex):
         level = _level_number(columns, -1 if by is None else by)
         assets = columns.get_level_values(level)
@@ -58,6 +58,9 @@ def layout(columns: pd.Index, groups: Any = None, by: Any = None) -> Layout:
         if by is not None:
             _level_number(columns, by)
         levels, assets = {}, columns
+    for name, labels in levels.items():
+        if labels.hasnans:
+            raise ValueError(f"groups: the level {name!r} has missing labels")
     members, firsts = _members(levels, len(columns))
     for group in members:
         repeated = assets[group][assets[group].duplicated()]
@@ -70,7 +73,7 @@ def _group_labels(columns: pd.Index, groups: Any) -> pd.Index:
     if isinstance(groups, pd.Series):
         groups = groups if set(columns) <= set(groups.index) else dict(groups)
         if isinstance(groups, pd.Series):
-            return pd.Index(groups.loc[columns], name=groups.name)
+            return pd.Index(groups.loc[columns])
     if isinstance(groups, Mapping):
         missing = [c for c in columns if c not in groups]
         if missing:

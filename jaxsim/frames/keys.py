@@ -7,16 +7,7 @@ import jax
 import numpy as np
 import pandas as pd
 
-
-def as_key(key: Any) -> Any:
-    """A typed random key from an int, a typed key, or raw key data. Raises TypeError for anything else."""
-    if isinstance(key, int | np.integer) and not isinstance(key, bool):
-        return jax.random.key(int(key))
-    if isinstance(key, jax.Array) and jax.numpy.issubdtype(key.dtype, jax.dtypes.prng_key):
-        return key
-    if isinstance(key, jax.Array | np.ndarray) and key.dtype == np.uint32 and key.shape == (2,):
-        return jax.random.wrap_key_data(jax.numpy.asarray(key))
-    raise TypeError(f"key: expected an int or a jax.random.key, got {key!r}")
+from jaxsim.engine.keys import as_key
 
 
 def lane_hash(labels: dict[str, Any]) -> int:

@@ -29,9 +29,10 @@ def from_frames(
     Raises ValueError or TypeError naming the argument for bad prices; ValueError for float64 without x64.
     """
     prices = read_prices(close, open, price, features)
-    dtype = np.dtype(_default_dtype() if dtype is None else dtype)
-    if dtype not in (np.float32, np.float64):
-        raise ValueError(f"dtype: expected float32 or float64, got {dtype}")
+    dtype = _default_dtype() if dtype is None else dtype
+    if dtype not in (np.float32, np.float64, "float32", "float64"):
+        raise ValueError(f"dtype: expected float32 or float64, got {dtype!r}")
+    dtype = np.dtype(dtype)
     if dtype == np.float64 and not _is_x64():
         raise ValueError("dtype: float64 needs x64; wrap the program in `with jax.enable_x64(True):`")
     arrays = (prices.close, prices.val_price, prices.price, prices.mark)

@@ -85,6 +85,24 @@ class Paths:
             out[ledger.lanes] = part
         return out
 
+    @cached_property
+    def assets(self) -> pd.Index:
+        """The names of all assets in any lane."""
+        columns = np.sort(np.unique(np.concatenate(self.lane_columns)))
+        return self.context.layout.assets.take(columns).unique()
+
+    @cached_property
+    def _asset_of_column(self) -> np.ndarray:
+        return self.assets.get_indexer(self.context.layout.assets)
+
+    @cached_property
+    def is_member(self) -> np.ndarray:
+        """Which of `assets` each lane has, [lane, asset]."""
+        out = np.zeros((self.num_lanes, len(self.assets)), bool)
+        for lane, columns in enumerate(self.lane_columns):
+            out[lane, self._asset_of_column[columns]] = True
+        return out
+
     # --- paths
 
     @cached_property
@@ -167,6 +185,16 @@ class Paths:
         """Arrays [event, ...], one per ledger, as one, by lane and bar."""
         joined = np.concatenate(parts)
         return joined if len(self.ledgers) == 1 else joined[np.argsort(self._unsorted_lanes, kind="stable")]
+
+    def events_by_asset(self, parts: Sequence[np.ndarray]) -> np.ndarray:
+        """Arrays [event, asset of the lane], one per ledger, as [event, asset] over all `assets`; NaN elsewhere."""
+        spread = []
+        for ledger, part in zip(self.ledgers, parts, strict=True):
+            out = np.full((len(part), len(self.assets)), np.nan)
+            places = self._asset_of_column[ledger.columns[ledger.lane_of_event]]
+            out[np.arange(len(part))[:, None], places] = part
+            spread.append(out)
+        return self.events(spread)
 
     @cached_property
     def _unsorted_lanes(self) -> np.ndarray:

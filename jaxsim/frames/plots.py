@@ -3,6 +3,8 @@
 import abc
 from typing import Any
 
+from jaxsim.frames.scores import ONE_PER_LANE
+
 
 class Plots(abc.ABC):
     """Plotly figures of a `Backtest`. All raise ImportError naming the pip command where Plotly is missing."""
@@ -46,10 +48,9 @@ class Plots(abc.ABC):
         """
         from jaxsim import views
 
-        score = getattr(self, metric, None)
-        if metric.startswith("_") or not callable(score):
-            raise ValueError(f"metric: there is no metric {metric!r}")
+        if metric not in ONE_PER_LANE:
+            raise ValueError(f"metric: there is no metric {metric!r}; there are {sorted(ONE_PER_LANE)}")
         if self.lanes is None:
             raise ValueError("plot_metric draws a metric against swept parameters; this is a single lane")
-        scores: Any = score()
+        scores: Any = getattr(self, metric)()
         return views.metric_against(scores, **kwargs)

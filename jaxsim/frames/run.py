@@ -9,12 +9,13 @@ import numpy as np
 import pandas as pd
 
 from jaxsim.engine.account import Account
+from jaxsim.engine.bounds import BARS, CASH, FEES
 from jaxsim.engine.costs import Costs
 from jaxsim.engine.policy import Policy, replay_policy
 from jaxsim.engine.triggers import Never
 from jaxsim.frames.allocations import Allocations
 from jaxsim.frames.backtest import Backtest
-from jaxsim.frames.broadcast import Bounds, Leaf, Pending, module, number, settle, time_asset
+from jaxsim.frames.broadcast import Leaf, Pending, module, number, settle, time_asset
 from jaxsim.frames.calendar import bar_length, to_timedelta
 from jaxsim.frames.engines import ENGINES, Job
 from jaxsim.frames.groups import Layout, layout
@@ -73,8 +74,8 @@ def backtest(
     sweep = Sweep()
     allocator = module(policy.allocator, "policy", prices.index, arrangement, sweep)
     rule = module(policy.trigger, "trigger", prices.index, arrangement, sweep)
-    fee_leaf = time_asset(fees, "fees", prices.index, arrangement, sweep, Bounds(low=-1.0, is_open=True))
-    history = number(policy.min_history, "min_history", sweep, Bounds(low=0.0, is_integer=True))
+    fee_leaf = time_asset(fees, "fees", prices.index, arrangement, sweep, FEES)
+    history = number(policy.min_history, "min_history", sweep, BARS)
     resolved = eqx.tree_at(lambda p: (p.allocator, p.trigger, p.min_history), policy, (allocator, rule, history))
     return _run(prices, arrangement, sweep, resolved, fee_leaf, init_cash, freq, year_freq, key, engine)
 
@@ -111,7 +112,7 @@ def replay(
     recorded = _Recorded(allocations, arrangement, prices.index)
     sweep = Sweep(recorded.axis)
     policy = recorded.policy(sweep)
-    fee_leaf = time_asset(fees, "fees", prices.index, arrangement, sweep, Bounds(low=-1.0, is_open=True))
+    fee_leaf = time_asset(fees, "fees", prices.index, arrangement, sweep, FEES)
     return _run(prices, arrangement, sweep, policy, fee_leaf, init_cash, freq, year_freq, key, engine)
 
 
@@ -143,8 +144,8 @@ def _run(
     key: Any,
     engine: str,
 ) -> Backtest:
-    cash = number(init_cash, "init_cash", sweep, Bounds(low=0.0, is_open=True))
-    seeds = number(key, "key", sweep, Bounds(low=0.0, is_integer=True)) if is_swept(key) else None
+    cash = number(init_cash, "init_cash", sweep, CASH)
+    seeds = number(key, "key", sweep, BARS) if is_swept(key) else None
     if engine not in ENGINES:
         raise ValueError(f"engine: expected one of {sorted(ENGINES)}, got {engine!r}")
     bar, year = bar_length(prices.index, freq), to_timedelta(year_freq, "year_freq")
@@ -206,6 +207,7 @@ class _Recorded:
         bars = _bars(allocations, index)
         places, self.axis = _recorded_axis(allocations, arrangement)
         longest = max(1, int(np.bincount(allocations.lane, minlength=1).max(initial=0)))
+        longest = 1 << (longest - 1).bit_length()  # few shapes, few programs
         num, groups = places.shape
         size = max(len(m) for m in arrangement.members)
         self._mask = np.zeros((num, groups, len(index)), bool)

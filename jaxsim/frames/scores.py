@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from jaxsim.engine import metrics
+from jaxsim import metrics
 
 
 class Metric:
@@ -35,8 +35,8 @@ class Metric:
         return functools.partial(self._score, scores)
 
     def _score(self, scores: "Scores", *, benchmark: Any = None, **options: Any) -> Any:
-        if self._needs_ann_factor:
-            options.setdefault("ann_factor", scores.ann_factor)
+        if self._needs_ann_factor and "ann_factor" not in options:
+            options["ann_factor"] = scores.ann_factor
         if self._needs_benchmark:
             options["benchmark"] = scores._benchmark(benchmark)
         elif benchmark is not None:
@@ -116,3 +116,10 @@ class Scores(abc.ABC):
     rolling_down_capture = Metric(metrics.rolling_down_capture)
     rolling_ulcer_index = Metric(metrics.rolling_ulcer_index)
     rolling_martin_ratio = Metric(metrics.rolling_martin_ratio)
+
+
+#: The metrics that are one number per lane, those of `Backtest` itself among them.
+ONE_PER_LANE = {name for name in metrics.__all__ if not name.startswith("rolling_")} - {
+    "drawdown",
+    "returns_from_value",
+}
