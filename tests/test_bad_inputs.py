@@ -314,7 +314,7 @@ def test_freq_is_asked_for_only_where_it_is_needed():
     told = run(close, EQUAL, threshold=js.grid(threshold=THRESHOLDS), freq="1D")
     assert told.ann_factor == 365.0
     np.testing.assert_allclose(bt.sharpe_ratio(ann_factor=365.0), told.sharpe_ratio())
-    np.testing.assert_allclose(bt.annualized_with(freq="1D").sharpe_ratio(), told.sharpe_ratio())
+    np.testing.assert_allclose(bt.sharpe_ratio(freq="1D"), told.sharpe_ratio())
 
 
 def test_plots_that_cannot_be_drawn():

@@ -222,7 +222,10 @@ def test_metrics_of_many_lanes_are_named_series(many):
 def test_metrics_are_those_of_the_arrays(many):
     expected = js.metrics.sharpe_ratio(many.returns.to_numpy(), ann_factor=365.0)
     np.testing.assert_allclose(many.sharpe_ratio(), expected, rtol=1e-12)
-    assert many.annualized_with(year_freq="252D").ann_factor == 252.0
+    assert many.ann_factor == 365.0
+    daily = many.sharpe_ratio(year_freq="252D") / many.sharpe_ratio()
+    np.testing.assert_allclose(daily, np.sqrt(252 / 365))
+    assert many.stats(year_freq="252D")["Sharpe Ratio"].iloc[0] == many.sharpe_ratio(year_freq="252D").iloc[0]
     np.testing.assert_array_equal(many.turnover_two_way(), 2 * many.turnover())
 
 
@@ -559,7 +562,7 @@ def test_a_group_is_what_it_is_alone(groups):
 
 def test_groups_alone_are_lanes():
     bt = run(GROUPED, EQUAL, GROUPED_OPEN)
-    pd.testing.assert_index_equal(bt.lanes, pd.Index(["tech", "bank"], name="group"))
+    pd.testing.assert_index_equal(bt.lanes, pd.Index(["tech", "bank"], name="sector"))
     assert bt.sharpe_ratio().name == "sharpe_ratio"
     assert bt["bank"].lanes is None
     assert list(bt.orders.columns[:3]) == ["id", "sector", "asset"]

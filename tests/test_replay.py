@@ -193,8 +193,8 @@ def zero(obs):
 
 
 def test_random_weights_replay_without_the_key():
-    bt = run(CLOSE, al.RandomWeights(), OPEN, js.grid(threshold=THRESHOLDS), key=3)
-    assert_same(bt, js.replay(bt.allocations, CLOSE, open=OPEN, key=99))
+    bt = run(CLOSE, al.RandomWeights(), OPEN, js.grid(threshold=THRESHOLDS))
+    assert_same(bt, js.replay(bt.allocations, CLOSE, open=OPEN))
 
 
 def test_replay_of_a_replay():

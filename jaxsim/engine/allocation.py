@@ -24,13 +24,25 @@ class Allocation(eqx.Module):
     aux: Mapping[str, Array] = eqx.field(default_factory=dict)
 
 
+def refuse_labels(weights: Any, name: str) -> None:
+    """Raises TypeError for a Series or DataFrame: its labels would be ignored, its positions believed."""
+    if hasattr(weights, "index") and hasattr(weights, "to_numpy"):
+        raise TypeError(f"allocator {name} returned labelled weights; return an array in the order of the columns")
+
+
 def as_allocation(answer: Any, num_assets: int, dtype: Any, name: str) -> Allocation:
     """An allocator's answer, bare weights or `Allocation`, with shapes checked.
 
     Raises ValueError naming the allocator if the weights (or the mask) are not one number per asset.
     """
     allocation = answer if isinstance(answer, Allocation) else Allocation(answer)
-    weights = jnp.asarray(allocation.weights, dtype)
+    refuse_labels(allocation.weights, name)
+    try:
+        weights = jnp.asarray(allocation.weights, dtype)
+    except (TypeError, ValueError) as error:
+        raise TypeError(
+            f"allocator {name} returned {type(answer).__name__}, not weights: one number per asset"
+        ) from error
     skip = jnp.zeros(num_assets, bool) if allocation.skip is None else jnp.asarray(allocation.skip, bool)
     for field, array in (("weights", weights), ("skip", skip)):
         if array.shape != (num_assets,):

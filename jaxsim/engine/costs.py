@@ -13,4 +13,4 @@ class Costs(eqx.Module):
         [time or 1, asset or 1].
     """
 
-    fees: Number = bounded("fees", FEES, default=0.0)
+    fees: Number = bounded("fees", FEES, by_bar_and_asset=True, default=0.0)

@@ -8,8 +8,11 @@ import numpy as np
 
 
 def as_key(key: Any) -> Any:
-    """One typed random key from an int, a typed key, or raw key data. Raises TypeError for anything else."""
+    """One typed random key from an int, a typed key, or raw key data. Raises ValueError for an int
+    out of range, TypeError for anything else."""
     if isinstance(key, int | np.integer) and not isinstance(key, bool):
+        if not 0 <= key < 2**32:  # beyond, JAX draws otherwise with x64 than without
+            raise ValueError(f"key: expected an int from 0 to 2**32 - 1, got {key}")
         return jax.random.key(int(key))
     if isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key) and key.shape == ():
         return key

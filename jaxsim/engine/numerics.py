@@ -136,4 +136,9 @@ def at_bar(x: Number, step: Step) -> Array:
 def any_lane(flag: Bool[Array, ""], axes: Sequence[str]) -> Bool[Array, ""]:
     """Is `flag` set in any lane of the mapped `axes`? The answer is the same for all lanes, so that `lax.cond` on
     it stays a branch under `vmap` instead of becoming a select that does the work for every lane at every bar."""
-    return lax.pmax(flag.astype(jnp.int32), tuple(axes)) > 0 if axes else flag
+    if not axes:
+        return flag
+    try:
+        return lax.pmax(flag.astype(jnp.int32), tuple(axes)) > 0
+    except NameError:
+        raise ValueError(f"lane_axis: there is no vmap with axis_name={axes[-1]!r} around this") from None

@@ -27,7 +27,7 @@ class Policy(eqx.Module):
 
     allocator: Callable
     trigger: Callable = eqx.field(default_factory=Never)
-    min_history: Number = bounded("min_history", BARS, default=0)
+    min_history: Number = bounded("min_history", BARS, default=0, kw_only=True)
     trades_when_flat: bool = eqx.field(static=True, default=True, kw_only=True)
 
     def __check_init__(self):
@@ -67,6 +67,31 @@ def ask(allocator: Any, obs: Observation, state: Any, dtype: Any) -> tuple[Alloc
             'it observes): use jax.numpy and jnp.where, or run it as ordinary Python with engine="reference"'
         ) from error
     return as_allocation(answer, obs.num_assets, dtype, name), state
+
+
+def as_state(new: Any, old: Any, name: str) -> Any:
+    """A state in the dtypes of the one before it, so that a loop can carry it.
+
+    Raises TypeError naming the allocator if its structure, a shape, or a kind of number has changed.
+    """
+
+    def fit(new: Any, old: Any) -> Any:
+        new = jnp.asarray(new)
+        keeps_kind = (
+            new.dtype == old.dtype
+            or (new.dtype.kind in "iuf" and old.dtype.kind == "f")
+            or (new.dtype.kind in "iu" and old.dtype.kind in "iu")
+        )
+        if new.shape != old.shape or not keeps_kind:
+            raise TypeError(
+                f"allocator {name}: the state was {old.dtype} of shape {old.shape}, now it is {new.dtype} of shape "
+                f"{new.shape}; it must stay what init(num_assets) returned"
+            )
+        return new.astype(old.dtype)
+
+    if jax.tree.structure(new) != jax.tree.structure(old):
+        raise TypeError(f"allocator {name}: the state must keep the structure that init(num_assets) returned")
+    return jax.tree.map(fit, new, old)
 
 
 def watch(allocator: Any, obs: Observation, state: Any) -> tuple[Any, dict]:

@@ -59,12 +59,20 @@ class Scan(eqx.Module):
     page: int = eqx.field(static=True, default=1024)
 
     def run(self, run: Run, lane: Lane, seen: Array, bar: Array, axes: tuple[str, ...]):
-        def one_bar(lane, bar):
+        num_bars = run.market.num_bars
+        page = min(self.page, num_bars)
+
+        def take(lane: Lane, bar: Array) -> tuple[Lane, Row]:
             lane, traded, event, aux = step(run.policy, run.market, run.costs, lane, bar, run.key, axes)
             return lane, Row(bar, traded, lane.holdings, event, aux)
 
-        lane, rows = lax.scan(one_bar, lane, bar + jnp.arange(self.page, dtype=bar.dtype))
-        return lane, seen, bar + self.page, rows, jnp.int32(self.page)
+        blank = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(lambda: take(lane, bar)[1]))
+
+        def take_if_there_is_one(lane: Lane, bar: Array) -> tuple[Lane, Row]:
+            return lax.cond(bar < num_bars, take, lambda lane, bar: (lane, blank), lane, bar)
+
+        lane, rows = lax.scan(take_if_there_is_one, lane, bar + jnp.arange(page, dtype=bar.dtype))
+        return lane, seen, bar + page, rows, jnp.int32(page)
 
 
 class LookAhead(eqx.Module):

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxsim.engine.account import Account
-from jaxsim.engine.bounds import check_bounds
+from jaxsim.engine.bounds import check_fields
 from jaxsim.engine.costs import Costs
 from jaxsim.engine.keys import as_key
 from jaxsim.engine.market import Market
@@ -48,7 +48,7 @@ def simulate(
     account = _of_kind(Account, account, "account")
     save = _of_kind(Save, save, "save")
     for module in (policy, costs, account):
-        check_bounds(module)
+        check_fields(module, market.num_bars, market.num_assets)
     axes = () if lane_axis is None else (lane_axis,)
     return _simulate(market, policy, costs, account, as_key(0 if key is None else key), save, axes)
 

@@ -58,13 +58,6 @@ REJECTIONS = (
 )
 
 
-def order_status(info: Int[Array, "..."]) -> Int[Array, "..."]:
-    """The OrderStatus that a status info implies."""
-    rejected = jnp.isin(info, jnp.asarray(REJECTIONS, info.dtype))
-    filled = info == OrderStatusInfo.NONE
-    return jnp.where(filled, OrderStatus.FILLED, jnp.where(rejected, OrderStatus.REJECTED, OrderStatus.IGNORED))
-
-
 class LaneFault(IntEnum):
     """What can go wrong in a lane while it runs; the text says it to the user."""
 

@@ -17,7 +17,7 @@ from jaxsim.engine.market import Market
 from jaxsim.engine.numerics import ABS_TOL, any_lane, at_bar
 from jaxsim.engine.observation import Observation
 from jaxsim.engine.orders import Fills, trade_to
-from jaxsim.engine.policy import Policy, ask, initial_state, watch
+from jaxsim.engine.policy import Policy, allocator_name, as_state, ask, initial_state, watch
 from jaxsim.engine.status import LaneFault, LaneStatus
 
 
@@ -81,6 +81,8 @@ def at_bar_row(x: Array, step: Step) -> Array:
 def decide(policy: Policy, lane: Lane, obs: Observation) -> Bool[Array, ""]:
     """Event 3: whether to rebalance at this bar."""
     wants = jnp.asarray(policy.trigger(obs), bool)
+    if wants.shape != ():
+        raise ValueError(f"trigger: expected one answer, yes or no, got shape {wants.shape}; jnp.any makes one of many")
     if policy.trades_when_flat:
         wants = wants | ~jnp.any(obs.units != 0)
     return wants & (obs.step >= policy.min_history) & lane.status.is_ok
@@ -101,6 +103,7 @@ def rebalance(policy: Policy, market: Market, costs: Costs, lane: Lane, obs: Obs
         at_bar_row(market.price, obs.step),
         jnp.broadcast_to(at_bar(costs.fees, obs.step), obs.units.shape),
     )
+    memory = as_state(memory, lane.memory, allocator_name(policy.allocator))
     return Lane(holdings, asked, memory, status), Event(obs.value, asked, fills, dict(allocation.aux))
 
 
@@ -133,7 +136,7 @@ def rebalance_if(
 
     def act():
         after, event = rebalance(policy, market, costs, lane, obs)
-        kept = jax.tree.map(lambda new, old: jnp.where(trades, new, old).astype(old.dtype), after, lane)
+        kept = jax.tree.map(lambda new, old: jnp.where(trades, new, old), after, lane)
         return kept, event
 
     def keep():
@@ -154,6 +157,7 @@ def step(
     """One bar of one lane: the lane after it, whether it traded, the event if so, and what `observe` recorded."""
     obs = observe(market, lane, bar, at_bar_row(market.val_price, bar), key)
     memory, aux = watch(policy.allocator, obs, lane.memory)
+    memory = as_state(memory, lane.memory, allocator_name(policy.allocator))
     lane = Lane(lane.holdings, lane.target, memory, lane.status)
     trades = decide(policy, lane, obs)
     lane, event = rebalance_if(trades, policy, market, costs, lane, obs, axes)

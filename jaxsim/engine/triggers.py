@@ -38,7 +38,7 @@ class Threshold(AbstractTrigger):
     An asset without a price, or one that was left alone, breaches nothing.
     """
 
-    threshold: Number = bounded("threshold", THRESHOLD)
+    threshold: Number = bounded("threshold", THRESHOLD, by_bar_and_asset=True)
 
     def __call__(self, obs: Observation) -> Bool[Array, ""]:
         # Not `obs.weights`, which is 0 without a price: here such an asset is NaN, and NaN compares false.

@@ -1,7 +1,6 @@
 """The result of a run, labelled: values, weights, orders, allocations, metrics, pictures."""
 
 import math
-from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -61,6 +60,8 @@ class Backtest(Scores, Plots):
         """
         chosen, lanes = select(self._lanes, key)
         return Backtest(self._paths.take(chosen), lanes)
+
+    __iter__ = None  # `[]` selects lanes by label; there is nothing to iterate over
 
     def xs(self, label: Any, level: Any) -> "Backtest":
         """Lanes by the label of one level, which is dropped. Raises KeyError."""
@@ -187,6 +188,9 @@ class Backtest(Scores, Plots):
         ledgers = self._paths.ledgers
         per_event = {name: self._label_aux([x.aux[name] for x in ledgers], name) for name in ledgers[0].aux}
         per_bar = {name: self._label_bar_aux([x.bar_aux[name] for x in ledgers], name) for name in ledgers[0].bar_aux}
+        both = sorted(set(per_event) & set(per_bar))
+        if both:
+            raise ValueError(f"aux: {both[0]!r} is recorded per rebalance and per bar; give one of them another name")
         return per_event | per_bar
 
     def _is_by_asset(self, parts: list[np.ndarray], axis: int) -> bool:
@@ -218,17 +222,17 @@ class Backtest(Scores, Plots):
     @property
     def ann_factor(self) -> float:
         """Bars per year: year_freq / freq. Raises ValueError if the length of a bar is not known."""
-        c = self._paths.context
-        if c.freq is None:
-            raise ValueError("freq: the index does not tell how long a bar is; pass freq=, as in freq='1h'")
-        return c.year_freq / c.freq
+        return self._ann_factor(None, None)
 
-    def annualized_with(self, *, freq: Any = None, year_freq: Any = None) -> "Backtest":
-        """The same portfolios with another `freq` or `year_freq` for their metrics."""
-        c = self._paths.context
-        new_freq = c.freq if freq is None else bar_length(c.index, freq)
-        new_year = c.year_freq if year_freq is None else to_timedelta(year_freq, "year_freq")
-        return Backtest(replace(self._paths, context=replace(c, freq=new_freq, year_freq=new_year)), self._lanes)
+    def _ann_factor(self, freq: Any, year_freq: Any) -> float:
+        bar = self._bar_length(freq)
+        if bar is None:
+            raise ValueError("freq: the index does not tell how long a bar is; pass freq=, as in freq='1h'")
+        year = self._paths.context.year_freq if year_freq is None else to_timedelta(year_freq, "year_freq")
+        return year / bar
+
+    def _bar_length(self, freq: Any) -> pd.Timedelta | None:
+        return self._paths.context.freq if freq is None else bar_length(self._index, freq)
 
     def _returns(self) -> np.ndarray:
         return self._paths.returns
@@ -257,9 +261,10 @@ class Backtest(Scores, Plots):
         """Fees paid in all; currency."""
         return self._label(self._paths.total_fees, "total_fees")
 
-    def stats(self) -> pd.Series | pd.DataFrame:
+    def stats(self, *, freq: Any = None, year_freq: Any = None) -> pd.Series | pd.DataFrame:
         """The usual table (SEMANTICS 8.1): a Series for one lane, a DataFrame [lane, statistic] otherwise.
 
+        freq, year_freq: length of a bar and of a year, if other than those of the run.
         Raises ValueError if the length of a bar is not known; so does `returns_stats`.
         """
         paths, labels = self._paths, self._frame_columns
@@ -270,16 +275,18 @@ class Backtest(Scores, Plots):
             self._frame(paths.gross_exposure),
             pd.Series(paths.total_fees, index=labels),
             pd.Series(paths.context.init_cash, index=labels),
-            paths.context.freq,
-            self.ann_factor,
+            self._bar_length(freq),
+            self._ann_factor(freq, year_freq),
         )
         return self._one_or_all(table)
 
-    def returns_stats(self) -> pd.Series | pd.DataFrame:
+    def returns_stats(self, *, freq: Any = None, year_freq: Any = None) -> pd.Series | pd.DataFrame:
         """The table of return statistics (SEMANTICS 8.3), as `stats`."""
         paths = self._paths
         returns, benchmark = self._frame(paths.returns), self._frame(paths.benchmark_returns)
-        return self._one_or_all(returns_stats(returns, benchmark, paths.context.freq, self.ann_factor))
+        return self._one_or_all(
+            returns_stats(returns, benchmark, self._bar_length(freq), self._ann_factor(freq, year_freq))
+        )
 
     @property
     def _frame_columns(self) -> pd.Index:

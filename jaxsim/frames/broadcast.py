@@ -73,9 +73,9 @@ def time_asset(value: Any, argument: str, index: pd.Index, layout: Layout, sweep
                 f"{argument}: an array of {len(array)} numbers for {num_columns} columns; one number per bar is a "
                 "Series on the time index, or has shape [time, 1]"
             )
-        return _per_column(array, 0, layout)
+        return Leaf(array, columns=0)
     if array.ndim == 2 and array.shape[0] in (1, len(index)) and array.shape[1] in (1, num_columns):
-        return Leaf(array) if array.shape[1] == 1 else _per_column(array, 1, layout)
+        return Leaf(array) if array.shape[1] == 1 else Leaf(array, columns=1)
     raise ValueError(
         f"{argument}: shape {array.shape} does not broadcast to [time, asset] = ({len(index)}, {num_columns})"
     )
@@ -109,7 +109,7 @@ def module(tree: Any, argument: str, index: pd.Index, layout: Layout, sweep: Swe
             array = _labelled(leaf, argument, index, layout)
             if array.ndim == 2 and array.shape[0] == 1:
                 array = array[0]
-            return _per_column(array, array.ndim - 1, layout) if array.shape[-1] != 1 else Leaf(array)
+            return Leaf(array, columns=array.ndim - 1) if array.shape[-1] != 1 else Leaf(array)
         return Leaf(leaf)
 
     _refuse_static_indexes(tree, argument)
@@ -148,14 +148,10 @@ def settle(leaf: Any) -> Leaf:
     return replace(leaf, array=leaf.array.values()) if isinstance(leaf.array, Pending) else leaf
 
 
-def _per_column(array: np.ndarray, axis: int, layout: Layout) -> Leaf:
-    return Leaf(array, columns=axis)
-
-
 def _labelled(value: Any, argument: str, index: pd.Index, layout: Layout) -> np.ndarray:
     """A Series or DataFrame as [time or 1, column or 1], by its labels."""
     if isinstance(value, pd.DataFrame):
-        rows = _reindex(value.index, index, argument, "time index")
+        rows = _reindex(value.index, index, argument)
         return numeric(value.to_numpy()[rows][:, _columns_of(value.columns, layout, argument)], argument)
     array = numeric(value.to_numpy(), argument)
     is_by_bar = len(value.index) == len(index) and value.index.equals(index)
@@ -190,14 +186,14 @@ def _columns_of(labels: pd.Index, layout: Layout, argument: str) -> np.ndarray:
     )
 
 
-def _reindex(labels: pd.Index, index: pd.Index, argument: str, what: str) -> np.ndarray:
+def _reindex(labels: pd.Index, index: pd.Index, argument: str) -> np.ndarray:
     if labels.equals(index):
         return np.arange(len(index))
     if len(labels) == len(index) and not labels.has_duplicates and not index.has_duplicates:
         places = labels.get_indexer(index)
         if (places >= 0).all():
             return places
-    raise ValueError(f"{argument}: its {what} is not that of close")
+    raise ValueError(f"{argument}: its time index is not that of close")
 
 
 def _refuse_static_indexes(tree: Any, argument: str) -> None:

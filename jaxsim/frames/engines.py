@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -50,10 +50,23 @@ class Job:
 def run_compiled(job: Job) -> list[Ledger]:
     """All lanes side by side in compiled programs, one for each group size."""
     with jax.enable_x64(True):
-        return [_run_batch(job, groups) for groups in job.layout.batches()]
+        batches = [_run_batch(job, groups) for groups in job.layout.batches()]
+    faults = [fault for _, faults in batches for fault in faults]
+    if faults:
+        raise_fault(job, *min(faults, key=lambda fault: fault.lane))
+    return [ledger for ledger, _ in batches]
 
 
-def _run_batch(job: Job, groups: np.ndarray) -> Ledger:
+class Fault(NamedTuple):
+    """What went wrong in a lane: at a bar, with one of its assets (a price-frame column)."""
+
+    lane: int
+    column: int
+    kind: LaneFault
+    bar: int
+
+
+def _run_batch(job: Job, groups: np.ndarray) -> tuple[Ledger, list[Fault]]:
     combinations, is_grouped = job.num_combinations, len(groups) > 1
     # XLA drops an axis of size one and then rounds differently: a single lane runs beside a copy of itself.
     width = max(combinations, 1 if is_grouped else 2)
@@ -97,10 +110,11 @@ def _run_batch(job: Job, groups: np.ndarray) -> Ledger:
     num_bars = len(job.prices.index)
     ledger = ledger_from_pages(rows, tuple(a.size for a in axes), lanes.ravel(), columns, num_bars)
     status = jax.tree.map(lambda x: np.asarray(x).ravel()[: lanes.size], lanes_after.status)
-    for at in np.flatnonzero((status.fault != LaneFault.NONE) & (status.bar < num_bars)):
-        fault = LaneFault(int(status.fault[at])), int(status.bar[at]), int(status.asset[at])
-        raise_fault(job, int(lanes.ravel()[at]), columns[at], *fault)
-    return ledger
+    faults = []
+    for at in np.flatnonzero(status.fault != LaneFault.NONE):
+        column = int(columns[at, status.asset[at]])
+        faults.append(Fault(int(lanes.ravel()[at]), column, LaneFault(int(status.fault[at])), int(status.bar[at])))
+    return ledger, faults
 
 
 def _with_features(market: Market, features: Any) -> Market:
@@ -125,7 +139,8 @@ def run_reference(job: Job) -> list[Ledger]:
                 lane = combination * job.layout.num_groups + group
                 run = run_lane(markets[group], policy, costs, account, job.keys[lane])
                 if run.fault[0] != LaneFault.NONE:
-                    raise_fault(job, lane, job.layout.members[group], *run.fault)
+                    kind, bar, asset = run.fault
+                    raise_fault(job, lane, int(job.layout.members[group][asset]), kind, bar)
                 runs[batch_of[group]].append(run)
     ledgers = []
     for batch, groups in enumerate(batches):
@@ -140,11 +155,11 @@ def _one(leaf: Leaf, combination: int, group: int, layout: Layout) -> Any:
     return array[combination] if by_combination else array
 
 
-def raise_fault(job: Job, lane: int, columns: np.ndarray, fault: LaneFault, bar: int, asset: int) -> None:
+def raise_fault(job: Job, lane: int, column: int, kind: LaneFault, bar: int) -> None:
     """Raise what went wrong inside a lane, with its labels."""
     where = job.name_lane(lane)
     raise AllocationError(
-        f"{fault.text} ({where}{', ' if where else ''}asset {job.layout.assets[columns[asset]]!r}, "
+        f"{kind.text} ({where}{', ' if where else ''}asset {job.layout.assets[column]!r}, "
         f"bar {bar}, {job.prices.index[bar]})"
     )
 

@@ -1,6 +1,6 @@
 """Groups: which columns of a frame share cash, and what they are called."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -79,6 +79,8 @@ def _group_labels(columns: pd.Index, groups: Any) -> pd.Index:
         if missing:
             raise ValueError(f"groups: no group for {missing[:5]}")
         return pd.Index([groups[c] for c in columns])
+    if not isinstance(groups, Iterable) or isinstance(groups, str):
+        raise TypeError(f"groups: expected a mapping, a Series or a sequence, asset -> group, got {groups!r}")
     labels = pd.Index(groups)
     if len(labels) != len(columns):
         raise ValueError(f"groups: expected one label per column, {len(columns)}, got {len(labels)}")

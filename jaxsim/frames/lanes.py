@@ -75,8 +75,9 @@ class Axis:
     def align(self, labels: pd.Index, argument: str) -> np.ndarray:
         """The values of `labels` at each place of this (open) axis."""
         level = self.levels[str(labels.name)]
-        missing = level[~level.isin(labels)].unique()
-        if len(missing):
+        known = np.asarray(labels, float)
+        missing = [x for x in level.unique() if not np.isclose(known, x, rtol=1e-9, atol=0.0).any()]
+        if missing:
             raise ValueError(
                 f"{argument}: the allocations have a level {labels.name!r}; the index lacks its {_few(missing)}"
             )
@@ -109,6 +110,8 @@ class Sweep:
             if name in axis.levels:
                 if not axis.is_open and not axis.levels[name].equals(index):
                     raise ValueError(f"{argument}: another parameter sweeps {name!r} over other values")
+                if partners is not None and axis.zipped is not partners:
+                    raise ValueError(f"{argument}: {name!r} is zipped here, but stands alone elsewhere")
                 return axis
             if partners is not None and axis.zipped is partners:
                 axis.levels[name] = index
@@ -167,8 +170,8 @@ def lane_index(levels: dict[str, pd.Index]) -> pd.Index | None:
 def select(index: pd.Index | None, key: Any) -> tuple[np.ndarray, pd.Index | None]:
     """Select lanes by label as the columns of a DataFrame are selected.
 
-    A scalar selects by the first level, a tuple by the leading ones (their levels are dropped); a list, a slice of
-    labels, or a boolean mask selects several (levels kept). Floats match exactly, else the one label within 1e-9.
+    A scalar selects by the first level, a tuple by the leading ones (their levels are dropped); a list or a boolean
+    mask selects several (levels kept). Floats match exactly, else the one label within 1e-9.
     Returns lane numbers and the labels left; None where one unlabelled lane remains.
     Raises KeyError naming the nearest label.
     """
@@ -195,7 +198,9 @@ def cross_section(index: pd.Index | None, label: Any, level: Any) -> tuple[np.nd
     if index is None:
         raise KeyError(f"{label!r}: there is only one lane, without labels")
     if level not in index.names:
-        raise KeyError(f"no level {level!r}; the lanes have {list(index.names)}")
+        if not isinstance(level, int) or not -index.nlevels <= level < index.nlevels:
+            raise KeyError(f"no level {level!r}; the lanes have {list(index.names)}")
+        level = index.names[level]
     values = index.get_level_values(level)
     chosen = np.asarray(values == _match(values, label, level))
     left = index[chosen]

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from jaxsim.engine.market import Market
+from jaxsim.frames.groups import layout
 from jaxsim.frames.inputs import read_prices
 
 
@@ -29,6 +30,8 @@ def from_frames(
     Raises ValueError or TypeError naming the argument for bad prices; ValueError for float64 without x64.
     """
     prices = read_prices(close, open, price, features)
+    if layout(prices.columns).num_groups > 1:
+        raise ValueError("close: the columns are of several groups; a Market is one group: select it, as in close['A']")
     dtype = _default_dtype() if dtype is None else dtype
     if dtype not in (np.float32, np.float64, "float32", "float64"):
         raise ValueError(f"dtype: expected float32 or float64, got {dtype!r}")

@@ -1,6 +1,7 @@
 """The two verbs: `backtest` a policy, `replay` recorded targets."""
 
 import warnings
+from types import FunctionType
 from typing import Any
 
 import equinox as eqx
@@ -11,7 +12,7 @@ import pandas as pd
 from jaxsim.engine.account import Account
 from jaxsim.engine.bounds import BARS, CASH, FEES
 from jaxsim.engine.costs import Costs
-from jaxsim.engine.policy import Policy, replay_policy
+from jaxsim.engine.policy import Policy, allocator_name, replay_policy
 from jaxsim.engine.triggers import Never
 from jaxsim.frames.allocations import Allocations
 from jaxsim.frames.backtest import Backtest
@@ -92,7 +93,6 @@ def replay(
     by: Any = None,
     freq: Any = None,
     year_freq: Any = "365D",
-    key: Any = 0,
     engine: str = "compiled",
 ) -> Backtest:
     """Trade recorded targets, at the recorded bars and at no others; the portfolio they came from must come out.
@@ -113,7 +113,7 @@ def replay(
     sweep = Sweep(recorded.axis)
     policy = recorded.policy(sweep)
     fee_leaf = time_asset(fees, "fees", prices.index, arrangement, sweep, FEES)
-    return _run(prices, arrangement, sweep, policy, fee_leaf, init_cash, freq, year_freq, key, engine)
+    return _run(prices, arrangement, sweep, policy, fee_leaf, init_cash, freq, year_freq, 0, engine)
 
 
 def _as_policy(policy: Any, trigger: Any, min_history: Any) -> Policy:
@@ -124,12 +124,32 @@ def _as_policy(policy: Any, trigger: Any, min_history: Any) -> Policy:
             raise TypeError(f"policy: {policy.__name__} is a class; pass an instance, {policy.__name__}(...)")
         if trigger is not None and (isinstance(trigger, type) or not callable(trigger)):
             raise TypeError(f"trigger: expected a trigger such as js.Threshold(0.05), got {trigger!r}")
-        return Policy(policy, Never() if trigger is None else trigger, min_history)
+        return Policy(_opaque(policy), Never() if trigger is None else trigger, min_history=min_history)
     if trigger is not None:
         raise ValueError("trigger: the Policy has one already")
     if is_swept(min_history) or np.any(np.asarray(min_history) != 0):
         raise ValueError("min_history: the Policy has one already")
     return policy
+
+
+class _Opaque:
+    """A plain Python object as an allocator. What it holds may have changed since it was last compiled, and JAX would
+    not know: a new wrapper at every call is compiled anew."""
+
+    def __init__(self, allocator: Any):
+        self.allocator = allocator
+        self.__qualname__ = allocator_name(allocator)
+        for name in ("init", "observe"):
+            if hasattr(allocator, name):
+                setattr(self, name, getattr(allocator, name))
+
+    def __call__(self, *arguments: Any) -> Any:
+        return self.allocator(*arguments)
+
+
+def _opaque(allocator: Any) -> Any:
+    is_transparent = isinstance(allocator, eqx.Module | FunctionType)
+    return allocator if is_transparent else _Opaque(allocator)
 
 
 def _run(

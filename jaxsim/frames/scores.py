@@ -16,7 +16,8 @@ class Metric:
     """A function of `jaxsim.metrics` as a method of `Scores`.
 
     It is called with the returns of the portfolio, the benchmark's where it takes one (override by `benchmark=`), and
-    `ann_factor` where it needs one; all other keywords are the function's own.
+    `ann_factor` where it needs one (override by `freq=`, `year_freq=` or `ann_factor=`); all other keywords are the
+    function's own.
     """
 
     def __init__(self, function: Callable):
@@ -34,9 +35,11 @@ class Metric:
             return self.function
         return functools.partial(self._score, scores)
 
-    def _score(self, scores: "Scores", *, benchmark: Any = None, **options: Any) -> Any:
+    def _score(
+        self, scores: "Scores", *, benchmark: Any = None, freq: Any = None, year_freq: Any = None, **options: Any
+    ) -> Any:
         if self._needs_ann_factor and "ann_factor" not in options:
-            options["ann_factor"] = scores.ann_factor
+            options["ann_factor"] = scores._ann_factor(freq, year_freq)
         if self._needs_benchmark:
             options["benchmark"] = scores._benchmark(benchmark)
         elif benchmark is not None:
@@ -64,10 +67,9 @@ class Scores(abc.ABC):
     def _label_path(self, path: np.ndarray, name: str | None = None) -> pd.Series | pd.DataFrame:
         """[time, lane] -> Series or DataFrame"""
 
-    @property
     @abc.abstractmethod
-    def ann_factor(self) -> float:
-        """Bars per year."""
+    def _ann_factor(self, freq: Any, year_freq: Any) -> float:
+        """Bars per year; None for what the result knows itself."""
 
     total_return = Metric(metrics.total_return)
     annualized_return = Metric(metrics.annualized_return)

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from jaxsim.engine.account import Account
-from jaxsim.engine.allocation import Allocation
+from jaxsim.engine.allocation import Allocation, refuse_labels
 from jaxsim.engine.costs import Costs
 from jaxsim.engine.market import Market
 from jaxsim.engine.observation import Observation
@@ -244,6 +244,7 @@ class _Lane:
             answer = allocator(obs)
         if not isinstance(answer, Allocation):
             answer = Allocation(answer)
+        refuse_labels(answer.weights, allocator_name(self.policy.allocator))
         weights = np.array(answer.weights, float)
         skip = np.zeros(self.num_assets, bool) if answer.skip is None else np.array(answer.skip, bool)
         for name, array in (("weights", weights), ("skip", skip)):
