@@ -56,6 +56,7 @@ from jaxsim.engine.metrics import (
     up_capture,
     value_at_risk,
 )
+from jaxsim.engine.tables import portfolio_stats, returns_stats
 
 __all__ = [
     "alpha",
@@ -76,7 +77,9 @@ __all__ = [
     "max_drawdown",
     "num_rebalances",
     "omega_ratio",
+    "portfolio_stats",
     "returns_from_value",
+    "returns_stats",
     "rolling_alpha",
     "rolling_annualized_return",
     "rolling_annualized_volatility",

@@ -1,4 +1,4 @@
-"""Shapes and dtypes are checked in all tests wherever arrays are annotated, by jaxtyping's import hook with beartype."""
+"""Shapes and dtypes are checked in all tests where arrays are annotated, by jaxtyping's import hook with beartype."""
 
 from jaxtyping import install_import_hook
 

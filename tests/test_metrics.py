@@ -22,7 +22,15 @@ VECTORBT_NAMES = {
     "rolling_annualized_return": "rolling_annualized",
 }
 ROLLING = [name for name in metrics.__all__ if name.startswith("rolling_")]
-OF_TRADES = {"returns_from_value", "turnover", "turnover_two_way", "num_rebalances", "total_fees"}
+OF_TRADES = {
+    "returns_from_value",
+    "turnover",
+    "turnover_two_way",
+    "num_rebalances",
+    "total_fees",
+    "portfolio_stats",
+    "returns_stats",
+}
 WHOLE = [name for name in metrics.__all__ if not name.startswith("rolling_") and name not in OF_TRADES]
 
 #: They share one implementation; vectorbt compiles each of them anew, some five seconds.

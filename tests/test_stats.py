@@ -1,9 +1,12 @@
 """Tables of statistics against those of vectorbt 1.2.0."""
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 import pytest
 
+from jaxsim import metrics
 from jaxsim.frames.stats import portfolio_stats, returns_stats
 
 DAY = pd.Timedelta("1D")
@@ -108,3 +111,28 @@ def test_labels_must_agree():
         portfolio_stats(frame, frame, frame, frame[1:], lanes, lanes, DAY, ANN_FACTOR)
     with pytest.raises(ValueError, match="init_cash: the lanes"):
         portfolio_stats(frame, frame, frame, frame, lanes, lanes[::-1], DAY, ANN_FACTOR)
+
+
+def test_tables_are_pure_functions_of_arrays():
+    """`jaxsim.metrics.portfolio_stats` and `returns_stats` under jit, vmap and grad give what NumPy gives."""
+    rng = np.random.default_rng(4)
+    returns, benchmark = rng.normal(0.001, 0.02, (2, 60, 3))
+    value = 100 * np.cumprod(1 + returns, axis=0)
+    given = {"gross_exposure": np.ones((60, 3)), "total_fees": np.ones(3), "init_cash": np.full(3, 100.0)}
+    plain = metrics.portfolio_stats(value, returns, benchmark, **given, ann_factor=252)
+    of_returns = metrics.returns_stats(returns, benchmark, ann_factor=252)
+    with jax.enable_x64(True):
+        traced = jax.jit(lambda v, r, b: metrics.portfolio_stats(v, r, b, **given, ann_factor=252))(
+            *map(jnp.asarray, (value, returns, benchmark))
+        )
+        by_lane = jax.vmap(lambda r, b: metrics.returns_stats(r, b, ann_factor=252), (1, 1))(
+            jnp.asarray(returns), jnp.asarray(benchmark)
+        )
+        slope = jax.grad(
+            lambda r: metrics.returns_stats(r, jnp.asarray(benchmark[:, 0]), ann_factor=252)["Sharpe Ratio"]
+        )(jnp.asarray(returns[:, 0]))
+    for ours, theirs in ((traced, plain), (by_lane, of_returns)):
+        assert set(ours) == set(theirs)
+        for title in theirs:
+            np.testing.assert_allclose(ours[title], theirs[title], rtol=1e-9, err_msg=title)
+    assert np.isfinite(slope).all() and np.abs(slope).max() > 0

@@ -121,7 +121,5 @@ class Scores(abc.ABC):
 
 
 #: The metrics that are one number per lane, those of `Backtest` itself among them.
-ONE_PER_LANE = {name for name in metrics.__all__ if not name.startswith("rolling_")} - {
-    "drawdown",
-    "returns_from_value",
-}
+ONE_PER_LANE = {name for name in metrics.__all__ if not name.startswith("rolling_")}
+ONE_PER_LANE -= {"drawdown", "returns_from_value", "portfolio_stats", "returns_stats"}
