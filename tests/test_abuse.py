@@ -341,8 +341,9 @@ def test_values_do_not_recompile(plain):
 
 def test_forms_of_a_number_share_a_program():
     run(CLOSE, EQUAL, OPEN, 0.05, fees=0.01)
+    forms = (0.0, 0, np.float32(0.01), np.array(0.02), np.array([0.02]), jnp.float32(0.01))
     with compilations() as count:
-        for fees in (0.0, 0, np.float32(0.01), np.array(0.02), np.array([0.02]), jnp.float32(0.01)):
+        for fees in forms:
             run(CLOSE, EQUAL, OPEN, 0.05, fees=fees)
             run(CLOSE, EQUAL, OPEN, np.float64(0.1), fees=fees, min_history=np.int32(1), init_cash=100)
     assert count == [0]
