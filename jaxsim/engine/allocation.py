@@ -5,23 +5,22 @@ from typing import Any
 
 import equinox as eqx
 import jax.numpy as jnp
-from jaxtyping import Bool, Float
 
-from jaxsim.engine.arrays import Array
+from jaxsim.engine.numerics import Number
 
 
 class Allocation(eqx.Module):
     """Target weights, and what else an allocator has to say.
 
-    weights: fractions of the portfolio value, one per asset; what they leave to one stays cash. Above one in sum
+    weights: [asset], fractions of the portfolio value; what they leave to one stays cash. Above one in sum
         is legal: the last buys are then cut to the cash there is.
-    skip: assets to be left alone in this rebalance; their weights may be NaN.
+    skip: bool [asset], assets to be left alone in this rebalance; their weights may be NaN.
     aux: extra arrays to be recorded, by name.
     """
 
-    weights: Float[Array, " asset"]
-    skip: Bool[Array, " asset"] | None = None
-    aux: Mapping[str, Array] = eqx.field(default_factory=dict)
+    weights: Number
+    skip: Any = None
+    aux: Mapping[str, Any] = eqx.field(default_factory=dict)
 
 
 def refuse_labels(weights: Any, name: str) -> None:

@@ -336,12 +336,12 @@ def turnover_two_way(traded: Any, value: Any) -> Any:
 
 
 def num_rebalances(rebalanced: Any) -> Any:
-    """Number of bars on which the allocator was asked. rebalanced: bool, [time, ...]."""
+    """Number of bars on which the allocator was asked, filled or not (SEMANTICS 5.3). rebalanced: bool, [time, ...]."""
     return namespace(rebalanced).asarray(rebalanced).sum(axis=0)
 
 
 def total_fees(fees: Any) -> Any:
-    """Fees paid in all, currency. fees: paid at each bar, [time, ...]."""
+    """Fees paid in all, currency (SEMANTICS 8.1). fees: paid at each bar, [time, ...]."""
     return namespace(fees).asarray(fees).sum(axis=0)
 
 
