@@ -1,5 +1,6 @@
 """The published tables (../shared/golden), by simulating."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pandas as pd
@@ -58,8 +59,9 @@ def test_uniform_sharpe_reference():
 
 
 def test_uniform_sharpe_of_the_pure_metric(uniform):
-    sharpe = js.metrics.sharpe_ratio(jnp.asarray(uniform.returns.to_numpy()), ann_factor=8760)
-    np.testing.assert_allclose(sharpe, published("uniform_sharpe"), rtol=1e-3)  # float32 outside the x64 scope
+    with jax.enable_x64(True):
+        sharpe = js.metrics.sharpe_ratio(jnp.asarray(uniform.returns.to_numpy()), ann_factor=8760)
+    np.testing.assert_allclose(sharpe, published("uniform_sharpe"), rtol=0, atol=5.1e-7)  # as many digits as published
 
 
 def test_uniform_rebalances(uniform):
