@@ -114,7 +114,7 @@ def quotient(x: Inexact[Array, "..."], y: Inexact[Array, "..."]) -> Inexact[Arra
 
 def in_sequence(step: Callable, carry: Any, xs: Any) -> tuple[Any, Any]:
     """`lax.scan` whose steps are expensive and few. Written out, XLA would recompute the whole chain of steps inside
-    every consumer of every result (twenty times slower); the barriers keep the loop's inputs and outputs apart."""
+    every consumer of every result; the barriers keep the loop's inputs and outputs apart."""
     carry, xs = lax.optimization_barrier((carry, xs))
     return lax.optimization_barrier(lax.scan(step, carry, xs))
 
