@@ -111,10 +111,12 @@ def random_weights(rng: np.random.Generator, size: int) -> np.ndarray:
 
 
 def random_parameters(rng: np.random.Generator, num_bars: int, size: int, form: str) -> tuple:
-    """A threshold and fees in one form; a threshold of zero rebalances at every bar."""
+    """A threshold and fees in one form; a threshold of zero rebalances at every bar. A number, or one per bar, is
+    shared by all cases of a batch, so there it is never zero: that would leave nothing to vary."""
     shape = {"number": (), "asset": (size,), "bar": (num_bars, 1), "bar and asset": (num_bars, size)}[form]
-    threshold = rng.uniform(0, 0.2, shape) if rng.random() < 0.85 else np.zeros(shape)
-    fees = rng.choice([0.0, 1.0, 1.0, -0.2]) * rng.uniform(0, 0.02, shape)
+    is_shared = form in ("number", "bar")
+    threshold = rng.uniform(0, 0.2, shape) if is_shared or rng.random() < 0.85 else np.zeros(shape)
+    fees = rng.choice([1.0] if is_shared else [0.0, 1.0, 1.0, -0.2]) * rng.uniform(0, 0.02, shape)
     return threshold, fees
 
 
