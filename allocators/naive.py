@@ -35,7 +35,7 @@ class EqualWeight(eqx.Module):
 class FixedWeights(eqx.Module):
     """The same weights at every rebalance.
 
-    weights: fractions, one per asset, >= 0; an array, or in the pandas face a Series by asset name.
+    weights: fractions, one per asset, < 0 to sell short; an array, or in the pandas face a Series by asset name.
     """
 
     weights: Any

@@ -7,6 +7,10 @@ from jaxsim import views as views
 from jaxsim.engine.account import Account as Account
 from jaxsim.engine.allocation import Allocation as Allocation
 from jaxsim.engine.costs import Costs as Costs
+from jaxsim.engine.enums import CallSeq as CallSeq
+from jaxsim.engine.enums import Direction as Direction
+from jaxsim.engine.enums import OrderSide as OrderSide
+from jaxsim.engine.enums import SizeType as SizeType
 from jaxsim.engine.market import Market as Market
 from jaxsim.engine.observation import Observation as Observation
 from jaxsim.engine.observation import Window as Window
@@ -15,7 +19,6 @@ from jaxsim.engine.save import Save as Save
 from jaxsim.engine.save import Simulation as Simulation
 from jaxsim.engine.simulate import simulate as simulate
 from jaxsim.engine.status import LaneFault as LaneFault
-from jaxsim.engine.status import OrderSide as OrderSide
 from jaxsim.engine.status import OrderStatus as OrderStatus
 from jaxsim.engine.status import OrderStatusInfo as OrderStatusInfo
 from jaxsim.engine.triggers import AbstractTrigger as AbstractTrigger
@@ -25,9 +28,12 @@ from jaxsim.errors import AllocationError as AllocationError
 from jaxsim.frames import market as _market  # noqa: F401  attaches Market.from_frames
 from jaxsim.frames.allocations import Allocations as Allocations
 from jaxsim.frames.backtest import Backtest as Backtest
+from jaxsim.frames.drawdowns import DrawdownStatus as DrawdownStatus
 from jaxsim.frames.lanes import grid as grid
 from jaxsim.frames.lanes import zipped as zipped
 from jaxsim.frames.run import backtest as backtest
 from jaxsim.frames.run import replay as replay
+from jaxsim.frames.trades import TradeDirection as TradeDirection
+from jaxsim.frames.trades import TradeStatus as TradeStatus
 
 __version__ = "0.1.0"

@@ -2,7 +2,14 @@
 
 
 class OrderError(ValueError):
-    """An order that makes no sense, or an account that no order can act on; it ends the simulation."""
+    """An order that makes no sense, or an account that no order can act on; it ends the simulation.
+
+    bar, asset: numbers, where the order is one of a simulation.
+    """
+
+    def __init__(self, message: str, bar: int | None = None, asset: int | None = None):
+        super().__init__(message)
+        self.bar, self.asset = bar, asset
 
 
 class RejectedOrderError(OrderError):

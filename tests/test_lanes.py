@@ -450,7 +450,7 @@ def test_orders_of_many_lanes(groups):
     for lane in groups.lanes:
         part = orders[(orders["threshold"] == lane[0]) & (orders["sector"] == lane[1])]
         np.testing.assert_array_equal(part["id"], np.arange(len(part)))
-        alone = groups[lane].orders
+        alone = pd.DataFrame(groups[lane].orders)
         pd.testing.assert_frame_equal(part[alone.columns].reset_index(drop=True), alone)
 
 

@@ -7,7 +7,10 @@ import pandas as pd
 import pytest
 
 from jaxsim import metrics
+from jaxsim.frames.record_table import LaneRecords
 from jaxsim.frames.stats import portfolio_stats, returns_stats
+from jaxsim.frames.trade_table import portfolio_rows
+from jaxsim.frames.trades import exit_trades
 
 DAY = pd.Timedelta("1D")
 ANN_FACTOR = 252.0
@@ -24,7 +27,10 @@ def assert_tables(ours: pd.DataFrame, theirs: pd.DataFrame):
     assert ours.index.equals(theirs.index)
     for title in ours:
         left, right = ours[title], theirs[title]
-        if title in ("Start", "End", "Period") or "Duration" in title:
+        if "Duration" in title:  # means of whole bars, to the microsecond
+            left, right = (pd.to_timedelta(pd.Series(list(x))) / pd.Timedelta("1s") for x in (left, right))
+            np.testing.assert_allclose(left, right, atol=1e-6, err_msg=title)
+        elif title in ("Start", "End", "Period"):
             assert [pd.isna(x) or x for x in left] == [pd.isna(x) or x for x in right], title
         else:
             right = right.astype(float)
@@ -58,7 +64,8 @@ def test_portfolio_stats_as_vectorbt(vbt):
     folio = vbt.Portfolio.from_orders(close, sizes, size_type="targetpercent", fees=0.001, freq="D", init_cash=50.0)
     settings = dict(year_freq="252D")
     theirs = pd.DataFrame({lane: folio.stats(column=lane, settings=settings) for lane in LANES}).T
-    ours = portfolio_stats(
+    trades = exit_trades(folio.orders.values, close.to_numpy())
+    given = (
         folio.value(),
         folio.returns(),
         folio.benchmark_returns(),
@@ -68,8 +75,12 @@ def test_portfolio_stats_as_vectorbt(vbt):
         DAY,
         ANN_FACTOR,
     )
-    assert list(ours.columns) == [*theirs.columns[:11], *theirs.columns[-4:]]
+    ours = portfolio_stats(*given, portfolio_rows(LaneRecords(trades, trades["col"], LANES, TIMES, DAY)))
+    assert list(ours.columns) == list(theirs.columns)
     assert_tables(ours, theirs.rename_axis("lane"))
+    without = portfolio_stats(*given)
+    assert list(without.columns) == [*theirs.columns[:11], *theirs.columns[-4:]]
+    pd.testing.assert_frame_equal(without, ours[without.columns])
 
 
 def drawdown_of(values: list[float], period: pd.Timedelta | None = None) -> tuple:

@@ -22,14 +22,23 @@ class Account(eqx.Module):
 
 
 class Holdings(eqx.Module):
-    """An account while it runs: units of each asset and one cash balance that all assets of the group share."""
+    """An account while it runs. All assets of the group share one cash balance.
+
+    units: of each asset; negative where it is sold short.
+    cash: currency, with the proceeds of short sales in it.
+    debt: currency that each short position was sold for.
+    free_cash: currency that is neither owed nor pledged: cash less twice the debt (SEMANTICS 3.5h, 3.6g).
+    """
 
     units: Float[Array, " asset"]
     cash: Float[Array, ""]
+    debt: Float[Array, " asset"]
+    free_cash: Float[Array, ""]
 
     @classmethod
     def opened(cls, account: Account, num_assets: int, dtype) -> "Holdings":
-        return cls(jnp.zeros(num_assets, dtype), jnp.asarray(account.cash, dtype))
+        cash = jnp.asarray(account.cash, dtype)
+        return cls(jnp.zeros(num_assets, dtype), cash, jnp.zeros(num_assets, dtype), cash)
 
     def value(self, prices: Float[Array, " asset"]) -> Float[Array, ""]:
         """cash + sum(units * price), left to right; an asset that is not held needs no price (SEMANTICS 4.3c)."""

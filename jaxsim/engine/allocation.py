@@ -5,7 +5,10 @@ from typing import Any
 
 import equinox as eqx
 import jax.numpy as jnp
+import numpy as np
 
+from jaxsim.engine.arrays import Array
+from jaxsim.engine.bounds import CALL_SEQ, DIRECTION, SIZE_TYPE, Codes
 from jaxsim.engine.numerics import Number
 
 
@@ -13,14 +16,21 @@ class Allocation(eqx.Module):
     """Target weights, and what else an allocator has to say.
 
     weights: [asset], fractions of the portfolio value; what they leave to one stays cash. Above one in sum
-        is legal: the last buys are then cut to the cash there is.
+        is legal: the last buys are then cut to the cash there is. Below zero: sold short.
     skip: bool [asset], assets to be left alone in this rebalance; their weights may be NaN.
+    size_type: SizeType, one or [asset]: what `weights` count, if not target weights; default that of the policy.
+    direction: Direction, one or [asset]; default that of the policy.
+    call_seq: CallSeq, or int [asset]: the assets by number in the order in which they trade; default that of the
+        policy.
     aux: extra arrays to be recorded, by name.
     """
 
     weights: Number
     skip: Any = None
     aux: Mapping[str, Any] = eqx.field(default_factory=dict)
+    size_type: Any = eqx.field(default=None, kw_only=True)
+    direction: Any = eqx.field(default=None, kw_only=True)
+    call_seq: Any = eqx.field(default=None, kw_only=True)
 
 
 def refuse_labels(weights: Any, name: str) -> None:
@@ -48,4 +58,37 @@ def as_allocation(answer: Any, num_assets: int, dtype: Any, name: str) -> Alloca
             raise ValueError(
                 f"allocator {name} returned {field} of shape {array.shape}; expected one per asset, ({num_assets},)"
             )
-    return Allocation(jnp.where(skip, jnp.nan, weights), skip, dict(allocation.aux))
+    return Allocation(
+        jnp.where(skip, jnp.nan, weights),
+        skip,
+        dict(allocation.aux),
+        size_type=_codes(allocation.size_type, SIZE_TYPE, "size_type", num_assets, name),
+        direction=_codes(allocation.direction, DIRECTION, "direction", num_assets, name),
+        call_seq=_call_seq(allocation.call_seq, num_assets, name),
+    )
+
+
+def _codes(value: Any, kind: Codes, field: str, num_assets: int, name: str) -> Any:
+    """Codes [asset] from a member, a name, a number, or an array of them; None stays None."""
+    if value is None:
+        return None
+    try:
+        codes = value if isinstance(value, Array) and not isinstance(value, np.ndarray) else kind.read(value, field)
+        return jnp.broadcast_to(jnp.asarray(codes, jnp.int32), (num_assets,))
+    except ValueError as error:
+        raise ValueError(f"allocator {name} returned a wrong {error}") from error
+
+
+def _call_seq(value: Any, num_assets: int, name: str) -> Any:
+    """A CallSeq code, or the assets in the order in which they trade, int [asset]."""
+    if value is None:
+        return None
+    if isinstance(value, int | str) or np.ndim(value) == 0:
+        codes = _codes(value, CALL_SEQ, "call_seq", 1, name)
+        return codes[0]
+    sequence = jnp.asarray(value, jnp.int32)
+    if sequence.shape != (num_assets,):
+        raise ValueError(
+            f"allocator {name} returned call_seq of shape {sequence.shape}; expected every asset once, ({num_assets},)"
+        )
+    return sequence

@@ -1,57 +1,166 @@
-"""Which numbers a field may hold, said once for the core and for the pandas face."""
+"""Which values a field may hold, said once for the core and for the pandas face."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from enum import IntEnum
 from typing import Any
 
 import equinox as eqx
 import numpy as np
 from jax.core import Tracer
 
+from jaxsim.engine.enums import CallSeq, Direction, SizeType
 from jaxsim.engine.numerics import Number, as_number
 
 
 @dataclass(frozen=True)
 class Bounds:
-    """Finite numbers from `low` on.
+    """Numbers from `low` to `high`, finite unless said otherwise.
 
-    is_open: `low` itself is not allowed.       is_integer: only whole numbers.
+    is_open: `low` itself is not allowed.       is_high_open: nor is `high`.
+    is_integer: only whole numbers.             allows: what else is allowed, NaN or an infinity.
     """
 
     low: float = -np.inf
+    high: float = np.inf
     is_open: bool = False
+    is_high_open: bool = False
     is_integer: bool = False
+    allows: tuple[float, ...] = ()
+
+    def read(self, value: Any, argument: str) -> np.ndarray:
+        """A float64 array. Raises TypeError for what is not numeric, ValueError for the first value out of bounds;
+        the message begins with the argument's name."""
+        array = np.asarray(value)
+        if array.dtype.kind not in "iuf":
+            raise TypeError(f"{argument}: expected numbers, got {type(value).__name__} {value!r}"[:200])
+        array = array.astype(np.float64)
+        self.check(array, argument)
+        return array
 
     def check(self, values: np.ndarray, argument: str) -> None:
         """Raises ValueError naming the argument and the first bad value."""
         values = np.asarray(values, float)
-        bad = ~np.isfinite(values) | ((values <= self.low) if self.is_open else (values < self.low))
+        bad = ~np.isfinite(values)
+        bad |= (values <= self.low) if self.is_open else (values < self.low)
+        bad |= (values >= self.high) if self.is_high_open else (values > self.high)
         if self.is_integer:
             bad |= values != np.round(values)
+        for also in self.allows:
+            bad &= ~(np.isnan(values) if np.isnan(also) else values == also)
         if bad.any():
-            kind = "a whole number" if self.is_integer else "a finite number"
-            limit = "" if self.low == -np.inf else f" {'>' if self.is_open else '>='} {self.low:g}"
-            raise ValueError(f"{argument}: expected {kind}{limit}, got {values[bad].ravel()[0]:g}")
+            raise ValueError(f"{argument}: expected {self._text}, got {values[bad].ravel()[0]:g}")
 
+    @property
+    def _text(self) -> str:
+        text = "a whole number" if self.is_integer else "a finite number"
+        limits = []
+        if self.low != -np.inf:
+            limits.append(f"{'>' if self.is_open else '>='} {self.low:g}")
+        if self.high != np.inf:
+            limits.append(f"{'<' if self.is_high_open else '<='} {self.high:g}")
+        others = ["NaN" if np.isnan(x) else f"{x:g}" for x in self.allows]
+        return " or ".join([" ".join([text, " and ".join(limits)]).strip(), *others])
+
+
+@dataclass(frozen=True)
+class Flags:
+    """True or False."""
+
+    def read(self, value: Any, argument: str) -> np.ndarray:
+        """A bool array. Raises TypeError naming the argument for anything else than booleans."""
+        array = np.asarray(value)
+        if array.dtype == object and array.size and all(isinstance(x, bool | np.bool_) for x in array.ravel()):
+            array = array.astype(bool)
+        self.check(array, argument)
+        return array
+
+    def check(self, values: np.ndarray, argument: str) -> None:
+        if np.asarray(values).dtype != bool:
+            raise TypeError(f"{argument}: expected True or False, got {values!r}"[:200])
+
+
+@dataclass(frozen=True)
+class Codes:
+    """Members of an enum, also by number or by name (`SizeType.TARGET_PERCENT`, 5, "TargetPercent").
+
+    aliases: further names of some members.
+    """
+
+    enum: type[IntEnum]
+    aliases: Mapping[str, IntEnum] | None = None
+
+    def read(self, value: Any, argument: str) -> np.ndarray:
+        """An int32 array. Raises ValueError naming the argument and the names that there are."""
+        array = np.asarray(value)
+        if array.dtype.kind in "iu" or (array.dtype.kind == "f" and (array == np.round(array)).all()):
+            codes = array.astype(np.int32)
+        else:
+            codes = np.array([self._code(x, argument) for x in array.ravel()], np.int32).reshape(array.shape)
+        self.check(codes, argument)
+        return codes
+
+    def _code(self, value: Any, argument: str) -> int:
+        if isinstance(value, str):
+            names = {_plain(member.name): member for member in self.enum} | dict(self.aliases or {})
+            if _plain(value) in names:
+                return int(names[_plain(value)])
+        elif not isinstance(value, bool | np.bool_) and isinstance(value, int | np.integer):
+            return int(value)
+        raise ValueError(f"{argument}: expected one of {self._names}, got {value!r}")
+
+    def check(self, values: np.ndarray, argument: str) -> None:
+        unknown = ~np.isin(values, [int(member) for member in self.enum])
+        if unknown.any():
+            raise ValueError(f"{argument}: expected one of {self._names}, got {np.asarray(values)[unknown].ravel()[0]}")
+
+    @property
+    def _names(self) -> str:
+        return ", ".join(f"{member.name} ({int(member)})" for member in self.enum)
+
+
+def _plain(name: str) -> str:
+    """The name of a member, however it is written: target_percent, TargetPercent, TARGETPERCENT."""
+    return name.replace("_", "").replace(" ", "").lower()
+
+
+Kind = Bounds | Flags | Codes
 
 ANY = Bounds()
+NUMBERS = Bounds(allows=(np.nan, np.inf, -np.inf))
 THRESHOLD = Bounds(0.0)
 FEES = Bounds(-1.0, is_open=True)
+SLIPPAGE = Bounds(0.0, 1.0, is_high_open=True)
+MIN_SIZE = Bounds(0.0)
+MAX_SIZE = Bounds(0.0, is_open=True, allows=(np.inf,))
+GRANULARITY = Bounds(0.0, is_open=True, allows=(np.nan,))
+PROBABILITY = Bounds(0.0, 1.0)
+PRICE = Bounds(0.0, is_open=True, allows=(np.nan, np.inf, -np.inf))
 CASH = Bounds(0.0, is_open=True)
 BARS = Bounds(0.0, is_integer=True)
+FLAG = Flags()
+SIZE_TYPE = Codes(SizeType)
+DIRECTION = Codes(Direction)
+CALL_SEQ = Codes(CallSeq, {"asgiven": CallSeq.DEFAULT, "byvalue": CallSeq.AUTO})
 
 
-def bounded(name: str, bounds: Bounds, *, by_bar_and_asset: bool = False, **options: Any) -> Any:
-    """A Module field for a number within bounds, which `check_fields` looks at.
+def bounded(name: str, kind: Kind, *, by_bar_and_asset: bool = False, **options: Any) -> Any:
+    """A Module field for values of a kind, which `check_fields` looks at. A default of None means that the feature is
+    off; programs are then compiled without it.
 
     by_bar_and_asset: the number may be one per asset [asset], or [time or 1, asset or 1].
     """
 
     def convert(value: Number) -> Number:
-        if isinstance(value, bool | np.bool_):
-            raise TypeError(f"{name}: expected a number, got {value!r}")
-        return as_number(value)
+        if value is None and options.get("default", 0) is None:
+            return None
+        if isinstance(kind, Bounds):
+            if isinstance(value, bool | np.bool_):
+                raise TypeError(f"{name}: expected a number, got {value!r}")
+            return as_number(value)
+        return kind.read(value, name) if isinstance(value, bool | int | str | list | tuple | np.ndarray) else value
 
-    metadata = {"bounds": bounds, "by_bar_and_asset": by_bar_and_asset}
+    metadata = {"kind": kind, "by_bar_and_asset": by_bar_and_asset}
     return eqx.field(converter=convert, metadata=metadata, **options)
 
 
@@ -64,10 +173,10 @@ def check_fields(module: Any, num_bars: int, num_assets: int) -> None:
         value = getattr(module, field.name)
         if isinstance(value, eqx.Module):
             check_fields(value, num_bars, num_assets)
-        elif "bounds" in field.metadata:
+        elif "kind" in field.metadata and not (value is None and field.default is None):
             _check_shape(value, field, num_bars, num_assets)
             if not isinstance(value, Tracer):
-                field.metadata["bounds"].check(np.asarray(value), field.name)
+                field.metadata["kind"].check(np.asarray(value), field.name)
 
 
 def _check_shape(value: Any, field: Any, num_bars: int, num_assets: int) -> None:

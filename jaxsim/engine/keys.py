@@ -20,3 +20,12 @@ def as_key(key: Any) -> Any:
         return jax.random.wrap_key_data(jnp.asarray(key))
     got = f"an array of shape {key.shape}" if isinstance(key, jax.Array | np.ndarray) else repr(key)
     raise TypeError(f"key: expected an int or one jax.random.key, got {got}")
+
+
+#: Folded into the key of a bar, it begins the stream of random rejections, which no allocator draws from.
+REJECT_STREAM = 0x72656A65
+
+
+def reject_draws(bar_key: Any, num_assets: int) -> jax.Array:
+    """The uniform [0, 1) float32 numbers, one per asset, that decide on random rejections at one bar."""
+    return jax.random.uniform(jax.random.fold_in(bar_key, REJECT_STREAM), (num_assets,), jnp.float32)

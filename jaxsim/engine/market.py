@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 import equinox as eqx
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from jaxsim.engine.arrays import Array
 
@@ -18,6 +18,8 @@ class Market(eqx.Module):
     price: the price that orders execute at; NaN where the asset does not trade.
     mark: the close that positions are marked at: the last one known.
     features: pytree of arrays with leading axis time; row t is known at the open of bar t.
+    priced_at: when `val_price` was last known, in half bars: 2t for the open of bar t, 2t + 1 for its close. None: not
+        needed, since no fill is ever newer; see `Costs.update_value`.
     """
 
     close: Float[Array, "time asset"]
@@ -25,6 +27,7 @@ class Market(eqx.Module):
     price: Float[Array, "time asset"]
     mark: Float[Array, "time asset"]
     features: Any = None
+    priced_at: Int[Array, "time asset"] | None = None
 
     from_frames: ClassVar[Callable[..., "Market"]]  # defined in jaxsim.frames.market, which knows pandas
 

@@ -1,27 +1,86 @@
-"""How an order fills, and how a whole rebalance fills (SEMANTICS sections 3 and 5.2)."""
+"""How a whole rebalance fills: the orders of a group, one after the other, against the cash that they share.
+
+Two ways lead there, and `trade` chooses between them when a program is compiled, from what the policy and the costs
+can ask for at all:
+
+- `trade_to_weights` for target weights under proportional costs, which only cash can limit;
+- `trade_in_general` for everything else, order by order through `fill`.
+"""
+
+from dataclasses import replace
+from typing import Any
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
-from jax import lax
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 
 from jaxsim.engine.account import Holdings
 from jaxsim.engine.arrays import Amount, Array
+from jaxsim.engine.call_order import CallOrder, call_key, order_value
+from jaxsim.engine.costs import Costs
+from jaxsim.engine.enums import Direction, SizeType
+from jaxsim.engine.fill import Order, Outcome, Pool, debt_moves, fill
 from jaxsim.engine.numerics import ABS_TOL, add, in_sequence, le, product, quotient, snap
 from jaxsim.engine.status import OrderStatusInfo as Info
 
-#: Up to this many assets the call order is found by comparing all pairs, which vectorises over lanes; sorting does not.
-PAIRWISE_ASSETS = 16
+
+class Request(eqx.Module):
+    """What a group is asked to trade at one bar.
+
+    size: in units of `size_type`, per asset; NaN leaves the asset alone.
+    size_type: SizeType of each, None for target weights.       direction: Direction of each, None for Both.
+    call_seq: CallSeq, None for by order value.     sequence: place of each asset in the order of execution, if the
+        allocator has chosen it.
+    """
+
+    size: Float[Array, " asset"]
+    size_type: Int[Array, " asset"] | None = None
+    direction: Int[Array, " asset"] | None = None
+    call_seq: Int[Array, ""] | None = None
+    sequence: Int[Array, " asset"] | None = None
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it is target weights, in either direction, traded in the order of their values."""
+        return all(x is None for x in (self.size_type, self.direction, self.call_seq, self.sequence))
+
+
+class Quote(eqx.Module):
+    """What a bar's orders are sized by and filled at.
+
+    value: of the account before the bar, currency.
+    val_price, price: for valuation and for execution, currency per unit; NaN where unknown.
+    """
+
+    value: Amount
+    val_price: Float[Array, " asset"]
+    price: Float[Array, " asset"]
+
+
+class OrderLog(eqx.Module):
+    """Each order of a rebalance, per asset, and the account around it (SEMANTICS 6.8).
+
+    before, after: what is shared.      order, outcome: with the position of the asset, before and after.
+    """
+
+    before: Pool
+    after: Pool
+    order: Order
+    outcome: Outcome
 
 
 class Fills(eqx.Module):
     """What became of the orders of one rebalance, one per asset.
 
-    request: units asked for, > 0 to buy; NaN where the size could not be worked out.
+    request: units asked for, > 0 to buy; infinite: as many as possible; NaN where it could not be worked out.
     trade: units filled, > 0 bought, < 0 sold, 0 not filled.
-    price: price of the fill.       fees: currency paid.
+    price: price of the fill, with slippage.       fees: currency paid.
     info: OrderStatusInfo, NONE where filled.
     rank: place in the order of execution.
+    fault: LaneFault of each order, if orders can be at fault.
+    val_price: after the rebalance, if fills move it.
+    log: if it was asked for.
     """
 
     request: Float[Array, " asset"]
@@ -30,49 +89,84 @@ class Fills(eqx.Module):
     fees: Float[Array, " asset"]
     info: Int[Array, " asset"]
     rank: Int[Array, " asset"]
+    fault: Int[Array, " asset"] | None = None
+    val_price: Float[Array, " asset"] | None = None
+    log: OrderLog | None = None
 
 
-class CallOrder(eqx.Module):
-    """The order of execution: ascending order value, ties by column, NaN last, so that sells come before buys."""
+def trade(
+    holdings: Holdings, request: Request, quote: Quote, costs: Costs, draw: Any, keep_log: bool
+) -> tuple[Holdings, Fills]:
+    """Trade what is requested.
 
-    rank: Int[Array, " asset"]  # of each asset
-    _place: Bool[Array, "rank asset"] | None  # one-hot, when there are few assets
-    _sequence: Int[Array, " rank"] | None  # the asset at each rank, when there are many
-
-    def __init__(self, order_value: Float[Array, " asset"]):
-        count = order_value.shape[0]
-        if count > PAIRWISE_ASSETS:
-            self._sequence, self._place = jnp.argsort(order_value, stable=True), None
-            self.rank = jnp.argsort(self._sequence, stable=True).astype(jnp.int32)
-            return
-        # The barrier makes both sides of the comparison one number: computed twice, they might round differently.
-        key = lax.optimization_barrier(jnp.where(jnp.isnan(order_value), jnp.inf, order_value))
-        earlier = jnp.arange(count)[None, :] < jnp.arange(count)[:, None]
-        before = (key[None, :] < key[:, None]) | ((key[None, :] == key[:, None]) & earlier)
-        self.rank = jnp.sum(before, axis=1, dtype=jnp.int32)
-        self._place, self._sequence = self.rank[None, :] == jnp.arange(count)[:, None], None
-
-    def sort(self, x: Array) -> Array:
-        """[asset] -> [rank]"""
-        if self._place is None:
-            return x[self._sequence]
-        return _select(self._place, x[None, :])
-
-    def unsort(self, x: Array) -> Array:
-        """[rank] -> [asset]"""
-        if self._place is None:
-            return x[self.rank]
-        return _select(self._place.T, x[None, :])
+    costs: of this bar, per asset.      draw: uniform [0, 1) per asset, where orders may be rejected at random.
+    """
+    if request.is_plain and costs.are_proportional and not keep_log:
+        return trade_to_weights(holdings, request.size, quote, costs)
+    return trade_in_general(holdings, request, quote, costs, draw, keep_log)
 
 
-def _select(one_hot: Array, x: Array) -> Array:
-    if x.dtype == bool:
-        return jnp.any(one_hot & x, axis=1)
-    return jnp.sum(jnp.where(one_hot, x, jnp.zeros_like(x)), axis=1, dtype=x.dtype)
+# --- Any order
 
 
-class Order(eqx.Module):
-    """An order ready to be executed, or a sequence of them."""
+def trade_in_general(
+    holdings: Holdings, request: Request, quote: Quote, costs: Costs, draw: Any, keep_log: bool = False
+) -> tuple[Holdings, Fills]:
+    """Order by order (SEMANTICS 3 and 5.2)."""
+    size_type = jnp.int32(SizeType.TARGET_PERCENT) if request.size_type is None else request.size_type
+    direction = jnp.int32(Direction.BOTH) if request.direction is None else request.direction
+    if request.sequence is None:
+        worth = order_value(
+            request.size, size_type, direction, holdings.units, quote.val_price, holdings.cash, holdings.free_cash,
+            jnp.asarray(quote.value),
+        )  # fmt: skip
+        key = call_key(request.call_seq, worth)
+    else:
+        key = request.sequence.astype(request.size.dtype)
+    sequence = CallOrder(key)
+    by_asset = Order(
+        request.size,
+        request.size_type,
+        request.direction,
+        quote.price,
+        holdings.units,
+        holdings.debt,
+        quote.val_price,
+        costs,
+        draw,
+    )
+    pool = Pool(holdings.cash, holdings.free_cash, jnp.asarray(quote.value, request.size.dtype))
+
+    def one(before: Pool, order: Order) -> tuple[Pool, tuple]:
+        if request.size_type is None:  # one constant, rather than an array to be sorted
+            order = replace(order, size_type=size_type)
+        if request.direction is None:
+            order = replace(order, direction=direction)
+        after, outcome = fill(before, order)
+        return after, (outcome, before if keep_log else None, after if keep_log else None)
+
+    pool, results = in_sequence(one, pool, jax.tree.map(sequence.sort, by_asset))
+    outcome, before_each, after_each = jax.tree.map(sequence.unsort, results)
+    after = Holdings(outcome.units, snap(pool.cash), outcome.debt, snap(pool.free_cash))
+    fills = Fills(
+        request=outcome.request,
+        trade=outcome.trade,
+        price=outcome.price,
+        fees=outcome.fees,
+        info=outcome.info,
+        rank=sequence.rank,
+        fault=outcome.fault,
+        val_price=outcome.val_price if costs.update_value is not None else None,
+        log=OrderLog(before_each, after_each, by_asset, outcome) if keep_log else None,
+    )
+    return after, fills
+
+
+# --- Target weights under proportional costs
+
+
+class _Weighting(eqx.Module):
+    """An order towards a target weight, ready to be executed, or a sequence of them."""
 
     request: Float[Array, "*orders"]
     units: Float[Array, "*orders"]
@@ -81,8 +175,57 @@ class Order(eqx.Module):
     info: Int[Array, "*orders"]
 
 
-def execute(cash: Float[Array, ""], order: Order) -> tuple[Float[Array, ""], tuple]:
-    """One long-only order with proportional fees against the cash there is (SEMANTICS 3.5 and 3.6).
+def trade_to_weights(
+    holdings: Holdings, weights: Float[Array, " asset"], quote: Quote, costs: Costs
+) -> tuple[Holdings, Fills]:
+    """Trade towards target weights: sized at the valuation price, filled at the execution price, sells before buys;
+    since sizes reserve nothing for fees, the last buys may be cut to the cash that is left."""
+    value = quote.value
+    can_size, can_fill = ~jnp.isnan(quote.val_price), ~jnp.isnan(quote.price)
+    safe_val_price = jnp.where(can_size, quote.val_price, 1.0)
+    request = weights * value / safe_val_price - holdings.units
+    worth = product(weights, value) - product(holdings.units, safe_val_price)
+    info = jnp.where(
+        jnp.isnan(weights),
+        Info.SIZE_NAN,
+        jnp.where(
+            ~can_fill,
+            Info.PRICE_NAN,
+            jnp.where(
+                jnp.isnan(value),
+                Info.VALUE_NAN,
+                jnp.where(
+                    snap(value) <= 0,
+                    Info.VALUE_ZERO_NEG,
+                    jnp.where(can_size, Info.NONE, Info.VAL_PRICE_NAN),
+                ),
+            ),
+        ),
+    ).astype(jnp.int32)
+
+    request = jnp.where(can_size & (snap(value) > 0), request, jnp.nan)
+    price = jnp.where(can_fill, quote.price, 1.0)
+    if costs.slippage is not None:
+        price = product(price, jnp.where(request > 0, 1 + costs.slippage, 1 - costs.slippage))
+    sequence = CallOrder(jnp.where(can_size & ~jnp.isnan(value), worth, jnp.nan))
+    possible = info == Info.NONE
+    orders = _Weighting(
+        sequence.sort(jnp.where(possible, request, 0.0)),
+        sequence.sort(holdings.units),
+        sequence.sort(price),
+        sequence.sort(costs.fees),
+        sequence.sort(info),
+    )
+    cash, results = in_sequence(_execute, holdings.cash, orders)
+    units, traded, paid, info = (sequence.unsort(x) for x in results)
+    cash = snap(cash)
+    debt = _debt_after(holdings, units, traded, price)
+    after = Holdings(units, cash, debt, cash - 2 * debt.sum())
+    return after, Fills(request, traded, jnp.where(can_fill, price, jnp.nan), paid, info, sequence.rank)
+
+
+def _execute(cash: Float[Array, ""], order: _Weighting) -> tuple[Float[Array, ""], tuple]:
+    """One order with proportional fees against the cash there is (SEMANTICS 3.5 and 3.6).
 
     Returns the cash after it and (units after, units traded, fees paid, OrderStatusInfo).
     """
@@ -120,53 +263,8 @@ def execute(cash: Float[Array, ""], order: Order) -> tuple[Float[Array, ""], tup
     return cash_after, (units_after, trade, fees, info)
 
 
-def trade_to(
-    holdings: Holdings,
-    weights: Float[Array, " asset"],
-    value: Amount,
-    val_price: Float[Array, " asset"],
-    price: Float[Array, " asset"],
-    fees: Float[Array, " asset"],
-) -> tuple[Holdings, Fills]:
-    """Trade towards target weights: sized at the valuation price, filled at the execution price, sells before buys;
-    since sizes reserve nothing for fees, the last buys may be cut to the cash that is left.
-
-    weights: >= 0; NaN leaves the asset alone.    value: of the account before the bar, currency.
-    val_price, price: currency per unit, NaN where unknown.    fees: fraction of the traded value.
-    """
-    can_size, can_fill = ~jnp.isnan(val_price), ~jnp.isnan(price)
-    safe_val_price = jnp.where(can_size, val_price, 1.0)
-    request = weights * value / safe_val_price - holdings.units
-    order_value = product(weights, value) - product(holdings.units, safe_val_price)
-    info = jnp.where(
-        jnp.isnan(weights),
-        Info.SIZE_NAN,
-        jnp.where(
-            ~can_fill,
-            Info.PRICE_NAN,
-            jnp.where(
-                jnp.isnan(value),
-                Info.VALUE_NAN,
-                jnp.where(
-                    snap(value) <= 0,
-                    Info.VALUE_ZERO_NEG,
-                    jnp.where(can_size, Info.NONE, Info.VAL_PRICE_NAN),
-                ),
-            ),
-        ),
-    ).astype(jnp.int32)
-
-    request = jnp.where(can_size, request, jnp.nan)
-    sequence = CallOrder(jnp.where(can_size, order_value, jnp.nan))
-    possible = info == Info.NONE
-    orders = Order(
-        sequence.sort(jnp.where(possible, request, 0.0)),
-        sequence.sort(holdings.units),
-        sequence.sort(jnp.where(can_fill, price, 1.0)),
-        sequence.sort(fees),
-        sequence.sort(info),
-    )
-    cash, (units, trade, paid, info) = in_sequence(execute, holdings.cash, orders)
-    after = Holdings(sequence.unsort(units), snap(cash))
-    fills = Fills(request, sequence.unsort(trade), price, sequence.unsort(paid), sequence.unsort(info), sequence.rank)
-    return after, fills
+def _debt_after(holdings: Holdings, units: Array, traded: Array, price: Array) -> Array:
+    """What short positions owe. It limits no order here, so that it can wait until all have been executed."""
+    borrowed, released = debt_moves(snap(holdings.units), units, holdings.debt, jnp.abs(traded), price, traded > 0)
+    moves = jnp.where(traded < 0, borrowed, 0.0)
+    return jnp.where(traded > 0, add(holdings.debt, -released), holdings.debt + moves)

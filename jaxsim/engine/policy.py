@@ -8,10 +8,10 @@ import jax
 import jax.numpy as jnp
 
 from jaxsim.engine.allocation import Allocation, as_allocation
-from jaxsim.engine.bounds import BARS, bounded
-from jaxsim.engine.numerics import Number
+from jaxsim.engine.bounds import BARS, CALL_SEQ, DIRECTION, SIZE_TYPE, bounded
+from jaxsim.engine.numerics import Number, at_bar
 from jaxsim.engine.observation import Observation
-from jaxsim.engine.triggers import AtBars, Never
+from jaxsim.engine.triggers import AbstractTrigger, AtBars, Never
 
 
 class Policy(eqx.Module):
@@ -22,12 +22,20 @@ class Policy(eqx.Module):
         `observe(obs, state) -> state` or `(state, aux)`, which sees every bar.
     trigger: callable of an `Observation` that says whether to rebalance.
     min_history: number of bars before the first trade.
+    size_type: SizeType: what the allocator's numbers count unless it says so itself; None: target weights.
+    direction: Direction: which positions its orders may lead to unless it says so itself; None: both.
+    call_seq: CallSeq: in which order the assets trade unless the allocator says so itself; None: by order value.
     trades_when_flat: trade also without the trigger while no position is held; off in a replay.
+
+    `size_type` and `direction` are one code, one per asset, or [time or 1, asset or 1].
     """
 
     allocator: Callable
     trigger: Callable = eqx.field(default_factory=Never)
     min_history: Number = bounded("min_history", BARS, default=0, kw_only=True)
+    size_type: Any = bounded("size_type", SIZE_TYPE, by_bar_and_asset=True, default=None, kw_only=True)
+    direction: Any = bounded("direction", DIRECTION, by_bar_and_asset=True, default=None, kw_only=True)
+    call_seq: Any = bounded("call_seq", CALL_SEQ, default=None, kw_only=True)
     trades_when_flat: bool = eqx.field(static=True, default=True, kw_only=True)
 
     def __check_init__(self):
@@ -105,24 +113,60 @@ def watch(allocator: Any, obs: Observation, state: Any) -> tuple[Any, dict]:
 
 
 class RecordedTargets(eqx.Module):
-    """An allocator that hands out recorded weights; NaN marks an asset that was left alone.
+    """An allocator that hands out recorded targets; NaN marks an asset that was left alone.
 
     bars: int [allocation], bar number of each, ascending; padded with the number of bars in the market.
     weights: [allocation, asset], the weights asked for at each.
+    size_type, direction: int [allocation, asset], if they were recorded.
     """
 
     bars: Number
     weights: Number
+    size_type: Any = None
+    direction: Any = None
 
     def __call__(self, obs: Observation) -> Allocation:
         row = jnp.clip(jnp.searchsorted(self.bars, obs.step), 0, self.bars.shape[0] - 1)
-        weights = self.weights[row]
-        return Allocation(weights, skip=jnp.isnan(weights))
+        weights, codes = self.weights[row], (self.size_type, self.direction)
+        size_type, direction = (None if x is None else x[row] for x in codes)
+        return Allocation(weights, skip=jnp.isnan(weights), size_type=size_type, direction=direction)
 
 
-def replay_policy(mask: Number, bars: Number, weights: Number) -> Policy:
+def replay_policy(mask: Number, targets: RecordedTargets) -> Policy:
     """The policy that acts at the recorded bars alone and asks for what was asked for then.
 
-    mask: bool [time], true at the recorded bars.      bars, weights: as `RecordedTargets`.
+    mask: bool [time], true at the recorded bars.
     """
-    return Policy(RecordedTargets(bars, weights), AtBars(mask), trades_when_flat=False)
+    return Policy(targets, AtBars(mask), trades_when_flat=False)
+
+
+class OrderBook(eqx.Module):
+    """An allocator that hands out given orders.
+
+    size: one number, one per asset, or [time or 1, asset or 1]; NaN: no order. What it counts, and in which direction,
+        the policy says.
+    """
+
+    size: Number
+
+    def at(self, obs: Observation) -> Any:
+        return jnp.broadcast_to(at_bar(self.size, obs.step), obs.units.shape)
+
+    def __call__(self, obs: Observation) -> Allocation:
+        size = self.at(obs)
+        return Allocation(size, skip=jnp.isnan(size))
+
+
+class HasOrders(AbstractTrigger):
+    """Trade at the bars for which an order book has an order."""
+
+    book: OrderBook
+
+    def __call__(self, obs: Observation) -> Any:
+        return jnp.any(~jnp.isnan(self.book.at(obs)))
+
+
+def order_book_policy(size: Number, **terms: Any) -> Policy:
+    """The policy that sends given orders. size: as `OrderBook`.      terms: further fields of `Policy`."""
+    book = OrderBook(size)
+    return Policy(book, HasOrders(book), trades_when_flat=False, **terms)

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 
 from jaxsim.engine.account import Account, Holdings
 from jaxsim.engine.arrays import Array
@@ -35,6 +35,19 @@ class Run(eqx.Module):
     costs: Costs
     account: Account
     key: Any
+    keep_log: bool = eqx.field(static=True, default=False)
+
+
+class Balances(eqx.Module):
+    """The account after a bar's orders: units, and the currency beside them."""
+
+    units: Float[Array, " asset"]
+    cash: Float[Array, ""]
+    free_cash: Float[Array, ""]
+
+    @classmethod
+    def of(cls, holdings: Holdings) -> "Balances":
+        return cls(holdings.units, holdings.cash, holdings.free_cash)
 
 
 class Row(eqx.Module):
@@ -45,7 +58,7 @@ class Row(eqx.Module):
 
     bar: Int[Array, ""]
     traded: Bool[Array, ""]
-    holdings: Holdings
+    holdings: Balances
     event: Event
     aux: dict
 
@@ -63,8 +76,8 @@ class Scan(eqx.Module):
         page = min(self.page, num_bars)
 
         def take(lane: Lane, bar: Array) -> tuple[Lane, Row]:
-            lane, traded, event, aux = step(run.policy, run.market, run.costs, lane, bar, run.key, axes)
-            return lane, Row(bar, traded, lane.holdings, event, aux)
+            lane, traded, event, aux = step(run.policy, run.market, run.costs, lane, bar, run.key, axes, run.keep_log)
+            return lane, Row(bar, traded, Balances.of(lane.holdings), event, aux)
 
         blank = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(lambda: take(lane, bar)[1]))
 
@@ -104,8 +117,8 @@ class LookAhead(eqx.Module):
             first = first_trade(lane, seen, bar)
             trades, at = first < num_bars, jnp.minimum(first, num_bars - 1)
             obs = observe(market, lane, at, at_bar_row(market.val_price, at), run.key)
-            lane, event = rebalance_if(trades, policy, market, run.costs, lane, obs, axes)
-            return lane, Row(at, trades, lane.holdings, event, {})
+            lane, event = rebalance_if(trades, policy, market, run.costs, lane, obs, axes, run.keep_log)
+            return lane, Row(at, trades, Balances.of(lane.holdings), event, {})
 
         def advance(state):
             lane, seen, bar, rows, count = state
@@ -157,7 +170,7 @@ def over_lanes(function: Callable, axes: Sequence[LaneAxis], shared_in: Sequence
 @eqx.filter_jit
 def _start(run: Run, axes: tuple[LaneAxis, ...]) -> Lane:
     def one_lane(run):
-        return Lane.start(run.policy, run.account, run.market.num_assets, run.market.dtype)
+        return Lane.start(run.market, run.policy, run.costs, run.account)
 
     return over_lanes(one_lane, axes, (), 0)(cast_inexact(run, run.market.dtype))
 

@@ -80,7 +80,7 @@ def _simulate(
         kept = (value, lane.holdings.cash, traded, lane.holdings.units if save.units else None)
         return lane, (*kept, event if save.events else None, aux)
 
-    start = Lane.start(policy, account, market.num_assets, market.dtype)
+    start = Lane.start(market, policy, costs, account)
     end, (value, cash, rebalanced, units, events, aux) = lax.scan(one_bar, start, jnp.arange(market.num_bars))
     returns = returns_from_value(value, start.holdings.cash)
     return Simulation(value, returns, cash, rebalanced, end.status, units, events, aux)

@@ -9,13 +9,6 @@ from jaxtyping import Bool, Int
 from jaxsim.engine.arrays import Array, Step
 
 
-class OrderSide(IntEnum):
-    """Which way an order trades."""
-
-    BUY = 0
-    SELL = 1
-
-
 class OrderStatus(IntEnum):
     """What became of an order."""
 
@@ -64,41 +57,85 @@ class LaneFault(IntEnum):
     NONE = 0
     WEIGHT_NAN = 1
     WEIGHT_INFINITE = 2
-    WEIGHT_NEGATIVE = 3
+    CALL_SEQ = 3
+    ORDER_ACCOUNT = 4
+    ORDER_PRICE = 5
+    ORDER_DIRECTION = 6
+    ORDER_VAL_PRICE = 7
+    ORDER_INFINITE = 8
+    ORDER_DIVISION = 9
+    ORDER_REJECTED = 10  # `LaneStatus.reason` says why
 
     @property
     def text(self) -> str:
-        return {
-            LaneFault.NONE: "all went well",
-            LaneFault.WEIGHT_NAN: "the allocator returned a NaN weight; to leave an asset alone, return "
-            "Allocation(weights, skip=mask)",
-            LaneFault.WEIGHT_INFINITE: "the allocator returned an infinite weight",
-            LaneFault.WEIGHT_NEGATIVE: "the allocator returned a negative weight; short positions are not supported",
-        }[self]
+        return _FAULT_TEXTS[self]
+
+    @property
+    def is_of_order(self) -> bool:
+        """Whether an order was at fault, and not what the allocator answered."""
+        return self >= LaneFault.ORDER_ACCOUNT
+
+
+_FAULT_TEXTS = {
+    LaneFault.NONE: "all went well",
+    LaneFault.WEIGHT_NAN: "the allocator returned a NaN weight; to leave an asset alone, return "
+    "Allocation(weights, skip=mask)",
+    LaneFault.WEIGHT_INFINITE: "the allocator returned an infinite weight",
+    LaneFault.CALL_SEQ: "the allocator returned a call_seq that does not name every asset once",
+    LaneFault.ORDER_ACCOUNT: "an order met an account that it cannot act on: its cash, position or debt is not finite",
+    LaneFault.ORDER_PRICE: "an order needs a price that is finite and > 0",
+    LaneFault.ORDER_DIRECTION: "an order was long-only while the position was short, or short-only while it was long",
+    LaneFault.ORDER_VAL_PRICE: "an order of this size_type needs a valuation price that is finite and > 0",
+    LaneFault.ORDER_INFINITE: "an order would trade infinitely many units",
+    LaneFault.ORDER_DIVISION: "the costs of an order make its price zero",
+    LaneFault.ORDER_REJECTED: "an order was rejected, and raise_reject is set",
+}
 
 
 class LaneStatus(eqx.Module):
-    """The first thing that went wrong in a lane. From then on the lane holds what it has and trades no more."""
+    """The first thing that went wrong in a lane. From then on the lane holds what it has and trades no more.
 
-    fault: Int[Array, ""]  # LaneFault
+    fault: LaneFault.     bar, asset: where.    reason: OrderStatusInfo of a rejected order, else NONE.
+    """
+
+    fault: Int[Array, ""]
     bar: Int[Array, ""]
     asset: Int[Array, ""]
+    reason: Int[Array, ""]
 
     @classmethod
     def ok(cls) -> "LaneStatus":
-        return cls(jnp.int32(LaneFault.NONE), jnp.int32(-1), jnp.int32(-1))
+        return cls(jnp.int32(LaneFault.NONE), jnp.int32(-1), jnp.int32(-1), jnp.int32(OrderStatusInfo.NONE))
 
     @property
     def is_ok(self) -> Bool[Array, ""]:
         return self.fault == LaneFault.NONE
 
-    def first(self, faults: Int[Array, " asset"], bar: Step) -> "LaneStatus":
-        """This status, or the first of `faults` (a LaneFault per asset) met at `bar` if all was well so far."""
-        asset = jnp.argmax(faults != LaneFault.NONE).astype(jnp.int32)
-        fault = jnp.max(jnp.where(jnp.arange(faults.shape[0]) == asset, faults, LaneFault.NONE)).astype(jnp.int32)
+    def first(
+        self,
+        faults: Int[Array, " asset"],
+        bar: Step,
+        rank: Int[Array, " asset"] | None = None,
+        reasons: Int[Array, " asset"] | None = None,
+    ) -> "LaneStatus":
+        """This status, or the first of `faults` (a LaneFault per asset) met at `bar` if all was well so far.
+
+        rank: place of each asset in the order of execution; default as the assets stand.
+        reasons: OrderStatusInfo of each asset.
+        """
+        count = faults.shape[0]
+        place = jnp.arange(count) if rank is None else rank
+        is_first = place == jnp.min(jnp.where(faults != LaneFault.NONE, place, count))
+
+        def there(codes: Array) -> Array:
+            return jnp.sum(jnp.where(is_first, codes, 0)).astype(jnp.int32)
+
+        fault = there(faults)
         is_new = self.is_ok & (fault != LaneFault.NONE)
+        reason = self.reason if reasons is None else there(reasons)
         return LaneStatus(
             jnp.where(is_new, fault, self.fault),
             jnp.where(is_new, jnp.asarray(bar, jnp.int32), self.bar),
-            jnp.where(is_new, asset, self.asset),
+            jnp.where(is_new, there(jnp.arange(count)), self.asset),
+            jnp.where(is_new & (fault == LaneFault.ORDER_REJECTED), reason, self.reason),
         )

@@ -2,6 +2,7 @@
 every schedule runs these functions."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import equinox as eqx
@@ -11,14 +12,40 @@ from jax import lax
 from jaxtyping import Bool, Float, Int
 
 from jaxsim.engine.account import Account, Holdings
+from jaxsim.engine.allocation import Allocation
 from jaxsim.engine.arrays import Amount, Array, Step
 from jaxsim.engine.costs import Costs
+from jaxsim.engine.fill import first_of
+from jaxsim.engine.keys import reject_draws
 from jaxsim.engine.market import Market
-from jaxsim.engine.numerics import ABS_TOL, any_lane, at_bar
+from jaxsim.engine.numerics import any_lane, at_bar
 from jaxsim.engine.observation import Observation
-from jaxsim.engine.orders import Fills, trade_to
+from jaxsim.engine.orders import Fills, Quote, Request, trade
 from jaxsim.engine.policy import Policy, allocator_name, as_state, ask, initial_state, watch
 from jaxsim.engine.status import LaneFault, LaneStatus
+from jaxsim.engine.triggers import AbstractTrigger
+
+
+class LastFills(eqx.Module):
+    """Where fills move valuation prices: the price of each asset's last fill, which holds until the market has a newer
+    one.
+
+    price: NaN before the first fill.    bar: of that fill.
+    """
+
+    price: Float[Array, " asset"]
+    bar: Int[Array, " asset"]
+
+    def over(self, val_price: Float[Array, " asset"], priced_at: Int[Array, " asset"]) -> Float[Array, " asset"]:
+        is_newer = ~jnp.isnan(self.price) & (2 * self.bar >= priced_at)
+        return jnp.where(is_newer, self.price, val_price)
+
+    def after(self, fills: Fills, step: Step) -> "LastFills":
+        assert fills.val_price is not None
+        is_filled = fills.trade != 0
+        return LastFills(
+            jnp.where(is_filled, fills.val_price, self.price), jnp.where(is_filled, jnp.int32(step), self.bar)
+        )
 
 
 class Lane(eqx.Module):
@@ -28,22 +55,31 @@ class Lane(eqx.Module):
     target: Float[Array, " asset"]  # weights asked for at the last rebalance; NaN before the first
     memory: Any  # the allocator's state
     status: LaneStatus
+    last_fills: LastFills | None  # only if they can be newer than the market's prices
 
     @classmethod
-    def start(cls, policy: Policy, account: Account, num_assets: int, dtype: Any) -> "Lane":
+    def start(cls, market: Market, policy: Policy, costs: Costs, account: Account) -> "Lane":
+        num_assets, dtype = market.num_assets, market.dtype
         memory = jax.tree.map(jnp.asarray, initial_state(policy.allocator, num_assets))
-        holdings = Holdings.opened(account, num_assets, dtype)
-        return cls(holdings, jnp.full(num_assets, jnp.nan, dtype), memory, LaneStatus.ok())
+        holdings, unknown = Holdings.opened(account, num_assets, dtype), jnp.full(num_assets, jnp.nan, dtype)
+        moves_prices = costs.update_value is not None and market.priced_at is not None
+        last_fills = LastFills(unknown, jnp.zeros(num_assets, jnp.int32)) if moves_prices else None
+        return cls(holdings, unknown, memory, LaneStatus.ok(), last_fills)
 
 
 class Event(eqx.Module):
     """What one rebalance did.
 
     value: of the account before it, currency.
+    excess: by how much each asset was beyond the trigger's limit, as `AbstractTrigger.excess`.
+    target: what the allocator answered.    size_type, direction: what it counts; None for target weights, both ways.
     """
 
     value: Amount
+    excess: Float[Array, " asset"]
     target: Float[Array, " asset"]
+    size_type: Int[Array, " asset"] | None
+    direction: Int[Array, " asset"] | None
     fills: Fills
     aux: dict
 
@@ -53,6 +89,9 @@ def observe(
 ) -> Observation:
     """Events 1 and 2: value the account at the bar's valuation price, and gather what the policy may see."""
     holdings = lane.holdings
+    if lane.last_fills is not None:
+        assert market.priced_at is not None
+        val_price = lane.last_fills.over(val_price, at_bar_row(market.priced_at, step))
     value = holdings.value(val_price)
     tradable = ~jnp.isnan(val_price)
     is_weighable = tradable & (value != 0)
@@ -63,8 +102,8 @@ def observe(
         units=holdings.units,
         value=value,
         cash=holdings.cash,
-        debt=jnp.zeros_like(holdings.units),
-        free_cash=holdings.cash,
+        debt=holdings.debt,
+        free_cash=holdings.free_cash,
         val_price=val_price,
         target=lane.target,
         tradable=tradable,
@@ -88,37 +127,63 @@ def decide(policy: Policy, lane: Lane, obs: Observation) -> Bool[Array, ""]:
     return wants & (obs.step >= policy.min_history) & lane.status.is_ok
 
 
-def rebalance(policy: Policy, market: Market, costs: Costs, lane: Lane, obs: Observation) -> tuple[Lane, Event]:
+def rebalance(
+    policy: Policy, market: Market, costs: Costs, lane: Lane, obs: Observation, keep_log: bool = False
+) -> tuple[Lane, Event]:
     """Events 4 and 5: ask the allocator, remember its targets, and trade towards them."""
     allocation, memory = ask(policy.allocator, obs, lane.memory, market.dtype)
-    assert allocation.skip is not None  # `ask` fills it in
-    status = lane.status.first(weight_faults(allocation.weights, allocation.skip), obs.step)
-    asked = jnp.where(allocation.weights < 0, 0.0, allocation.weights)
-    weights = jnp.where(status.is_ok, asked, jnp.nan)  # a lane that has gone wrong trades no more
-    holdings, fills = trade_to(
-        lane.holdings,
-        weights,
-        obs.value,
-        obs.val_price,
-        at_bar_row(market.price, obs.step),
-        jnp.broadcast_to(at_bar(costs.fees, obs.step), obs.units.shape),
-    )
     memory = as_state(memory, lane.memory, allocator_name(policy.allocator))
-    return Lane(holdings, asked, memory, status), Event(obs.value, asked, fills, dict(allocation.aux))
-
-
-def weight_faults(weights: Float[Array, " asset"], skip: Bool[Array, " asset"]) -> Int[Array, " asset"]:
-    """The LaneFault of each weight. Negative dust, as solvers leave it, passes for zero."""
-    fault = jnp.where(
-        jnp.isnan(weights),
-        LaneFault.WEIGHT_NAN,
-        jnp.where(
-            jnp.isinf(weights),
-            LaneFault.WEIGHT_INFINITE,
-            jnp.where(weights < -ABS_TOL, LaneFault.WEIGHT_NEGATIVE, LaneFault.NONE),
-        ),
+    request = request_of(policy, allocation, obs)
+    status = lane.status.first(allocation_faults(allocation, request), obs.step)
+    # A lane that has gone wrong trades no more.
+    request = replace(request, size=jnp.where(status.is_ok, request.size, jnp.nan))
+    draw = None if costs.reject_prob is None else reject_draws(obs.key, obs.num_assets).astype(market.dtype)
+    quote = Quote(obs.value, obs.val_price, at_bar_row(market.price, obs.step))
+    holdings, fills = trade(lane.holdings, request, quote, costs.at(obs.step, obs.num_assets), draw, keep_log)
+    if fills.fault is not None:
+        status = status.first(fills.fault, obs.step, fills.rank, fills.info)
+    last_fills = None if lane.last_fills is None else lane.last_fills.after(fills, obs.step)
+    target = allocation.weights
+    excess = (
+        policy.trigger.excess(obs) if isinstance(policy.trigger, AbstractTrigger) else jnp.full_like(target, jnp.nan)
     )
-    return jnp.where(skip, LaneFault.NONE, fault).astype(jnp.int32)
+    event = Event(obs.value, excess, target, request.size_type, request.direction, fills, dict(allocation.aux))
+    return Lane(holdings, target, memory, status, last_fills), event
+
+
+def request_of(policy: Policy, allocation: Allocation, obs: Observation) -> Request:
+    """What an allocation asks to be traded; what it leaves open, the policy says."""
+
+    def chosen(own: Any, default: Any) -> Any:
+        if own is None and default is not None:
+            return jnp.broadcast_to(at_bar(default, obs.step), obs.units.shape)
+        return own
+
+    order, sequence = allocation.call_seq, None
+    if order is not None and order.ndim:
+        order, sequence = None, jnp.argsort(order, stable=True).astype(jnp.int32)
+    elif order is None:
+        order = policy.call_seq
+    return Request(
+        allocation.weights,
+        chosen(allocation.size_type, policy.size_type),
+        chosen(allocation.direction, policy.direction),
+        order,
+        sequence,
+    )
+
+
+def allocation_faults(allocation: Allocation, request: Request) -> Int[Array, " asset"]:
+    """The LaneFault of each answer. Sizes that are no weights may be infinite: all that can be traded."""
+    weights = allocation.weights
+    cases = [(jnp.isnan(weights), LaneFault.WEIGHT_NAN)]
+    if request.size_type is None:
+        cases.append((jnp.isinf(weights), LaneFault.WEIGHT_INFINITE))
+    fault = jnp.where(allocation.skip, LaneFault.NONE, first_of(cases, LaneFault.NONE))
+    if request.sequence is not None:
+        is_order = (jnp.sort(allocation.call_seq) == jnp.arange(weights.shape[0])).all()
+        fault = jnp.where(is_order | (fault != LaneFault.NONE), fault, LaneFault.CALL_SEQ)
+    return fault.astype(jnp.int32)
 
 
 def rebalance_if(
@@ -129,13 +194,14 @@ def rebalance_if(
     lane: Lane,
     obs: Observation,
     axes: Sequence[str],
+    keep_log: bool = False,
 ) -> tuple[Lane, Event]:
     """`rebalance` the lanes that trade. Where no lane of the mapped `axes` does, nothing is computed at all: the
     allocator costs nothing on such bars. The event of a lane that does not trade is meaningless."""
-    blank = jax.eval_shape(lambda: rebalance(policy, market, costs, lane, obs)[1])
+    blank = jax.eval_shape(lambda: rebalance(policy, market, costs, lane, obs, keep_log)[1])
 
     def act():
-        after, event = rebalance(policy, market, costs, lane, obs)
+        after, event = rebalance(policy, market, costs, lane, obs, keep_log)
         kept = jax.tree.map(lambda new, old: jnp.where(trades, new, old), after, lane)
         return kept, event
 
@@ -153,12 +219,13 @@ def step(
     bar: Int[Array, ""],
     key: Any,
     axes: Sequence[str] = (),
+    keep_log: bool = False,
 ) -> tuple[Lane, Bool[Array, ""], Event, dict]:
     """One bar of one lane: the lane after it, whether it traded, the event if so, and what `observe` recorded."""
     obs = observe(market, lane, bar, at_bar_row(market.val_price, bar), key)
     memory, aux = watch(policy.allocator, obs, lane.memory)
     memory = as_state(memory, lane.memory, allocator_name(policy.allocator))
-    lane = Lane(lane.holdings, lane.target, memory, lane.status)
+    lane = replace(lane, memory=memory)
     trades = decide(policy, lane, obs)
-    lane, event = rebalance_if(trades, policy, market, costs, lane, obs, axes)
+    lane, event = rebalance_if(trades, policy, market, costs, lane, obs, axes, keep_log)
     return lane, trades, event, aux

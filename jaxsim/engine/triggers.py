@@ -5,7 +5,7 @@ import abc
 
 import equinox as eqx
 import jax.numpy as jnp
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 
 from jaxsim.engine.arrays import Array
 from jaxsim.engine.bounds import THRESHOLD, bounded
@@ -19,6 +19,11 @@ class AbstractTrigger(eqx.Module):
     @abc.abstractmethod
     def __call__(self, obs: Observation) -> Bool[Array, ""]:
         """Whether to rebalance at this bar."""
+
+    def excess(self, obs: Observation) -> Float[Array, " asset"]:
+        """By how much each asset is beyond the limit that makes it trade, >= 0 where it breaches; NaN if the rule is
+        not one about single assets."""
+        return jnp.full_like(obs.units, jnp.nan)
 
 
 class Never(AbstractTrigger):
@@ -41,9 +46,15 @@ class Threshold(AbstractTrigger):
     threshold: Number = bounded("threshold", THRESHOLD, by_bar_and_asset=True)
 
     def __call__(self, obs: Observation) -> Bool[Array, ""]:
+        return jnp.any(self._drift(obs) >= at_bar(self.threshold, obs.step))
+
+    def excess(self, obs: Observation) -> Float[Array, " asset"]:
+        """Drift less threshold, in weight."""
+        return self._drift(obs) - at_bar(self.threshold, obs.step)
+
+    def _drift(self, obs: Observation) -> Float[Array, " asset"]:
         # Not `obs.weights`, which is 0 without a price: here such an asset is NaN, and NaN compares false.
-        weights = obs.units * obs.val_price / obs.value
-        return jnp.any(jnp.abs(weights - obs.target) >= at_bar(self.threshold, obs.step))
+        return jnp.abs(obs.units * obs.val_price / obs.value - obs.target)
 
 
 class AtBars(AbstractTrigger):

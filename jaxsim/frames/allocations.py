@@ -19,6 +19,7 @@ class Allocations:
     targets: weights, [allocation, asset]; NaN where an asset was left alone or is not in the lane's group.
     assets: asset names.      is_member: which assets belong to each lane's group, [lane, asset].
     num_group_levels: how many of the lanes' levels, the innermost ones, name the group.
+    size_type, direction: codes of what the targets count, [allocation, asset]; None: weights, in both directions.
     """
 
     index: pd.Index
@@ -29,6 +30,8 @@ class Allocations:
     assets: pd.Index
     is_member: np.ndarray
     num_group_levels: int = 0
+    size_type: np.ndarray | None = None
+    direction: np.ndarray | None = None
 
     def __len__(self) -> int:
         """Number of allocations."""
@@ -92,6 +95,8 @@ class Allocations:
             self.assets[kept],
             member[:, kept],
             len(levels),
+            None if self.size_type is None else self.size_type[order][:, kept],
+            None if self.direction is None else self.direction[order][:, kept],
         )
 
     @property

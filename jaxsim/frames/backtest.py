@@ -12,12 +12,11 @@ from jaxsim.frames.calendar import bar_length, to_timedelta
 from jaxsim.frames.lanes import cross_section, select
 from jaxsim.frames.paths import Paths
 from jaxsim.frames.plots import Plots
-from jaxsim.frames.records import order_records, readable_orders
 from jaxsim.frames.scores import Scores
-from jaxsim.frames.stats import portfolio_stats, returns_stats
+from jaxsim.frames.tables import Tables
 
 
-class Backtest(Scores, Plots):
+class Backtest(Scores, Tables, Plots):
     """A simulated portfolio, or many of them side by side ("lanes").
 
     With one unlabelled lane, results over time are Series, results by asset DataFrames [time, asset], metrics floats.
@@ -137,7 +136,7 @@ class Backtest(Scores, Plots):
         6.5); an asset that is listed later counts as unchanged until then. Currency."""
         return self._label_path(self._paths.benchmark_value, "benchmark_value")
 
-    # --- rebalances, orders, allocations
+    # --- rebalances, allocations
 
     @property
     def rebalances(self) -> pd.Series | pd.DataFrame:
@@ -154,29 +153,15 @@ class Backtest(Scores, Plots):
         return self._index.take(self._paths.event_bar)
 
     @cached_property
-    def _orders(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        return order_records(self._paths.ledgers, self._paths.first_column)
-
-    @property
-    def records(self) -> np.ndarray:
-        """All orders as a structured array: id, col, idx, size, price, fees, side (SEMANTICS 6.1). `col` counts the
-        columns of `asset_value`."""
-        return self._orders[0].copy()
-
-    @property
-    def orders(self) -> pd.DataFrame:
-        """All orders, by lane, bar and order of execution: id (within the lane), the lane levels, asset, timestamp,
-        size (units, > 0), price, fees (currency), side ("Buy" or "Sell")."""
-        return readable_orders(*self._orders, self._lanes, self._paths.context.layout.assets, self._index)
-
-    @cached_property
     def allocations(self) -> Allocations:
         """The target weights that were asked for: when, per lane. `js.replay` trades them."""
         paths = self._paths
         in_lanes = [] if self._lanes is None else [n for n in paths.context.layout.levels if n in self._lanes.names]
         targets = paths.events_by_asset([x.target for x in paths.ledgers])
         lane, bar = paths.event_lane, paths.event_bar
-        return Allocations(self._index, self._lanes, lane, bar, targets, paths.assets, paths.is_member, len(in_lanes))
+        codes = {name: paths.codes_by_asset(name) for name in ("size_type", "direction")}
+        members = paths.is_member
+        return Allocations(self._index, self._lanes, lane, bar, targets, paths.assets, members, len(in_lanes), **codes)
 
     @property
     def aux(self) -> dict[str, Any]:
@@ -260,43 +245,6 @@ class Backtest(Scores, Plots):
     def total_fees(self) -> Any:
         """Fees paid in all; currency."""
         return self._label(self._paths.total_fees, "total_fees")
-
-    def stats(self, *, freq: Any = None, year_freq: Any = None) -> pd.Series | pd.DataFrame:
-        """The usual table (SEMANTICS 8.1): a Series for one lane, a DataFrame [lane, statistic] otherwise.
-
-        freq, year_freq: length of a bar and of a year, if other than those of the run.
-        Raises ValueError if the length of a bar is not known; so does `returns_stats`.
-        """
-        paths, labels = self._paths, self._frame_columns
-        table = portfolio_stats(
-            self._frame(paths.value),
-            self._frame(paths.returns),
-            self._frame(paths.benchmark_returns),
-            self._frame(paths.gross_exposure),
-            pd.Series(paths.total_fees, index=labels),
-            pd.Series(paths.context.init_cash, index=labels),
-            self._bar_length(freq),
-            self._ann_factor(freq, year_freq),
-        )
-        return self._one_or_all(table)
-
-    def returns_stats(self, *, freq: Any = None, year_freq: Any = None) -> pd.Series | pd.DataFrame:
-        """The table of return statistics (SEMANTICS 8.3), as `stats`."""
-        paths = self._paths
-        returns, benchmark = self._frame(paths.returns), self._frame(paths.benchmark_returns)
-        return self._one_or_all(
-            returns_stats(returns, benchmark, self._bar_length(freq), self._ann_factor(freq, year_freq))
-        )
-
-    @property
-    def _frame_columns(self) -> pd.Index:
-        return pd.RangeIndex(1) if self._lanes is None else self._lanes
-
-    def _frame(self, path: np.ndarray) -> pd.DataFrame:
-        return pd.DataFrame(path, index=self._index, columns=self._frame_columns)
-
-    def _one_or_all(self, table: pd.DataFrame) -> pd.Series | pd.DataFrame:
-        return table.iloc[0].rename(None) if self._lanes is None else table
 
 
 def _alike(parts: list[np.ndarray], name: str) -> list[np.ndarray]:

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 import pandas as pd
 
-from jaxsim.engine.bounds import ANY, THRESHOLD, Bounds
+from jaxsim.engine.bounds import ANY, NUMBERS, THRESHOLD, Bounds, Kind
 from jaxsim.engine.triggers import Threshold
 from jaxsim.frames.groups import Layout
 from jaxsim.frames.lanes import Sweep, is_swept
@@ -39,8 +39,8 @@ class Leaf:
         array = self.array
         if self.columns is not None:
             parts = [np.take(array, members[g], axis=self.columns) for g in groups]
-            array = np.stack(parts) if is_grouped else parts[0]
-            return array, (False, is_grouped)
+            array = np.stack(parts, axis=int(self.by_combination)) if is_grouped else parts[0]
+            return array, (self.by_combination, is_grouped)
         if self.by_group:
             axis = int(self.by_combination)
             array = np.take(array, groups, axis=axis)
@@ -50,27 +50,26 @@ class Leaf:
         return array, (self.by_combination, False)
 
 
-def time_asset(value: Any, argument: str, index: pd.Index, layout: Layout, sweep: Sweep, bounds: Bounds = ANY) -> Leaf:
-    """A parameter that broadcasts to [time, asset]: a number, one per asset [asset], [time or 1, asset or 1], a
+def time_asset(value: Any, argument: str, index: pd.Index, layout: Layout, sweep: Sweep, kind: Kind = ANY) -> Leaf:
+    """A parameter that broadcasts to [time, asset]: one value, one per asset [asset], [time or 1, asset or 1], a
     Series on the time index or on the assets, a DataFrame [time, asset] by its labels, or a named index to sweep.
 
     Raises ValueError naming the argument for labels that do not match, shapes that do not broadcast, or values out
-    of bounds; TypeError for what is not numeric.
+    of bounds; TypeError for what is not of its kind.
     """
     if is_swept(value):
-        return _swept(value, argument, sweep, bounds)
+        return _swept(value, argument, sweep, kind)
     if isinstance(value, pd.Series | pd.DataFrame):
-        array = _labelled(value, argument, index, layout)
+        array = _labelled(value, argument, index, layout, kind)
     else:
-        array = numeric(value, argument)
-    bounds.check(array, argument)
+        array = kind.read(value, argument)
     num_columns = len(layout.columns)
     if array.ndim == 0 or array.shape == (1,):
         return Leaf(array.reshape(()))
     if array.ndim == 1:
         if len(array) != num_columns:
             raise ValueError(
-                f"{argument}: an array of {len(array)} numbers for {num_columns} columns; one number per bar is a "
+                f"{argument}: an array of {len(array)} values for {num_columns} columns; one value per bar is a "
                 "Series on the time index, or has shape [time, 1]"
             )
         return Leaf(array, columns=0)
@@ -81,14 +80,13 @@ def time_asset(value: Any, argument: str, index: pd.Index, layout: Layout, sweep
     )
 
 
-def number(value: Any, argument: str, sweep: Sweep, bounds: Bounds = ANY) -> Leaf:
-    """A parameter that is one number, or a named index to sweep. Raises as `time_asset`."""
+def number(value: Any, argument: str, sweep: Sweep, kind: Kind = ANY) -> Leaf:
+    """A parameter that is one value, or a named index to sweep. Raises as `time_asset`."""
     if is_swept(value):
-        return _swept(value, argument, sweep, bounds)
-    array = numeric(value, argument)
+        return _swept(value, argument, sweep, kind)
+    array = kind.read(value, argument)
     if array.size != 1:
-        raise ValueError(f"{argument}: expected one number or a named index to sweep, got shape {array.shape}")
-    bounds.check(array, argument)
+        raise ValueError(f"{argument}: expected one value or a named index to sweep, got shape {array.shape}")
     return Leaf(array.reshape(()))
 
 
@@ -120,18 +118,15 @@ def is_table(x: Any) -> bool:
     return is_swept(x) or isinstance(x, pd.Series | pd.DataFrame)
 
 
-def numeric(value: Any, argument: str) -> np.ndarray:
-    """A float64 array, or TypeError naming the argument."""
-    array = np.asarray(value)
-    if array.dtype.kind not in "iuf":
-        raise TypeError(f"{argument}: expected numbers, got {type(value).__name__} {value!r}"[:200])
-    return array.astype(np.float64)
+def _swept(value: Any, argument: str, sweep: Sweep, kind: Kind) -> Leaf:
+    place = sweep.add(value, argument, numbers=isinstance(kind, Bounds))
+    kind.read(np.asarray(getattr(value, "index", value)), argument)
 
+    def values() -> np.ndarray:
+        labels = sweep.values(place)
+        return labels if isinstance(kind, Bounds) else kind.read(labels, argument)
 
-def _swept(value: Any, argument: str, sweep: Sweep, bounds: Bounds) -> Leaf:
-    number = sweep.add(value, argument)
-    bounds.check(np.asarray(getattr(value, "index", value)), argument)
-    return Leaf(Pending(lambda: sweep.values(number)), by_combination=True)
+    return Leaf(Pending(values), by_combination=True)
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,12 +143,12 @@ def settle(leaf: Any) -> Leaf:
     return replace(leaf, array=leaf.array.values()) if isinstance(leaf.array, Pending) else leaf
 
 
-def _labelled(value: Any, argument: str, index: pd.Index, layout: Layout) -> np.ndarray:
+def _labelled(value: Any, argument: str, index: pd.Index, layout: Layout, kind: Kind = NUMBERS) -> np.ndarray:
     """A Series or DataFrame as [time or 1, column or 1], by its labels."""
     if isinstance(value, pd.DataFrame):
         rows = _reindex(value.index, index, argument)
-        return numeric(value.to_numpy()[rows][:, _columns_of(value.columns, layout, argument)], argument)
-    array = numeric(value.to_numpy(), argument)
+        return kind.read(value.to_numpy()[rows][:, _columns_of(value.columns, layout, argument)], argument)
+    array = kind.read(value.to_numpy(), argument)
     is_by_bar = len(value.index) == len(index) and value.index.equals(index)
     try:
         by_asset = array[_columns_of(value.index, layout, argument)][None, :]

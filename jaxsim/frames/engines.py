@@ -1,21 +1,20 @@
 """From resolved parameters to a ledger: the compiled engine, and the reference engine lane by lane."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import equinox as eqx
 import jax
 import numpy as np
+import pandas as pd
 
-from jaxsim.engine.market import Market
 from jaxsim.engine.schedule import LaneAxis, Run, pages
-from jaxsim.engine.status import LaneFault
-from jaxsim.errors import AllocationError
+from jaxsim.engine.status import LaneFault, OrderStatusInfo
+from jaxsim.errors import AllocationError, OrderError, RejectedOrderError
 from jaxsim.frames.broadcast import Leaf, settle
 from jaxsim.frames.groups import Layout
-from jaxsim.frames.inputs import Prices
 from jaxsim.frames.ledger import Ledger, ledger_from_pages, ledger_from_runs
+from jaxsim.frames.quotes import Quotes, market_tree
 from jaxsim.reference import run_lane
 
 
@@ -23,28 +22,26 @@ from jaxsim.reference import run_lane
 class Job:
     """Everything that a run of many lanes is made from. Lanes are combinations x groups, groups innermost.
 
-    policy, costs, account: pytrees whose leaves are `Leaf`.
+    quotes, policy, costs, account: pytrees whose leaves are `Leaf`.    features: as `Market.features`.
+    keep_log: whether to record the account around every order.
     keys: [lane].       name_lane: the label of a lane, for messages.
     """
 
-    prices: Prices
+    index: pd.Index
     layout: Layout
     num_combinations: int
+    quotes: Quotes
+    features: Any
     policy: Any
     costs: Any
     account: Any
     keys: Any
     name_lane: Callable[[int], str]
+    keep_log: bool = False
 
     def lanes_of(self, groups: np.ndarray) -> np.ndarray:
         """Lane numbers of a batch of groups, [combination, group]."""
         return np.arange(self.num_combinations)[:, None] * self.layout.num_groups + groups[None, :]
-
-    def market(self, group: int) -> Market:
-        """The market of one group, as NumPy arrays."""
-        p, members = self.prices, self.layout.members[group]
-        close, val_price, price, mark = (x[:, members] for x in (p.close, p.val_price, p.price, p.mark))
-        return Market(close, val_price, price, mark, p.features)
 
 
 def run_compiled(job: Job) -> list[Ledger]:
@@ -53,17 +50,19 @@ def run_compiled(job: Job) -> list[Ledger]:
         batches = [_run_batch(job, groups) for groups in job.layout.batches()]
     faults = [fault for _, faults in batches for fault in faults]
     if faults:
-        raise_fault(job, *min(faults, key=lambda fault: fault.lane))
+        raise_fault(job, min(faults, key=lambda fault: fault.lane))
     return [ledger for ledger, _ in batches]
 
 
 class Fault(NamedTuple):
-    """What went wrong in a lane: at a bar, with one of its assets (a price-frame column)."""
+    """What went wrong in a lane: at a bar, with one of its assets (a price-frame column); and why, if an order was
+    rejected."""
 
     lane: int
     column: int
     kind: LaneFault
     bar: int
+    reason: int = OrderStatusInfo.NONE
 
 
 def _run_batch(job: Job, groups: np.ndarray) -> tuple[Ledger, list[Fault]]:
@@ -79,23 +78,18 @@ def _run_batch(job: Job, groups: np.ndarray) -> tuple[Ledger, list[Fault]]:
 
     keys = job.keys if len(job.keys) == lanes.size else job.keys[lanes.ravel()]
     keys = fit(keys.reshape(lanes.shape) if is_grouped else keys)
-    leaves, structure = jax.tree.flatten((job.policy, job.costs, job.account), is_leaf=lambda x: isinstance(x, Leaf))
+    parts = (job.quotes, job.policy, job.costs, job.account)
+    leaves, structure = jax.tree.flatten(parts, is_leaf=lambda x: isinstance(x, Leaf))
     arrays, has = zip(*(settle(x).of(groups, job.layout.members, is_grouped) for x in leaves), strict=True)
     arrays = [fit(array) if by_combination else array for array, (by_combination, _) in zip(arrays, has, strict=True)]
-    markets = [job.market(g) for g in groups]
-    market = markets[0]
-    if is_grouped:  # side by side, but for the features, which all groups share
-        stacked = jax.tree.map(lambda *x: np.stack(x), *(replace(m, features=None) for m in markets))
-        market = _with_features(stacked, market.features)
-    policy, costs, account = jax.tree.unflatten(structure, arrays)
-    run = Run(market, policy, costs, account, keys)
+    quotes, policy, costs, account = jax.tree.unflatten(structure, arrays)
+    run = Run(market_tree(quotes, job.features), policy, costs, account, keys, job.keep_log)
 
     def in_axes(which: int) -> Run:
         axis_here = has_combinations if which == 0 else is_grouped
-        policy, costs, account = jax.tree.unflatten(structure, [0 if h[which] and axis_here else None for h in has])
-        prices = jax.tree.map(lambda _: 0 if which == 1 else None, _with_features(market, None))
-        features = jax.tree.map(lambda _: None, market.features)
-        return Run(_with_features(prices, features), policy, costs, account, 0)
+        here = [0 if h[which] and axis_here else None for h in has]
+        quotes, policy, costs, account = jax.tree.unflatten(structure, here)
+        return Run(market_tree(quotes, None), policy, costs, account, 0, job.keep_log)
 
     axes = ()
     if has_combinations:
@@ -107,27 +101,22 @@ def _run_batch(job: Job, groups: np.ndarray) -> tuple[Ledger, list[Fault]]:
         rows.append(page)
     assert lanes_after is not None
     columns = np.stack([job.layout.members[g] for g in groups])[np.tile(np.arange(len(groups)), combinations)]
-    num_bars = len(job.prices.index)
+    num_bars = len(job.index)
     ledger = ledger_from_pages(rows, tuple(a.size for a in axes), lanes.ravel(), columns, num_bars)
     status = jax.tree.map(lambda x: np.asarray(x).ravel()[: lanes.size], lanes_after.status)
     faults = []
     for at in np.flatnonzero(status.fault != LaneFault.NONE):
         column = int(columns[at, status.asset[at]])
-        faults.append(Fault(int(lanes.ravel()[at]), column, LaneFault(int(status.fault[at])), int(status.bar[at])))
+        kind, bar, reason = (int(x[at]) for x in (status.fault, status.bar, status.reason))
+        faults.append(Fault(int(lanes.ravel()[at]), column, LaneFault(kind), bar, reason))
     return ledger, faults
-
-
-def _with_features(market: Market, features: Any) -> Market:
-    """A batched market with features; its constructor is for one group."""
-    return eqx.tree_at(lambda m: m.features, market, features, is_leaf=lambda x: x is None)
 
 
 def run_reference(job: Job) -> list[Ledger]:
     """One lane after the other in lane order, in plain NumPy."""
     batches = job.layout.batches()
     batch_of = {int(g): b for b, groups in enumerate(batches) for g in groups}
-    markets = {g: job.market(g) for g in range(job.layout.num_groups)}
-    parts = (job.policy, job.costs, job.account)
+    parts = (job.quotes, job.policy, job.costs, job.account)
     leaves, structure = jax.tree.flatten(parts, is_leaf=lambda x: isinstance(x, Leaf))
     leaves = [settle(x) for x in leaves]
     runs: list[list] = [[] for _ in batches]
@@ -135,18 +124,23 @@ def run_reference(job: Job) -> list[Ledger]:
         for combination in range(job.num_combinations):
             for group in range(job.layout.num_groups):
                 here = [_one(x, combination, group, job.layout) for x in leaves]
-                policy, costs, account = jax.tree.unflatten(structure, here)
-                lane = combination * job.layout.num_groups + group
-                run = run_lane(markets[group], policy, costs, account, job.keys[lane])
+                quotes, policy, costs, account = jax.tree.unflatten(structure, here)
+                lane, members = combination * job.layout.num_groups + group, job.layout.members[group]
+                market = market_tree(quotes, job.features)
+                try:
+                    run = run_lane(market, policy, costs, account, job.keys[lane])
+                except OrderError as error:
+                    where = _where(job, lane, int(members[error.asset]), error.bar)
+                    raise type(error)(f"{error} ({where})", error.bar, error.asset) from error
                 if run.fault[0] != LaneFault.NONE:
                     kind, bar, asset = run.fault
-                    raise_fault(job, lane, int(job.layout.members[group][asset]), kind, bar)
+                    raise_fault(job, Fault(lane, int(members[asset]), kind, bar))
                 runs[batch_of[group]].append(run)
     ledgers = []
     for batch, groups in enumerate(batches):
         lanes = job.lanes_of(groups).ravel()
         columns = np.stack([job.layout.members[g] for g in groups])[np.arange(len(lanes)) % len(groups)]
-        ledgers.append(ledger_from_runs(runs[batch], lanes, columns))
+        ledgers.append(ledger_from_runs(runs[batch], lanes, columns, job.keep_log))
     return ledgers
 
 
@@ -155,13 +149,24 @@ def _one(leaf: Leaf, combination: int, group: int, layout: Layout) -> Any:
     return array[combination] if by_combination else array
 
 
-def raise_fault(job: Job, lane: int, column: int, kind: LaneFault, bar: int) -> None:
+def raise_fault(job: Job, fault: Fault) -> None:
     """Raise what went wrong inside a lane, with its labels."""
-    where = job.name_lane(lane)
-    raise AllocationError(
-        f"{kind.text} ({where}{', ' if where else ''}asset {job.layout.assets[column]!r}, "
-        f"bar {bar}, {job.prices.index[bar]})"
-    )
+    text = fault.kind.text
+    if fault.kind == LaneFault.ORDER_REJECTED:
+        text += f": {OrderStatusInfo(fault.reason).name}"
+    message = f"{text} ({_where(job, fault.lane, fault.column, fault.bar)})"
+    if fault.kind == LaneFault.ORDER_REJECTED:
+        raise RejectedOrderError(message, fault.bar, fault.column)
+    if fault.kind.is_of_order:
+        raise OrderError(message, fault.bar, fault.column)
+    raise AllocationError(message)
+
+
+def _where(job: Job, lane: int, column: int, bar: int | None) -> str:
+    """A place in a run, as people say it."""
+    labels = job.name_lane(lane)
+    assert bar is not None
+    return f"{labels}{', ' if labels else ''}asset {job.layout.assets[column]!r}, bar {bar}, {job.index[bar]}"
 
 
 ENGINES = {"compiled": run_compiled, "reference": run_reference}

@@ -7,18 +7,22 @@ import jax
 import numpy as np
 import pandas as pd
 
-from jaxsim.frames.prices import mark_prices, valuation_prices
+from jaxsim.frames.prices import mark_prices
 
 
 @dataclass(frozen=True, eq=False)
 class Prices:
-    """Checked prices as arrays [time, column]; the fields are those of `Market`."""
+    """Checked prices, [time, column], NaN where there is none.
+
+    open, price: None if not given; `price` may be infinite (see `prices.execution_prices`).
+    mark: what positions are valued at after a bar.     features: as `Market.features`.
+    """
 
     index: pd.Index
     columns: pd.Index
     close: np.ndarray
-    val_price: np.ndarray
-    price: np.ndarray
+    open: np.ndarray | None
+    price: np.ndarray | None
     mark: np.ndarray
     features: Any
 
@@ -37,12 +41,12 @@ def read_prices(close: Any, open: Any = None, price: Any = None, features: Any =
     if empty.any():
         raise ValueError(f"close: the column {frame.columns[np.argmax(empty)]!r} has no price at all")
     opens = None if open is None else _positive(_aligned(open, frame, "open"), "open")
-    prices = closes if price is None else _positive(_aligned(price, frame, "price"), "price")
+    prices = None if price is None else _positive(_aligned(price, frame, "price"), "price", may_be_infinite=True)
     return Prices(
         frame.index,
         frame.columns,
         closes,
-        valuation_prices(closes, opens),
+        opens,
         prices,
         mark_prices(closes, opens),
         read_features(features, frame.index),
@@ -108,12 +112,12 @@ def _aligned(value: Any, close: pd.DataFrame, argument: str) -> pd.DataFrame:
     return frame.loc[:, close.columns]
 
 
-def _positive(frame: pd.DataFrame, argument: str) -> np.ndarray:
+def _positive(frame: pd.DataFrame, argument: str, *, may_be_infinite: bool = False) -> np.ndarray:
     for column, dtype in frame.dtypes.items():
         if getattr(dtype, "kind", "O") not in "iuf":
             raise TypeError(f"{argument}: the column {column!r} is not numeric")
     values = frame.to_numpy(np.float64, na_value=np.nan)
-    wrong = np.isinf(values) | (values <= 0)
+    wrong = (values <= 0) & ~np.isinf(values) if may_be_infinite else (values <= 0) | np.isinf(values)
     if wrong.any():
         row, column = np.argwhere(wrong)[0]
         where = f"{frame.columns[column]!r} at {frame.index[row]}"

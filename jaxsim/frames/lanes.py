@@ -75,8 +75,11 @@ class Axis:
     def align(self, labels: pd.Index, argument: str) -> np.ndarray:
         """The values of `labels` at each place of this (open) axis."""
         level = self.levels[str(labels.name)]
-        known = np.asarray(labels, float)
-        missing = [x for x in level.unique() if not np.isclose(known, x, rtol=1e-9, atol=0.0).any()]
+        if pd.api.types.is_numeric_dtype(labels.dtype):
+            known = np.asarray(labels, float)
+            missing = [x for x in level.unique() if not np.isclose(known, x, rtol=1e-9, atol=0.0).any()]
+        else:
+            missing = [x for x in level.unique() if x not in labels]
         if missing:
             raise ValueError(
                 f"{argument}: the allocations have a level {labels.name!r}; the index lacks its {_few(missing)}"
@@ -91,14 +94,15 @@ class Sweep:
         self._axes: list[Axis] = [] if recorded is None else [recorded]
         self._values: list[tuple[Axis, np.ndarray]] = []
 
-    def add(self, value: pd.Index | ZippedIndex, argument: str) -> int:
+    def add(self, value: pd.Index | ZippedIndex, argument: str, *, numbers: bool = True) -> int:
         """Register one swept parameter; returns its number, for `values`.
 
+        numbers: whether its labels must be numbers.
         Raises ValueError for an index without a name, without or with repeated labels, or that clashes with
         another of its name; TypeError for labels that are not numbers.
         """
         index, partners = (value.index, value.partners) if isinstance(value, ZippedIndex) else (value, None)
-        _check_index(index, argument, unique=partners is None)
+        _check_index(index, argument, unique=partners is None, numbers=numbers)
         axis = self._axis_of(index, partners, argument)
         labels = axis.align(index, argument) if axis.is_open else np.asarray(index)
         self._values.append((axis, labels))
@@ -142,7 +146,7 @@ class Sweep:
         return {name: labels.take(self._places(axis)) for axis in self._axes for name, labels in axis.levels.items()}
 
 
-def _check_index(index: pd.Index, argument: str, *, unique: bool) -> None:
+def _check_index(index: pd.Index, argument: str, *, unique: bool, numbers: bool) -> None:
     if isinstance(index, pd.MultiIndex):
         raise ValueError(f"{argument}: a MultiIndex cannot be swept; use js.zipped(...) for levels that go together")
     if index.name is None:
@@ -153,7 +157,8 @@ def _check_index(index: pd.Index, argument: str, *, unique: bool) -> None:
         raise ValueError(f"{argument}: the index {index.name!r} is empty")
     if unique and index.has_duplicates:
         raise ValueError(f"{argument}: the index {index.name!r} has repeated values: {_few(index[index.duplicated()])}")
-    if not pd.api.types.is_numeric_dtype(index.dtype) or pd.api.types.is_bool_dtype(index.dtype):
+    is_numeric = pd.api.types.is_numeric_dtype(index.dtype) and not pd.api.types.is_bool_dtype(index.dtype)
+    if numbers and not is_numeric:
         raise TypeError(f"{argument}: the index {index.name!r} must hold numbers, not {index.dtype}")
 
 

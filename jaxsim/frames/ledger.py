@@ -8,7 +8,9 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxsim.engine.enums import Direction, SizeType
 from jaxsim.engine.schedule import Row
+from jaxsim.frames.logs import log_of_orders, log_of_runs
 
 
 @dataclass(frozen=True, eq=False)
@@ -18,9 +20,12 @@ class Ledger:
     lanes: number of each lane among all lanes of the result, [lane].
     columns: price-frame columns of each lane's assets, [lane, asset].
     counts: number of events of each lane, [lane].
-    bar, value, cash: [event]; value before the event, cash after it, currency.
-    target, units: [event, asset]; weights asked for (NaN: left alone), units after it.
+    bar, value, cash, free_cash: [event]; value before the event, cash after it, currency.
+    excess, target, units: [event, asset]; drift beyond the threshold, weights or sizes asked for (NaN: left alone),
+        units after it.
     request, trade, price, fees, info, rank: [event, asset], as `Fills`.
+    size_type, direction: int [event, asset], what was asked for; None: target weights in both directions.
+    log: the account around each order, by name [event, asset], if it was kept (`logs.LOG_FIELDS`).
     aux: recorded arrays by name, [event, ...].       bar_aux: what `observe` recorded, [lane, time, ...].
     """
 
@@ -30,6 +35,8 @@ class Ledger:
     bar: np.ndarray
     value: np.ndarray
     cash: np.ndarray
+    free_cash: np.ndarray
+    excess: np.ndarray
     target: np.ndarray
     units: np.ndarray
     request: np.ndarray
@@ -40,6 +47,9 @@ class Ledger:
     rank: np.ndarray
     aux: dict[str, np.ndarray]
     bar_aux: dict[str, np.ndarray]
+    size_type: np.ndarray | None = None
+    direction: np.ndarray | None = None
+    log: dict[str, np.ndarray] | None = None
 
     @property
     def lane_of_event(self) -> np.ndarray:
@@ -56,6 +66,7 @@ class Ledger:
         starts = np.concatenate([[0], np.cumsum(self.counts)])
         events = np.concatenate([np.arange(0), *(np.arange(*starts[i : i + 2].tolist()) for i in wanted)])
         per_event = {name: getattr(self, name)[events] for name in _PER_EVENT}
+        codes = {name: None if x is None else x[events] for name, x in self._codes.items()}
         return replace(
             self,
             lanes=numbers,
@@ -63,8 +74,14 @@ class Ledger:
             counts=self.counts[wanted],
             aux={name: x[events] for name, x in self.aux.items()},
             bar_aux={name: x[wanted] for name, x in self.bar_aux.items()},
+            log=None if self.log is None else {name: x[events] for name, x in self.log.items()},
             **per_event,
+            **codes,
         )
+
+    @property
+    def _codes(self) -> dict[str, np.ndarray | None]:
+        return {"size_type": self.size_type, "direction": self.direction}
 
     # --- paths: holdings stay what they are between two events
 
@@ -89,6 +106,10 @@ class Ledger:
         """Cash after each bar, [lane, time], currency."""
         return self._path(init_cash, self.cash, self._spans(num_bars))
 
+    def free_cash_path(self, init_cash: np.ndarray, num_bars: int) -> np.ndarray:
+        """Free cash after each bar, [lane, time], currency."""
+        return self._path(init_cash, self.free_cash, self._spans(num_bars))
+
     def units_path(self, num_bars: int) -> np.ndarray:
         """Units after each bar, [lane, asset, time]."""
         spans = self._spans(num_bars)
@@ -110,7 +131,10 @@ class Ledger:
         return value
 
 
-_PER_EVENT = ("bar", "value", "cash", "target", "units", "request", "trade", "price", "fees", "info", "rank")
+_PER_EVENT = (
+    *("bar", "value", "cash", "free_cash", "excess", "target", "units"),
+    *("request", "trade", "price", "fees", "info", "rank"),
+)
 assert set(_PER_EVENT) < {field.name for field in fields(Ledger)}
 
 
@@ -144,6 +168,8 @@ def ledger_from_pages(
         bar=bar.astype(np.int64),
         value=event.value,
         cash=holdings.cash,
+        free_cash=holdings.free_cash,
+        excess=event.excess,
         target=event.target,
         units=holdings.units,
         request=fills.request,
@@ -154,10 +180,13 @@ def ledger_from_pages(
         rank=fills.rank.astype(np.int64),
         aux=dict(event.aux),
         bar_aux=dict(bar_aux),
+        size_type=event.size_type,
+        direction=event.direction,
+        log=None if fills.log is None else log_of_orders(fills.log),
     )
 
 
-def ledger_from_runs(runs: list[Any], lanes: np.ndarray, columns: np.ndarray) -> Ledger:
+def ledger_from_runs(runs: list[Any], lanes: np.ndarray, columns: np.ndarray, keep_log: bool = False) -> Ledger:
     """Collect the lane runs of the reference engine."""
 
     def joined(name: str) -> np.ndarray:
@@ -174,5 +203,12 @@ def ledger_from_runs(runs: list[Any], lanes: np.ndarray, columns: np.ndarray) ->
         bar=joined("bars"),
         aux=stacked([record for run in runs for record in run.aux]),
         bar_aux={name: np.stack([lane[name] for lane in per_lane]) for name in per_lane[0]},
+        size_type=_codes_if_needed(joined("size_type"), SizeType.TARGET_PERCENT),
+        direction=_codes_if_needed(joined("direction"), Direction.BOTH),
+        log=log_of_runs(runs, columns.shape[1]) if keep_log else None,
         **{name: joined(name) for name in _PER_EVENT if name != "bar"},
     )
+
+
+def _codes_if_needed(codes: np.ndarray, neutral: int) -> np.ndarray | None:
+    return None if (codes == neutral).all() else codes

@@ -11,6 +11,7 @@ import pandas as pd
 from jaxsim.engine.market import Market
 from jaxsim.frames.groups import layout
 from jaxsim.frames.inputs import read_prices
+from jaxsim.frames.prices import execution_prices, priced_at, valuation_prices
 
 
 def from_frames(
@@ -20,11 +21,14 @@ def from_frames(
     price: pd.DataFrame | None = None,
     features: Any = None,
     dtype: Any = None,
+    ffill_val_price: bool = True,
 ) -> Market:
     """The market of one group of assets, from DataFrames [time, asset] with the same labels.
 
     close: NaN where there is none.     open: valuation prices; without it, the previous close.
-    price: execution prices; without it, the close.     features: frames or arrays with one row per bar.
+    price: execution prices, +inf for the close, -inf for the open; without it, the close.
+    features: frames or arrays with one row per bar.
+    ffill_val_price: whether a valuation price outlives a bar without one.
     dtype: of all arrays; default float64 under x64, else float32, with a warning.
 
     Raises ValueError or TypeError naming the argument for bad prices; ValueError for float64 without x64.
@@ -38,9 +42,16 @@ def from_frames(
     dtype = np.dtype(dtype)
     if dtype == np.float64 and not _is_x64():
         raise ValueError("dtype: float64 needs x64; wrap the program in `with jax.enable_x64(True):`")
-    arrays = (prices.close, prices.val_price, prices.price, prices.mark)
+    closes, opens = prices.close, prices.open
+    arrays = (
+        closes,
+        valuation_prices(closes, opens, ffill_val_price),
+        execution_prices(prices.price, closes, opens),
+        prices.mark,
+    )
     rows = jax.tree.map(lambda x: jnp.asarray(x, dtype if x.dtype.kind == "f" else None), prices.features)
-    return Market(*[jnp.asarray(x, dtype) for x in arrays], features=rows)
+    known = jnp.asarray(priced_at(closes, opens, ffill_val_price)) if np.isnan(closes).any() else None
+    return Market(*[jnp.asarray(x, dtype) for x in arrays], features=rows, priced_at=known)
 
 
 def _is_x64() -> bool:

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from jaxsim.engine import metrics
+from jaxsim.engine.enums import Direction, SizeType
 from jaxsim.frames.groups import Layout
 from jaxsim.frames.ledger import Ledger
 
@@ -136,8 +137,10 @@ class Paths:
 
     @property
     def gross_exposure(self) -> np.ndarray:
+        c = self.context
         invested = self.by_lane([np.abs(a).sum(axis=1) for a in self.asset_value]).T
-        return ratio(invested, invested + self.cash)
+        free = self.by_lane([x.free_cash_path(c.init_cash[x.lanes], len(c.index)) for x in self.ledgers]).T
+        return ratio(invested, invested + free)
 
     @cached_property
     def benchmark_value(self) -> np.ndarray:
@@ -195,6 +198,15 @@ class Paths:
             out[np.arange(len(part))[:, None], places] = part
             spread.append(out)
         return self.events(spread)
+
+    def codes_by_asset(self, name: str) -> np.ndarray | None:
+        """`size_type` or `direction` of each event, [event, asset] over all `assets`; None: target weights, Both."""
+        if all(getattr(x, name) is None for x in self.ledgers):
+            return None
+        neutral = {"size_type": SizeType.TARGET_PERCENT, "direction": Direction.BOTH}[name]
+        parts = [x.target * 0 + neutral if getattr(x, name) is None else getattr(x, name) for x in self.ledgers]
+        codes = self.events_by_asset(parts)
+        return np.where(np.isnan(codes), neutral, codes).astype(np.int32)
 
     @cached_property
     def _unsorted_lanes(self) -> np.ndarray:

@@ -1,9 +1,8 @@
-"""Order records: the compact structured array, and the table that people read."""
+"""Order records: all filled orders as a structured array."""
 
 from collections.abc import Sequence
 
 import numpy as np
-import pandas as pd
 
 from jaxsim.frames.ledger import Ledger
 
@@ -50,23 +49,3 @@ def order_records(ledgers: Sequence[Ledger], first_column: np.ndarray) -> tuple[
         records, lane, column = records[order], lane[order], column[order]
     records["id"] = np.arange(len(records))
     return records, lane, column
-
-
-def readable_orders(
-    records: np.ndarray,
-    lane: np.ndarray,
-    column: np.ndarray,
-    lanes: pd.Index | None,
-    assets: pd.Index,
-    index: pd.Index,
-) -> pd.DataFrame:
-    """The records with labels: id (from 0 within the lane), lane levels, asset, timestamp, size, price, fees, side."""
-    columns: list[tuple] = [("id", np.arange(len(records)) - np.searchsorted(lane, lane))]
-    for level in range(0 if lanes is None else lanes.nlevels):
-        assert lanes is not None
-        columns.append((lanes.names[level], lanes.get_level_values(level).take(lane)))
-    columns += [("asset", assets.take(column)), ("timestamp", index.take(records["idx"]))]
-    columns += [(name, records[name]) for name in ("size", "price", "fees")]
-    columns.append(("side", np.array(["Buy", "Sell"], dtype=object)[records["side"]]))
-    table = pd.DataFrame(dict(enumerate(values for _, values in columns)))
-    return table.set_axis([name for name, _ in columns], axis=1)  # a level may be called "fees", as a column is

@@ -1,6 +1,8 @@
-"""The two verbs: `backtest` a policy, `replay` recorded targets."""
+"""The two verbs: `backtest` a policy or plain orders, `replay` recorded targets."""
 
 import warnings
+from collections.abc import Mapping
+from dataclasses import fields
 from types import FunctionType
 from typing import Any
 
@@ -10,9 +12,9 @@ import numpy as np
 import pandas as pd
 
 from jaxsim.engine.account import Account
-from jaxsim.engine.bounds import BARS, CASH, FEES
+from jaxsim.engine.bounds import BARS, CASH, NUMBERS, SIZE_TYPE
 from jaxsim.engine.costs import Costs
-from jaxsim.engine.policy import Policy, allocator_name, replay_policy
+from jaxsim.engine.policy import Policy, RecordedTargets, allocator_name, order_book_policy, replay_policy
 from jaxsim.engine.triggers import Never
 from jaxsim.frames.allocations import Allocations
 from jaxsim.frames.backtest import Backtest
@@ -25,16 +27,33 @@ from jaxsim.frames.keys import lane_keys
 from jaxsim.frames.lanes import Axis, Sweep, is_swept, lane_index
 from jaxsim.frames.ledger import Ledger
 from jaxsim.frames.paths import Context, Paths
+from jaxsim.frames.quotes import is_frame_of_prices, read_quotes
+from jaxsim.frames.terms import MEANING, is_given, read_costs, read_meaning, with_leaves
 
 
 def backtest(
     close: pd.DataFrame | pd.Series,
-    policy: Any,
+    policy: Any = None,
     *,
+    size: Any = None,
+    size_type: Any = None,
+    direction: Any = None,
+    call_seq: Any = None,
     open: Any = None,
     price: Any = None,
+    ffill_val_price: Any = True,
     trigger: Any = None,
     fees: Any = 0.0,
+    fixed_fees: Any = 0.0,
+    slippage: Any = 0.0,
+    min_size: Any = 0.0,
+    max_size: Any = np.inf,
+    size_granularity: Any = np.nan,
+    reject_prob: Any = 0.0,
+    lock_cash: Any = False,
+    allow_partial: Any = True,
+    raise_reject: Any = False,
+    update_value: Any = False,
     min_history: Any = 0,
     init_cash: Any = 100.0,
     groups: Any = None,
@@ -44,16 +63,31 @@ def backtest(
     year_freq: Any = "365D",
     key: Any = 0,
     engine: str = "compiled",
+    log: bool = False,
 ) -> Backtest:
-    """Simulate a portfolio that is rebalanced when a trigger says so, under one or many parameters at once.
+    """Simulate a portfolio that is rebalanced when a trigger says so, or one that is sent given orders; under one or
+    many parameters at once.
 
     close: prices [time, asset]; NaN where there is none. Columns may be a MultiIndex, whose last level names the
         assets and whose other levels name groups; each group has its own cash.
     policy: what to allocate: a function of an `Observation`, an allocator, or a whole `Policy`.
+    size: plain orders instead of a policy; NaN: no order.
+    size_type: what sizes count, a `SizeType` or its name; default "amount" (units) for `size`, "target_percent"
+        (weights) for a policy.
+    direction: "both", "long_only" or "short_only": which positions orders may lead to; default both.
+    call_seq: "auto" (ascending order value, sales first; the default), "default" (as the columns stand) or "reversed".
     open: prices that positions are valued and orders are sized at; without it, the previous close.
-    price: prices that orders execute at; without it, the close.
+    price: prices that orders execute at: a frame, a number, +inf for the close (the default), -inf for the open.
+    ffill_val_price: whether a valuation price outlives a bar without one.
     trigger: when to rebalance, as `js.Threshold(0.05)`; default `js.Never()`: bought once, then held.
-    fees: fraction of the traded value, > -1.
+    fees: fraction of the traded value, > -1.       fixed_fees: currency per order.     Negative: a rebate.
+    slippage: fraction by which fills are worse than `price`, in [0, 1).
+    min_size, max_size: units; a smaller fill is rejected, a larger order cut.
+    size_granularity: units; fills are whole multiples of it; NaN: any size.
+    reject_prob: probability of a random rejection, drawn from the lane's key as its own stream.
+    lock_cash: whether short sales and purchases are limited by free cash.
+    allow_partial: whether orders may fill in part.     raise_reject: whether a rejection ends the run with an error.
+    update_value: whether a fill moves the valuation price and value that later orders of the bar are sized by.
     min_history: number of bars before the first trade.
     init_cash: opening cash of each group, currency, > 0.
     groups: asset -> group, as a mapping, a Series or a sequence.     by: column level that names the assets.
@@ -61,39 +95,61 @@ def backtest(
     freq, year_freq: length of a bar and of a year, for annualised metrics.
     key: random key or int.
     engine: "compiled", or "reference": plain NumPy, one lane after the other, allocators called as ordinary Python.
+    log: whether to keep the account around every order, for `Backtest.logs`.
 
-    `fees` and the trigger's numbers take a number, one per asset, per bar, per bar and asset, or a named index;
-    `min_history`, `init_cash`, `key` and the allocator's own parameters a number or a named index. Several indexes make
-    their product; see `js.grid` and `js.zipped`.
+    `size` to `raise_reject` and the trigger's numbers take one value, one per asset, per bar, per bar and asset, or a
+    named index; `update_value` to `init_cash`, `key` and the allocator's own parameters one value or a named index.
+    Several indexes make their product; see `js.grid` and `js.zipped`.
 
     Raises ValueError or TypeError naming the argument for what cannot be simulated, before anything is compiled;
-    AllocationError naming lane, asset and bar for weights that go wrong on the way.
+    AllocationError, OrderError or RejectedOrderError naming lane, asset and bar for what goes wrong on the way.
     """
-    prices = read_prices(close, open, price, features)
-    arrangement = layout(prices.columns, groups, by)
-    policy = _as_policy(policy, trigger, min_history)
-    sweep = Sweep()
-    allocator = module(policy.allocator, "policy", prices.index, arrangement, sweep)
-    rule = module(policy.trigger, "trigger", prices.index, arrangement, sweep)
-    fee_leaf = time_asset(fees, "fees", prices.index, arrangement, sweep, FEES)
-    history = number(policy.min_history, "min_history", sweep, BARS)
-    resolved = eqx.tree_at(lambda p: (p.allocator, p.trigger, p.min_history), policy, (allocator, rule, history))
-    return _run(prices, arrangement, sweep, resolved, fee_leaf, init_cash, freq, year_freq, key, engine)
+    terms = _terms(locals())
+    prices = read_prices(close, open, price if is_frame_of_prices(price, close) else None, features)
+    arrangement, sweep = layout(prices.columns, groups, by), Sweep()
+    if size is not None:
+        _refuse_with_orders(policy, trigger, min_history)
+        book = time_asset(size, "size", prices.index, arrangement, sweep, NUMBERS)
+        meaning = read_meaning(terms | {"size_type": None}, prices.index, arrangement, sweep)
+        counts = "amount" if size_type is None else size_type
+        meaning["size_type"] = time_asset(counts, "size_type", prices.index, arrangement, sweep, SIZE_TYPE)
+        whole, leaves = order_book_policy(book), meaning
+    else:
+        whole = _as_policy(policy, trigger, min_history, terms)
+        allocator = module(whole.allocator, "policy", prices.index, arrangement, sweep)
+        rule = module(whole.trigger, "trigger", prices.index, arrangement, sweep)
+        meaning = read_meaning(terms, prices.index, arrangement, sweep)
+        own = {name: getattr(whole, name) for name in MEANING}
+        meaning |= {name: Leaf(value) for name, value in own.items() if value is not None}
+        leaves = {"allocator": allocator, "trigger": rule, **meaning}
+    return _run(prices, price, arrangement, sweep, whole, leaves, terms)
 
 
 def replay(
     allocations: Allocations,
     close: pd.DataFrame | pd.Series,
     *,
+    call_seq: Any = None,
     open: Any = None,
     price: Any = None,
+    ffill_val_price: Any = True,
     fees: Any = 0.0,
+    fixed_fees: Any = 0.0,
+    slippage: Any = 0.0,
+    min_size: Any = 0.0,
+    max_size: Any = np.inf,
+    size_granularity: Any = np.nan,
+    lock_cash: Any = False,
+    allow_partial: Any = True,
+    raise_reject: Any = False,
+    update_value: Any = False,
     init_cash: Any = 100.0,
     groups: Any = None,
     by: Any = None,
     freq: Any = None,
     year_freq: Any = "365D",
     engine: str = "compiled",
+    log: bool = False,
 ) -> Backtest:
     """Trade recorded targets, at the recorded bars and at no others; the portfolio they came from must come out.
 
@@ -107,17 +163,34 @@ def replay(
     """
     if not isinstance(allocations, Allocations):
         raise TypeError(f"allocations: expected js.Allocations, got {type(allocations).__name__}")
-    prices = read_prices(close, open, price)
+    terms = _terms(locals() | {"reject_prob": 0.0, "key": 0, "size_type": None, "direction": None})
+    prices = read_prices(close, open, price if is_frame_of_prices(price, close) else None)
     arrangement = layout(prices.columns, groups, by)
     recorded = _Recorded(allocations, arrangement, prices.index)
     sweep = Sweep(recorded.axis)
-    policy = recorded.policy(sweep)
-    fee_leaf = time_asset(fees, "fees", prices.index, arrangement, sweep, FEES)
-    return _run(prices, arrangement, sweep, policy, fee_leaf, init_cash, freq, year_freq, 0, engine)
+    meaning = read_meaning(terms, prices.index, arrangement, sweep)
+    return _run(prices, price, arrangement, sweep, recorded.policy(sweep), {"call_seq": meaning["call_seq"]}, terms)
 
 
-def _as_policy(policy: Any, trigger: Any, min_history: Any) -> Policy:
+def _terms(arguments: dict[str, Any]) -> dict[str, Any]:
+    """The arguments that `backtest` and `replay` hand on."""
+    names = (*(field.name for field in fields(Costs)), *MEANING)
+    others = ("ffill_val_price", "init_cash", "freq", "year_freq", "key", "engine", "log")
+    return {name: arguments[name] for name in (*names, *others)}
+
+
+def _refuse_with_orders(policy: Any, trigger: Any, min_history: Any) -> None:
+    for name, value, neutral in (("policy", policy, None), ("trigger", trigger, None), ("min_history", min_history, 0)):
+        if is_given(value, neutral):
+            raise ValueError(f"{name}: plain orders (size=) are traded as they stand; they take no {name}")
+
+
+def _as_policy(policy: Any, trigger: Any, min_history: Any, terms: Mapping[str, Any]) -> Policy:
     if not isinstance(policy, Policy):
+        if policy is None:
+            raise TypeError(
+                "policy: expected an allocator, as in js.backtest(close, al.EqualWeight()), or orders (size=)"
+            )
         if not callable(policy):
             raise TypeError(f"policy: expected an allocation function, an allocator or a Policy, got {policy!r}")
         if isinstance(policy, type):
@@ -127,8 +200,11 @@ def _as_policy(policy: Any, trigger: Any, min_history: Any) -> Policy:
         return Policy(_opaque(policy), Never() if trigger is None else trigger, min_history=min_history)
     if trigger is not None:
         raise ValueError("trigger: the Policy has one already")
-    if is_swept(min_history) or np.any(np.asarray(min_history) != 0):
+    if is_given(min_history, 0):
         raise ValueError("min_history: the Policy has one already")
+    for name in MEANING:
+        if getattr(policy, name) is not None and terms[name] is not None:
+            raise ValueError(f"{name}: the Policy has one already")
     return policy
 
 
@@ -154,42 +230,50 @@ def _opaque(allocator: Any) -> Any:
 
 def _run(
     prices: Prices,
+    price: Any,
     arrangement: Layout,
     sweep: Sweep,
-    policy: Any,
-    fees: Leaf,
-    init_cash: Any,
-    freq: Any,
-    year_freq: Any,
-    key: Any,
-    engine: str,
+    policy: Policy,
+    leaves: dict[str, Any],
+    terms: Mapping[str, Any],
 ) -> Backtest:
-    cash = number(init_cash, "init_cash", sweep, CASH)
+    """Simulate a policy whose fields in `leaves` have been resolved."""
+    given_price = None if prices.price is not None else price
+    moves_prices = is_given(terms["update_value"], False)
+    engine, key = terms["engine"], terms["key"]
+    quotes = read_quotes(prices, given_price, terms["ffill_val_price"], moves_prices, arrangement, sweep)
+    costs = read_costs(terms, prices.index, arrangement, sweep)
+    leaves["min_history"] = number(policy.min_history, "min_history", sweep, BARS)
+    resolved = with_leaves(policy, **leaves)
+    cash = number(terms["init_cash"], "init_cash", sweep, CASH)
     seeds = number(key, "key", sweep, BARS) if is_swept(key) else None
     if engine not in ENGINES:
         raise ValueError(f"engine: expected one of {sorted(ENGINES)}, got {engine!r}")
-    bar, year = bar_length(prices.index, freq), to_timedelta(year_freq, "year_freq")
+    if not isinstance(terms["log"], bool | np.bool_):
+        raise TypeError(f"log: expected True or False, got {terms['log']!r}")
+    bar, year = bar_length(prices.index, terms["freq"]), to_timedelta(terms["year_freq"], "year_freq")
     lanes = lane_labels(sweep, arrangement)
-    num_lanes = len(sweep) * arrangement.num_groups
     per_combination = np.broadcast_to(settle(cash).array, (len(sweep),))
 
     with jax.enable_x64(True):
         per_lane_seeds = None if seeds is None else np.repeat(settle(seeds).array, arrangement.num_groups)
         keys = lane_keys(0 if seeds is not None else key, lanes, per_lane_seeds)
     job = Job(
-        prices,
+        prices.index,
         arrangement,
         len(sweep),
-        policy,
-        Costs(fees),
+        quotes,
+        prices.features,
+        resolved,
+        costs,
         Account(cash),
         keys,
         lambda lane: name_lane(lanes, lane),
+        bool(terms["log"]),
     )
     ledgers = ENGINES[engine](job)
     _warn_of_leverage(ledgers)
     opening = np.repeat(per_combination, arrangement.num_groups).astype(np.float64)
-    assert len(opening) == num_lanes
     context = Context(prices.index, arrangement, prices.close, prices.mark, opening, bar, year)
     return Backtest(Paths(context, ledgers), lanes)
 
@@ -215,7 +299,8 @@ def name_lane(lanes: pd.Index | None, lane: int) -> str:
 
 
 def _warn_of_leverage(ledgers: list[Ledger]) -> None:
-    if any(np.nansum(x.target, axis=1).max(initial=0.0) > 1 + 1e-6 for x in ledgers):
+    plain = [x for x in ledgers if x.size_type is None]
+    if any(np.nansum(x.target, axis=1).max(initial=0.0) > 1 + 1e-6 for x in plain):
         warnings.warn("target weights sum to more than one; the last buys are cut to the cash there is", stacklevel=4)
 
 
@@ -233,6 +318,10 @@ class _Recorded:
         self._mask = np.zeros((num, groups, len(index)), bool)
         self._bars = np.full((num, groups, longest), len(index), np.int32)
         self._weights = np.full((num, groups, longest, size), np.nan)
+        self._codes = {
+            name: None if getattr(allocations, name) is None else np.zeros(self._weights.shape, np.int32)
+            for name in ("size_type", "direction")
+        }
         columns = [_asset_places(allocations, arrangement, g) for g in range(groups)]
         for combination in range(num):
             for group in range(groups):
@@ -241,13 +330,19 @@ class _Recorded:
                 self._bars[combination, group, : len(rows)] = bars[rows]
                 of_group = np.where(columns[group] < 0, np.nan, allocations.targets[rows][:, columns[group]])
                 self._weights[combination, group, : len(rows), : of_group.shape[1]] = of_group
+                for name, table in self._codes.items():
+                    if table is not None:
+                        codes = getattr(allocations, name)[rows][:, np.maximum(columns[group], 0)]
+                        table[combination, group, : len(rows), : codes.shape[1]] = codes
 
     def policy(self, sweep: Sweep) -> Policy:
         def leaf(array: np.ndarray, pads_assets: bool = False) -> Any:
             pending = Pending(lambda: array[sweep.recorded_places()])
             return Leaf(pending, by_combination=True, by_group=True, pads_assets=pads_assets)
 
-        return replay_policy(leaf(self._mask), leaf(self._bars), leaf(self._weights, pads_assets=True))
+        codes = {name: None if x is None else leaf(x, pads_assets=True) for name, x in self._codes.items()}
+        targets = RecordedTargets(leaf(self._bars), leaf(self._weights, pads_assets=True), **codes)
+        return replay_policy(leaf(self._mask), targets)
 
 
 def _bars(allocations: Allocations, index: pd.Index) -> np.ndarray:

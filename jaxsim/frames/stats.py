@@ -1,11 +1,13 @@
 """Tables of statistics, one row per lane: `jaxsim.engine.tables` with dates, durations and labels."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from jaxsim.engine import tables
+from jaxsim.frames.record_table import lane_table
 
 
 def portfolio_stats(
@@ -17,12 +19,15 @@ def portfolio_stats(
     init_cash: pd.Series,
     period: pd.Timedelta | None,
     ann_factor: float,
+    trades: Mapping[str, np.ndarray] | None = None,
 ) -> pd.DataFrame:
-    """The statistics of a portfolio that need no trades, [lane, statistic] (SEMANTICS 8.1).
+    """The statistics of a portfolio, [lane, statistic] (SEMANTICS 8.1).
 
     value: currency after each bar; returns, benchmark_returns, gross_exposure: fractions; all [time, lane]
     with the same index and columns.     total_fees, init_cash: currency, [lane].     period: duration of one bar;
     None gives durations as numbers of bars.     ann_factor: bars per year.
+    trades: the rows about trades (`trade_table.portfolio_rows`), [lane] each, which stand between the drawdowns and
+    the ratios; without them, the statistics that need no trades.
 
     Titles with [%] are in percent. Raises ValueError if frames or series disagree on their labels.
     """
@@ -37,6 +42,10 @@ def portfolio_stats(
         init_cash=init_cash.to_numpy(),
         ann_factor=ann_factor,
     )
+    if trades is not None:
+        titles = list(rows)
+        after = titles.index("Sharpe Ratio")
+        rows = {t: rows[t] for t in titles[:after]} | dict(trades) | {t: rows[t] for t in titles[after:]}
     return _table(rows, value, period)
 
 
@@ -56,14 +65,7 @@ def returns_stats(
 
 
 def _table(rows: dict[str, Any], path: pd.DataFrame, period: pd.Timedelta | None) -> pd.DataFrame:
-    bars = np.full(path.shape[1], len(path))
-    span = {"Start": path.index[0], "End": path.index[-1], "Period": _duration(bars, period)}
-    rows = rows | {"Max Drawdown Duration": _duration(rows["Max Drawdown Duration"], period)}
-    return pd.DataFrame(span | rows, index=path.columns)
-
-
-def _duration(bars: np.ndarray, period: pd.Timedelta | None) -> Any:
-    return bars if period is None else (pd.Series(bars) * period).array
+    return lane_table(rows, path.columns, path.index, period)
 
 
 def _same_labels(**frames: pd.DataFrame) -> None:

@@ -1,35 +1,36 @@
 """One lane, bar after bar: DESIGN section 3 as a plain Python loop."""
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields
-from math import isinf, isnan, nan
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import inf, isinf, isnan, nan
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from jaxsim.engine.account import Account
 from jaxsim.engine.allocation import Allocation, refuse_labels
+from jaxsim.engine.bounds import CALL_SEQ, DIRECTION, SIZE_TYPE, Codes
 from jaxsim.engine.costs import Costs
+from jaxsim.engine.enums import CallSeq, Direction, OrderSide, SizeType
+from jaxsim.engine.keys import reject_draws
 from jaxsim.engine.market import Market
 from jaxsim.engine.observation import Observation
 from jaxsim.engine.policy import Policy, allocator_name, initial_state, keeps_state, observes
-from jaxsim.engine.status import LaneFault, OrderSide, OrderStatus, OrderStatusInfo
+from jaxsim.engine.status import LaneFault, OrderStatus
 from jaxsim.engine.triggers import AtBars, Never, Threshold
 from jaxsim.errors import OrderError
 from jaxsim.reference.orders import (
     AccountState,
-    Direction,
+    NotFilled,
     OrderRequest,
-    SizeType,
+    OrderResult,
     approx_order_value,
     call_sequence,
     process_order,
+    requested_size,
     snap,
 )
-
-#: A weight above this is no negative weight but rounding, and counts as 0.
-NEGATIVE_WEIGHT = -1e-12
 
 _key_at = jax.jit(jax.random.fold_in)  # only for speed: uncompiled, a key takes ten times as long
 
@@ -40,13 +41,15 @@ class LaneRun:
 
     Per rebalance, [E] or [E, N]:
     bars: number of the bar.    value: of the account before the rebalance, at the valuation prices.
-    target: weights asked for, NaN where the asset was left alone.
-    units, cash: after it.
-    request: units that the target asks for, > 0 to buy; NaN without a valuation price.
-    trade: units traded, > 0 bought.    price: the bar's execution price.    fees: paid, currency.
+    excess: drift beyond the threshold; NaN for other triggers.
+    target: weights or sizes asked for, NaN where the asset was left alone.      size_type, direction: of each.
+    units, cash, free_cash: after it.
+    request: units asked for, > 0 to buy; infinite: as many as possible; NaN where that could not be worked out.
+    trade: units traded, > 0 bought.    price: with slippage; NaN without one.    fees: paid, currency.
     info: why nothing was filled, an OrderStatusInfo.    rank: place in the order of execution, from 0.
     aux: the arrays that the allocator handed out.
 
+    log: the account before and after each order and the order itself, [E][N].
     fault: the first thing that went wrong, its bar and its asset; LaneFault.NONE, -1, -1 if nothing did.
     bar_aux: what `observe` handed out, one per bar; empty if the allocator does not observe.
     value_path, cash_path, units_path: after each bar, marked at the close; [T], [T], [T, N].
@@ -54,9 +57,13 @@ class LaneRun:
 
     bars: np.ndarray
     value: np.ndarray
+    excess: np.ndarray
     target: np.ndarray
+    size_type: np.ndarray
+    direction: np.ndarray
     units: np.ndarray
     cash: np.ndarray
+    free_cash: np.ndarray
     request: np.ndarray
     trade: np.ndarray
     price: np.ndarray
@@ -64,11 +71,55 @@ class LaneRun:
     info: np.ndarray
     rank: np.ndarray
     aux: list[dict]
+    log: list[list["LoggedOrder"]]
     bar_aux: list[dict]
     fault: tuple[LaneFault, int, int]
     value_path: np.ndarray
     cash_path: np.ndarray
     units_path: np.ndarray
+
+
+class LoggedOrder(NamedTuple):
+    """One order of a rebalance, the account around it, and its place in the order of execution."""
+
+    before: AccountState
+    order: OrderRequest
+    after: AccountState
+    result: OrderResult
+    rank: int
+
+    @property
+    def request(self) -> float:
+        """Units asked for, > 0 to buy."""
+        try:
+            size, share = requested_size(self.before.snapped(), self.order)
+        except (OrderError, NotFilled):
+            return nan
+        return size if isnan(share) else (inf if size > 0 else -inf)
+
+    @property
+    def is_filled(self) -> bool:
+        return self.result.status == OrderStatus.FILLED
+
+    @property
+    def trade(self) -> float:
+        """Units filled, > 0 bought."""
+        size = self.result.size if self.is_filled else 0.0
+        return -size if self.result.side == OrderSide.SELL else size
+
+    @property
+    def price(self) -> float:
+        """With slippage, also where nothing was filled."""
+        slippage = self.order.slippage if self.request > 0 else -self.order.slippage
+        return self.order.price * (1 + slippage)
+
+    @property
+    def fees(self) -> float:
+        return self.result.fees if self.is_filled else 0.0
+
+    @property
+    def info(self) -> int:
+        return int(self.result.info)
 
 
 @dataclass(frozen=True)
@@ -77,25 +128,28 @@ class _Answer:
 
     weights: list[float]
     skip: list[bool]
+    size_type: list[int]
+    direction: list[int]
+    are_weights: bool
+    call_seq: CallSeq | list[int]
     aux: dict
 
 
 @dataclass(frozen=True)
 class _Rebalance:
-    """One row of a LaneRun's arrays per rebalance."""
+    """One row of a LaneRun's arrays per rebalance; the orders say the rest."""
 
     bars: int
     value: float
+    excess: list[float]
     target: list[float]
+    size_type: list[int]
+    direction: list[int]
     units: list[float]
     cash: float
-    request: list[float]
-    trade: list[float]
-    price: list[float]
-    fees: list[float]
-    info: list[int]
-    rank: list[int]
+    free_cash: float
     aux: dict
+    log: list[LoggedOrder]
 
 
 def run_lane(market: Market, policy: Policy, costs: Costs, account: Account, key: Any = None) -> LaneRun:
@@ -104,9 +158,9 @@ def run_lane(market: Market, policy: Policy, costs: Costs, account: Account, key
     market: with NumPy arrays [time, asset].    key: the lane's random key, or an int (default 0).
 
     Allocators and triggers are called as ordinary Python, in the order of the bars, and see NumPy arrays;
-    nothing is traced. Raises ValueError if the allocator does not answer with one weight per asset, and
-    OrderError if a price or a cost makes no sense. A weight that is NaN, infinite or negative raises nothing:
-    it is the `fault`, and ends the lane's trading.
+    nothing is traced. Raises ValueError if the allocator does not answer with one weight per asset,
+    OrderError if an order makes no sense, RejectedOrderError if one is rejected that had asked for an error. A weight
+    that is NaN or infinite raises nothing: it is the `fault`, and ends the lane's trading.
     """
     return _Lane(market, policy, costs, account, key).run()
 
@@ -123,7 +177,15 @@ class _Lane:
         self.val_price = _rows(market.val_price, shape)
         self.price = _rows(market.price, shape)
         self.mark = _rows(market.mark, shape)
-        self.fees = _rows(costs.fees, shape)
+        self.priced_at = None if market.priced_at is None else np.asarray(market.priced_at).tolist()
+        terms = {name: value for name, value in vars(costs).items() if value is not None and name != "update_value"}
+        self.terms = {name: np.broadcast_to(np.asarray(value), shape).tolist() for name, value in terms.items()}
+        self.update_value = costs.update_value is not None and bool(costs.update_value)
+        size_type, direction = policy.size_type, policy.direction
+        self.size_type = _rows(SizeType.TARGET_PERCENT if size_type is None else size_type, shape)
+        self.direction = _rows(Direction.BOTH if direction is None else direction, shape)
+        self.are_weights = size_type is None
+        self.call_seq = CallSeq.AUTO if policy.call_seq is None else CallSeq(int(policy.call_seq))
         self.threshold = _rows(policy.trigger.threshold, shape) if type(policy.trigger) is Threshold else []
         self.features = jax.tree.map(np.asarray, market.features)
         self.closes = np.asarray(market.close, float).view()
@@ -131,6 +193,9 @@ class _Lane:
 
         self.cash = float(account.cash)
         self.units = [0.0] * self.num_assets
+        self.free_cash = self.cash
+        self.debt = [0.0] * self.num_assets
+        self.last_fill = [(nan, 0)] * self.num_assets  # price and bar, where fills move valuation prices
         self.target = [nan] * self.num_assets
         self.state = initial_state(policy.allocator, self.num_assets)
         self.fault = (LaneFault.NONE, -1, -1)
@@ -157,16 +222,28 @@ class _Lane:
 
     def step(self, bar: int) -> None:
         """Events 1 to 5 of a bar."""
-        value = self.worth(self.val_price[bar])  # 1. value
+        self.val_price_now = self.valuation(bar)
+        value = self.worth(self.val_price_now)  # 1. value
         self.seen = None  # 2. observe; the observation is built when somebody looks
         if observes(self.policy.allocator):
             self.watch(self.observation(bar, value))
         if not self.wants_to_trade(bar, value):  # 3. decide
-            self.cash = snap(self.cash)  # an account is snapped at every bar, traded or not (SEMANTICS 3.1)
-            self.units = [snap(units) for units in self.units]
+            # An account is snapped at every bar, traded or not (SEMANTICS 3.1).
+            self.cash, self.free_cash = snap(self.cash), snap(self.free_cash)
+            self.units, self.debt = ([snap(x) for x in balance] for balance in (self.units, self.debt))
             return
         answer = self.ask(self.observation(bar, value))  # 4. allocate
         self.rebalance(bar, value, answer)  # 5. order
+
+    def valuation(self, bar: int) -> list[float]:
+        """The market's valuation prices, or those of later fills that moved them (SEMANTICS 3.10, 4.3)."""
+        prices = self.val_price[bar]
+        if not self.update_value or self.priced_at is None:
+            return prices
+        return [
+            price if isnan(last) or 2 * when < priced_at else last
+            for price, (last, when), priced_at in zip(prices, self.last_fill, self.priced_at[bar], strict=True)
+        ]
 
     def worth(self, prices: Sequence[float]) -> float:
         """cash + sum(units * price), left to right; an asset that is not held needs no price."""
@@ -180,7 +257,7 @@ class _Lane:
         """What is known now; one and the same for all that look at this bar."""
         if self.seen is not None:
             return self.seen
-        val_price = np.array(self.val_price[bar])
+        val_price = np.array(self.val_price_now)
         units = np.array(self.units)
         known = ~np.isnan(val_price)
         holding = np.where(known, units * val_price, 0.0)
@@ -190,8 +267,8 @@ class _Lane:
             units=units,
             value=value,
             cash=self.cash,
-            debt=np.zeros(self.num_assets),
-            free_cash=self.cash,
+            debt=np.array(self.debt),
+            free_cash=self.free_cash,
             val_price=val_price,
             target=np.array(self.target),
             tradable=known,
@@ -229,11 +306,13 @@ class _Lane:
     def has_drifted(self, bar: int, value: float) -> bool:
         """Whether any asset is off its last target by the threshold or more. What is NaN compares false: the
         weight of an asset without a price, the target of one that was left alone."""
-        val_price, threshold = self.val_price[bar], self.threshold[bar]
-        for n in range(self.num_assets):
-            if abs(self.units[n] * val_price[n] / value - self.target[n]) >= threshold[n]:
-                return True
-        return False
+        drift, threshold = self.drift(value), self.threshold[bar]
+        return any(drift[n] >= threshold[n] for n in range(self.num_assets))
+
+    def drift(self, value: float) -> list[float]:
+        """How far the present weight of each asset is from its last target."""
+        held = [units * price for units, price in zip(self.units, self.val_price_now, strict=True)]
+        return [abs(_ratio(x, value) - target) for x, target in zip(held, self.target, strict=True)]
 
     def ask(self, obs: Observation) -> _Answer:
         """Ask the allocator, and check that it answers with one weight per asset."""
@@ -253,76 +332,117 @@ class _Lane:
                     f"allocator {allocator_name(allocator)} returned {name} of shape {array.shape}; "
                     f"expected one per asset, ({self.num_assets},)"
                 )
-        return _Answer(np.where(skip, nan, weights).tolist(), skip.tolist(), _copied(answer.aux))
+        bar = int(obs.step)
+        size_type, direction, call_seq = answer.size_type, answer.direction, answer.call_seq
+        return _Answer(
+            np.where(skip, nan, weights).tolist(),
+            skip.tolist(),
+            self.size_type[bar] if size_type is None else self.codes(SIZE_TYPE, size_type, "size_type"),
+            self.direction[bar] if direction is None else self.codes(DIRECTION, direction, "direction"),
+            self.are_weights and size_type is None,
+            self.call_seq if call_seq is None else self.sequence(call_seq),
+            _copied(answer.aux),
+        )
+
+    def codes(self, kind: Codes, answer: Any, name: str) -> list[int]:
+        """One code per asset."""
+        return np.broadcast_to(kind.read(answer, name), (self.num_assets,)).tolist()
+
+    def sequence(self, answer: Any) -> CallSeq | list[int]:
+        """A rule, or the assets in the order of their execution."""
+        if np.ndim(answer) == 0:
+            return CallSeq(int(CALL_SEQ.read(answer, "call_seq")))
+        return np.asarray(answer).tolist()
 
     def rebalance(self, bar: int, value: float, answer: _Answer) -> None:
         """Remember the target weights and trade towards them, unless one of them is at fault."""
+        excess = [nan] * self.num_assets
+        if self.threshold:
+            excess = [x - limit for x, limit in zip(self.drift(value), self.threshold[bar], strict=True)]
         self.target = answer.weights
-        for n in range(self.num_assets):
-            fault = _weight_fault(self.target[n], answer.skip[n])
-            if fault != LaneFault.NONE:
-                self.fault = (fault, bar, n)
-                break
-        if self.fault[0] == LaneFault.NONE:
-            self.target = [0.0 if weight < 0 else weight for weight in self.target]
-            sizes = self.target
-        else:
-            sizes = [nan] * self.num_assets  # orders of no size are ignored
+        self.note_faults(bar, answer)
+        # Orders of no size are ignored.
+        sizes = self.target if self.fault[0] == LaneFault.NONE else [nan] * self.num_assets
+        log = self.execute(bar, value, sizes, answer)
+        row = _Rebalance(
+            bars=bar,
+            value=value,
+            excess=excess,
+            target=self.target,
+            size_type=answer.size_type,
+            direction=answer.direction,
+            units=list(self.units),
+            cash=self.cash,
+            free_cash=self.free_cash,
+            aux=answer.aux,
+            log=[log[n] for n in range(self.num_assets)],
+        )
+        self.rebalances.append(row)
 
-        price, val_price = self.price[bar], self.val_price[bar]
-        before = [
-            AccountState(self.cash, self.units[n], 0.0, self.cash, val_price[n], value) for n in range(self.num_assets)
-        ]
-        order_values = [
-            approx_order_value(state, size, SizeType.TARGET_PERCENT, Direction.BOTH)
-            for state, size in zip(before, sizes, strict=True)
-        ]
-        request = [size * value / state.val_price - state.position for state, size in zip(before, sizes, strict=True)]
-        trade, paid = [0.0] * self.num_assets, [0.0] * self.num_assets
-        info, rank = [int(OrderStatusInfo.NONE)] * self.num_assets, [0] * self.num_assets
-        for place, n in enumerate(call_sequence(order_values)):
-            order = OrderRequest(sizes[n], price[n], SizeType.TARGET_PERCENT, fees=self.fees[bar][n])
-            state = AccountState(self.cash, self.units[n], 0.0, self.cash, val_price[n], value)
+    def note_faults(self, bar: int, answer: _Answer) -> None:
+        """What is wrong with an answer, if anything."""
+        for n in range(self.num_assets):
+            fault = _weight_fault(self.target[n], answer)
+            if fault != LaneFault.NONE and not answer.skip[n]:
+                self.fault = (fault, bar, n)
+                return
+        if isinstance(answer.call_seq, list) and sorted(answer.call_seq) != list(range(self.num_assets)):
+            self.fault = (LaneFault.CALL_SEQ, bar, 0)
+
+    def execute(self, bar: int, value: float, sizes: list[float], answer: _Answer) -> dict[int, LoggedOrder]:
+        """One order for each asset, one after the other; by asset."""
+        log, draws = {}, [nan] * self.num_assets
+        if "reject_prob" in self.terms:
+            draws = reject_draws(_key_at(self.key, bar), self.num_assets).tolist()
+        for rank, n in enumerate(self.execution(sizes, value, answer)):
+            size_type, direction = SizeType(answer.size_type[n]), Direction(answer.direction[n])
+            terms = {name: rows[bar][n] for name, rows in self.terms.items()}
+            order = OrderRequest(sizes[n], self.price[bar][n], size_type, direction, **terms)
+            before = self.account_of(n, value)
             try:
-                state, result = process_order(state, order)
+                after, result = process_order(before, order, draw=draws[n], update_value=self.update_value)
             except OrderError as error:
-                raise type(error)(f"bar {bar}, asset {n}: {error}") from error
-            if result.status == OrderStatus.FILLED:
-                trade[n] = result.size if result.side == OrderSide.BUY else -result.size
-                paid[n] = result.fees
-            self.cash, self.units[n] = state.cash, state.position
-            info[n], rank[n] = int(result.info), place
-        self.rebalances.append(
-            _Rebalance(
-                bars=bar,
-                value=value,
-                target=self.target,
-                units=list(self.units),
-                cash=self.cash,
-                request=request,
-                trade=trade,
-                price=price,
-                fees=paid,
-                info=info,
-                rank=rank,
-                aux=answer.aux,
-            )
+                raise type(error)(str(error), bar, n) from error
+            log[n] = LoggedOrder(before, order, after, result, rank)
+            self.cash, self.free_cash, value = after.cash, after.free_cash, after.value
+            self.units[n], self.debt[n] = after.position, after.debt
+            if self.update_value and log[n].is_filled:
+                self.last_fill[n] = (after.val_price, bar)
+        return log
+
+    def account_of(self, n: int, value: float) -> AccountState:
+        """The account as an order for asset `n` meets it."""
+        return AccountState(self.cash, self.units[n], self.debt[n], self.free_cash, self.val_price_now[n], value)
+
+    def execution(self, sizes: list[float], value: float, answer: _Answer) -> list[int]:
+        """The assets in the order in which they trade."""
+        if isinstance(answer.call_seq, list):
+            return answer.call_seq if self.fault[0] == LaneFault.NONE else list(range(self.num_assets))
+        if answer.call_seq != CallSeq.AUTO:
+            forward = range(self.num_assets)
+            return list(forward if answer.call_seq == CallSeq.DEFAULT else reversed(forward))
+        return call_sequence(
+            [
+                approx_order_value(self.account_of(n, value), sizes[n], SizeType(size_type), Direction(direction))
+                for n, (size_type, direction) in enumerate(zip(answer.size_type, answer.direction, strict=True))
+            ]
         )
 
 
-def _weight_fault(weight: float, skip: bool) -> LaneFault:
-    if skip:
-        return LaneFault.NONE
+def _weight_fault(weight: float, answer: _Answer) -> LaneFault:
     if isnan(weight):
         return LaneFault.WEIGHT_NAN
-    if isinf(weight):
-        return LaneFault.WEIGHT_INFINITE
-    return LaneFault.WEIGHT_NEGATIVE if weight < NEGATIVE_WEIGHT else LaneFault.NONE
+    return LaneFault.WEIGHT_INFINITE if answer.are_weights and isinf(weight) else LaneFault.NONE
 
 
-def _rows(x: Any, shape: tuple[int, int]) -> list[list[float]]:
-    """A number, [asset], or [time or 1, asset or 1] as one list of floats per bar."""
-    return np.broadcast_to(np.asarray(x, float), shape).tolist()
+def _rows(x: Any, shape: tuple[int, int]) -> list[list]:
+    """A number, [asset], or [time or 1, asset or 1] as one list per bar."""
+    return np.broadcast_to(np.asarray(x), shape).tolist()
+
+
+def _ratio(a: float, b: float) -> float:
+    """a / b as IEEE has it: a position in an account that is worth nothing is infinitely far from any target."""
+    return float(np.divide(a, b)) if b == 0 else a / b
 
 
 def _copied(aux: Any) -> dict:
@@ -330,16 +450,19 @@ def _copied(aux: Any) -> dict:
     return {name: np.array(array) for name, array in aux.items()}
 
 
-def _columns(rebalances: Iterable[_Rebalance], num_assets: int) -> dict[str, Any]:
+def _columns(rebalances: Sequence[_Rebalance], num_assets: int) -> dict[str, Any]:
     """The rows of all rebalances as one array per field."""
-    rebalances = list(rebalances)
-    columns: dict[str, Any] = {}
-    for field in fields(_Rebalance):
-        rows = [getattr(row, field.name) for row in rebalances]
-        if field.name == "aux":
-            columns[field.name] = rows
-            continue
-        dtype = int if field.name in ("bars", "info", "rank") else float
-        per_asset = field.name not in ("bars", "value", "cash")
-        columns[field.name] = np.array(rows, dtype).reshape((-1, num_assets) if per_asset else (-1,))
+
+    def column(rows: list, dtype: type, per_asset: bool = True) -> np.ndarray:
+        return np.array(rows, dtype).reshape((-1, num_assets) if per_asset else (-1,))
+
+    columns: dict[str, Any] = {name: [getattr(row, name) for row in rebalances] for name in ("aux", "log")}
+    for name in ("excess", "target", "units", "size_type", "direction"):
+        dtype = int if name in ("size_type", "direction") else float
+        columns[name] = column([getattr(row, name) for row in rebalances], dtype)
+    for name in ("bars", "value", "cash", "free_cash"):
+        columns[name] = column([getattr(row, name) for row in rebalances], int if name == "bars" else float, False)
+    for name in ("request", "trade", "price", "fees", "info", "rank"):
+        orders = [[getattr(order, name) for order in row.log] for row in rebalances]
+        columns[name] = column(orders, int if name in ("info", "rank") else float)
     return columns

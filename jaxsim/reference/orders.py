@@ -6,30 +6,11 @@ size comes out as 0, are ignored as SIZE_ZERO where vectorbt fills them with a s
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from enum import IntEnum
 from math import inf, isfinite, isinf, isnan, nan
 
-from jaxsim.engine.status import REJECTIONS, OrderSide, OrderStatus, OrderStatusInfo
+from jaxsim.engine.enums import Direction, OrderSide, SizeType
+from jaxsim.engine.status import REJECTIONS, OrderStatus, OrderStatusInfo
 from jaxsim.errors import OrderError, RejectedOrderError
-
-
-class SizeType(IntEnum):
-    """What the size of an order counts."""
-
-    AMOUNT = 0  # units
-    VALUE = 1  # currency
-    PERCENT = 2  # fraction of what can be bought or sold
-    TARGET_AMOUNT = 3
-    TARGET_VALUE = 4
-    TARGET_PERCENT = 5  # fraction of the group's value
-
-
-class Direction(IntEnum):
-    """Which positions an order may lead to."""
-
-    LONG_ONLY = 0
-    SHORT_ONLY = 1
-    BOTH = 2
 
 
 @dataclass(frozen=True)
@@ -45,6 +26,10 @@ class AccountState:
     free_cash: float
     val_price: float
     value: float
+
+    def snapped(self) -> "AccountState":
+        """3.1: dust is nothing."""
+        return AccountState(*(snap(x) for x in vars(self).values()))
 
 
 @dataclass(frozen=True)
@@ -82,7 +67,7 @@ class OrderResult:
     info: OrderStatusInfo
 
 
-class _NotFilled(Exception):
+class NotFilled(Exception):
     """Leaves the order function with the reason why nothing is filled."""
 
     def __init__(self, info: OrderStatusInfo):
@@ -137,18 +122,10 @@ def process_order(
 
     Raises OrderError where the order or the account makes no sense, RejectedOrderError if `raise_reject`.
     """
-    # 3.1
-    before = AccountState(
-        snap(state.cash),
-        snap(state.position),
-        snap(state.debt),
-        snap(state.free_cash),
-        snap(state.val_price),
-        snap(state.value),
-    )
+    before = state.snapped()
     try:
         after, result = _fill(before, order, draw)
-    except _NotFilled as reason:
+    except NotFilled as reason:
         status = OrderStatus.REJECTED if reason.info in REJECTIONS else OrderStatus.IGNORED
         if order.raise_reject and status == OrderStatus.REJECTED:  # 3.8
             raise RejectedOrderError(f"order rejected: {reason.info.name}") from None
@@ -167,24 +144,24 @@ def process_order(
 def _fill(state: AccountState, order: OrderRequest, draw: float) -> tuple[AccountState, OrderResult]:
     """Sections 3.2 to 3.7 on a snapped account."""
     _check(state, order)
-    size, percent = _resolve_size(state, order)
+    size, percent = requested_size(state, order)
     try:
         filled = _buy(state, order, size, percent) if size > 0 else _sell(state, order, -size, percent)
-    except _NotFilled:
+    except NotFilled:
         if order.reject_prob > 0 and draw < order.reject_prob:
-            raise _NotFilled(OrderStatusInfo.RANDOM_EVENT) from None
+            raise NotFilled(OrderStatusInfo.RANDOM_EVENT) from None
         raise
     if order.reject_prob > 0 and draw < order.reject_prob:  # 3.7
-        raise _NotFilled(OrderStatusInfo.RANDOM_EVENT)
+        raise NotFilled(OrderStatusInfo.RANDOM_EVENT)
     return filled
 
 
 def _check(state: AccountState, order: OrderRequest) -> None:
     """3.2, in this order."""
     if isnan(order.size):
-        raise _NotFilled(OrderStatusInfo.SIZE_NAN)
+        raise NotFilled(OrderStatusInfo.SIZE_NAN)
     if isnan(order.price):
-        raise _NotFilled(OrderStatusInfo.PRICE_NAN)
+        raise NotFilled(OrderStatusInfo.PRICE_NAN)
     demands = {
         "cash must be >= 0": state.cash >= 0,
         "position must be finite": isfinite(state.position),
@@ -213,22 +190,22 @@ def _check(state: AccountState, order: OrderRequest) -> None:
             raise OrderError(f"{demand}: {order} on {state}")
 
 
-def _resolve_size(state: AccountState, order: OrderRequest) -> tuple[float, float]:
+def requested_size(state: AccountState, order: OrderRequest) -> tuple[float, float]:
     """3.3: the signed size in units, and for Percent the fraction (else NaN) of an infinite size."""
     size, size_type = order.size, order.size_type
     if order.direction == Direction.SHORT_ONLY:
         size = -size
     if size_type == SizeType.TARGET_PERCENT:
         if isnan(state.value):
-            raise _NotFilled(OrderStatusInfo.VALUE_NAN)
+            raise NotFilled(OrderStatusInfo.VALUE_NAN)
         if state.value <= 0:
-            raise _NotFilled(OrderStatusInfo.VALUE_ZERO_NEG)
+            raise NotFilled(OrderStatusInfo.VALUE_ZERO_NEG)
         size, size_type = size * state.value, SizeType.TARGET_VALUE
     if size_type in (SizeType.VALUE, SizeType.TARGET_VALUE):
         if isinf(state.val_price) or state.val_price <= 0:
             raise OrderError(f"val_price must be finite and > 0: {order} on {state}")
         if isnan(state.val_price):
-            raise _NotFilled(OrderStatusInfo.VAL_PRICE_NAN)
+            raise NotFilled(OrderStatusInfo.VAL_PRICE_NAN)
         size /= state.val_price
         size_type = SizeType.AMOUNT if size_type == SizeType.VALUE else SizeType.TARGET_AMOUNT
     if size_type == SizeType.TARGET_AMOUNT:
@@ -266,15 +243,15 @@ def _buy(state: AccountState, order: OrderRequest, wanted: float, percent: float
     size = wanted
     if order.direction == Direction.SHORT_ONLY:
         if state.position == 0:
-            raise _NotFilled(OrderStatusInfo.NO_OPEN_POSITION)
+            raise NotFilled(OrderStatusInfo.NO_OPEN_POSITION)
         size = min(-state.position, size)
     else:
         if limit == 0:
-            raise _NotFilled(OrderStatusInfo.NO_CASH_LONG)
+            raise NotFilled(OrderStatusInfo.NO_CASH_LONG)
         if isinf(wanted) and isinf(limit):
             raise OrderError(f"a buy of infinite size with infinite cash: {order} on {state}")
     if size == 0:
-        raise _NotFilled(OrderStatusInfo.SIZE_ZERO)
+        raise NotFilled(OrderStatusInfo.SIZE_ZERO)
     size = granular(_cap(size, order), order.size_granularity)
 
     cost = size * price
@@ -285,7 +262,7 @@ def _buy(state: AccountState, order: OrderRequest, wanted: float, percent: float
     else:  # 3.5f: as much as the cash pays for
         net = add(limit, -order.fixed_fees) / (1 + order.fees)
         if net <= 0:
-            raise _NotFilled(OrderStatusInfo.CANT_COVER_FEES)
+            raise NotFilled(OrderStatusInfo.CANT_COVER_FEES)
         fill = granular(net / price, order.size_granularity)
         if isnan(order.size_granularity):
             fees, paid = limit - net, limit
@@ -293,10 +270,10 @@ def _buy(state: AccountState, order: OrderRequest, wanted: float, percent: float
             fees = fill * price * order.fees + order.fixed_fees
             paid = fill * price + fees
     if eq(size, 0):
-        raise _NotFilled(OrderStatusInfo.SIZE_ZERO)
+        raise NotFilled(OrderStatusInfo.SIZE_ZERO)
     _check_fill(fill, wanted, order)
     if fill == 0:  # vectorbt fills it with a size of 0
-        raise _NotFilled(OrderStatusInfo.SIZE_ZERO)
+        raise NotFilled(OrderStatusInfo.SIZE_ZERO)
 
     position, debt = state.position, state.debt
     new_position = add(position, fill)
@@ -337,21 +314,20 @@ def _sell(state: AccountState, order: OrderRequest, wanted: float, percent: floa
     elif not is_share:
         size *= percent
     size = _cap(size, order)
-    if order.direction == Direction.LONG_ONLY:
-        if position == 0:
-            raise _NotFilled(OrderStatusInfo.NO_OPEN_POSITION)
-    elif isinf(size):
+    if order.direction == Direction.LONG_ONLY and position == 0:
+        raise NotFilled(OrderStatusInfo.NO_OPEN_POSITION)
+    if isinf(size):  # vectorbt lets an infinite Percent of a long position pass, which ruins the account
         raise OrderError(f"a sale of infinite size: {order} on {state}")
     size = granular(size, order.size_granularity)
     if eq(size, 0):
-        raise _NotFilled(OrderStatusInfo.SIZE_ZERO)
+        raise NotFilled(OrderStatusInfo.SIZE_ZERO)
     _check_fill(size, wanted, order)
 
     acquired = size * price
     fees = acquired * order.fees + order.fixed_fees
     net = add(acquired, -fees)
     if net < 0:
-        raise _NotFilled(OrderStatusInfo.CANT_COVER_FEES)
+        raise NotFilled(OrderStatusInfo.CANT_COVER_FEES)
     new_position = add(position, -size)
     debt, free_cash = state.debt, state.free_cash + net
     if new_position < 0:
@@ -368,11 +344,11 @@ def _most_to_sell(state: AccountState, order: OrderRequest, price: float) -> flo
     total = add(state.free_cash, long * price * (1 - order.fees))
     if total <= 0:
         if state.position <= 0:
-            raise _NotFilled(OrderStatusInfo.NO_CASH_SHORT)
+            raise NotFilled(OrderStatusInfo.NO_CASH_SHORT)
         return long
     most = add(long, add(total, -order.fixed_fees) / (price * (1 + order.fees)))
     if most <= 0:
-        raise _NotFilled(OrderStatusInfo.CANT_COVER_FEES)
+        raise NotFilled(OrderStatusInfo.CANT_COVER_FEES)
     return most
 
 
@@ -380,7 +356,7 @@ def _cap(size: float, order: OrderRequest) -> float:
     """3.5d: `max_size`."""
     if size > order.max_size:
         if not order.allow_partial:
-            raise _NotFilled(OrderStatusInfo.MAX_SIZE_EXCEEDED)
+            raise NotFilled(OrderStatusInfo.MAX_SIZE_EXCEEDED)
         return order.max_size
     return size
 
@@ -388,9 +364,9 @@ def _cap(size: float, order: OrderRequest) -> float:
 def _check_fill(fill: float, wanted: float, order: OrderRequest) -> None:
     """3.5g: too small to trade, or in part where that is not allowed."""
     if lt(fill, order.min_size):
-        raise _NotFilled(OrderStatusInfo.MIN_SIZE_NOT_REACHED)
+        raise NotFilled(OrderStatusInfo.MIN_SIZE_NOT_REACHED)
     if isfinite(wanted) and lt(fill, wanted) and not order.allow_partial:
-        raise _NotFilled(OrderStatusInfo.PARTIAL_FILL)
+        raise NotFilled(OrderStatusInfo.PARTIAL_FILL)
 
 
 # --- Section 5.2: the order in which a group's orders are executed
@@ -419,10 +395,7 @@ def approx_order_value(state: AccountState, size: float, size_type: SizeType, di
 
 
 def call_sequence(order_values: Sequence[float]) -> list[int]:
-    """Asset numbers in the order of execution: stable, ascending, NaN last."""
-
-    def place(n: int) -> tuple[bool, float]:
-        is_nan = isnan(order_values[n])
-        return is_nan, 0.0 if is_nan else order_values[n]
-
-    return sorted(range(len(order_values)), key=place)
+    """Asset numbers in the order of execution: stable, ascending; NaN last, those from the last asset on."""
+    known = [n for n, value in enumerate(order_values) if not isnan(value)]
+    unknown = [n for n, value in enumerate(order_values) if isnan(value)]
+    return sorted(known, key=lambda n: order_values[n]) + unknown[::-1]

@@ -1,0 +1,122 @@
+"""The price of generality: the tutorial's job as it was before there were orders of every kind, as it is now, order by
+order, and by vectorbt.
+
+    python -m benchmarks.generality [--before COMMIT] [--seed 0] [--repeats 15]
+
+Workers stand side by side, one process for each, and take turns at the same prices, which none has seen before; the
+timed region ends with values and orders as pandas. `--before` is checked out beside this tree: by default the last
+commit that had only target weights. Needs the [compare] extra and the data that `benchmarks.data` describes.
+"""
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+BEFORE = "bdace99"
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def work(which: str, seed: int) -> None:
+    """A worker: one line in, one timing out."""
+    import jax
+
+    import allocators as al
+    import jaxsim as js
+    from benchmarks.tutorial_job import FEES, THRESHOLDS, fresh_prices, load_binance, ours, theirs
+
+    open_, close = load_binance()
+    rng = np.random.default_rng(seed)
+    policy = al.EqualWeight()
+    for _ in sys.stdin:
+        o, c = fresh_prices(rng, open_, close)
+        start = time.perf_counter()
+        if which == "vectorbt":
+            value, orders = theirs(o, c, weights=np.full(5, 0.2))
+        elif which == "general":
+            # a limit that never binds, but that the closed form does not know
+            bt = js.backtest(c, policy, open=o, trigger=js.Threshold(THRESHOLDS), fees=FEES, freq="1h", max_size=1e15)
+            value, orders = bt.value, bt.orders
+        else:
+            value, orders = ours(o, c, policy)
+        seconds = time.perf_counter() - start
+        assert jax.config.read("jax_enable_x64") in (True, False)
+        print(seconds, len(orders), repr(float(value.to_numpy()[-1].sum())), flush=True)
+
+
+class Worker:
+    def __init__(self, which: str, tree: Path, seed: int):
+        self.which = which
+        environment = os.environ | {"PYTHONPATH": str(tree), "JAXSIM_DATA": os.environ.get("JAXSIM_DATA", "")}
+        command = [sys.executable, str(ROOT / "benchmarks" / "generality.py"), "--work", which, "--seed", str(seed)]
+        self.process = subprocess.Popen(
+            command, cwd=tree, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        self.seconds: list[float] = []
+
+    def run(self) -> tuple[int, float]:
+        """One repetition; the number of orders and the sum of final values."""
+        self.process.stdin.write("\n")
+        self.process.stdin.flush()
+        line = self.process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"the worker {self.which} has stopped")
+        seconds, orders, total = line.split()
+        self.seconds.append(float(seconds))
+        return int(orders), float(total)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--before", default=BEFORE)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--repeats", type=int, default=15)
+    parser.add_argument("--work", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.work:
+        return work(options.work, options.seed)
+    with tempfile.TemporaryDirectory() as folder:
+        # beside this tree, so that the data is found from it as from here
+        before = ROOT.parent / f".jaxsim-{Path(folder).name}"
+        subprocess.run(
+            ["git", "-C", str(ROOT), "worktree", "add", "-q", "--detach", str(before), options.before], check=True
+        )
+        try:
+            compare(before, options)
+        finally:
+            subprocess.run(["git", "-C", str(ROOT), "worktree", "remove", "--force", str(before)], check=True)
+
+
+def compare(before: Path, options: argparse.Namespace) -> None:
+    workers = {
+        "before": Worker("before", before, options.seed),
+        "closed": Worker("closed", ROOT, options.seed),
+        "general": Worker("general", ROOT, options.seed),
+        "vectorbt": Worker("vectorbt", ROOT, options.seed),
+    }
+    for _ in range(options.repeats + 2):
+        answers = {name: worker.run() for name, worker in workers.items()}
+        assert len({orders for orders, _ in answers.values()}) == 1, answers
+        np.testing.assert_allclose([total for _, total in answers.values()], answers["closed"][1], rtol=1e-9)
+    seconds = {name: worker.seconds[2:] for name, worker in workers.items()}  # the first two compile
+    for name, values in seconds.items():
+        first, warm = workers[name].seconds[0], statistics.median(values) * 1e3
+        print(f"{name:10} first {first:6.2f} s   warm, median {warm:7.2f} ms")
+
+    def ratio(a: str, b: str) -> str:
+        pairs = np.divide(seconds[a], seconds[b])
+        return f"median {np.median(pairs):.2f}, least {pairs.min():.2f}, most {pairs.max():.2f}"
+
+    print(f"closed form now / before:   {ratio('closed', 'before')}")
+    print(f"order by order / closed:    {ratio('general', 'closed')}")
+    print(f"vectorbt / order by order:  {ratio('vectorbt', 'general')}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,77 @@
+"""The terms of trading as users give them: costs, limits, and what an allocator's numbers mean."""
+
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any
+
+import equinox as eqx
+import numpy as np
+import pandas as pd
+
+from jaxsim.engine.bounds import CALL_SEQ, DIRECTION, SIZE_TYPE, Codes
+from jaxsim.engine.costs import NEUTRAL, Costs
+from jaxsim.engine.enums import CallSeq, Direction, SizeType
+from jaxsim.frames.broadcast import Leaf, number, time_asset
+from jaxsim.frames.groups import Layout
+from jaxsim.frames.lanes import Sweep, is_swept
+
+#: Terms of the policy rather than of its costs: their kinds, and what they are when they are left out.
+MEANING: Mapping[str, tuple[Codes, int]] = {
+    "size_type": (SIZE_TYPE, SizeType.TARGET_PERCENT),
+    "direction": (DIRECTION, Direction.BOTH),
+    "call_seq": (CALL_SEQ, CallSeq.AUTO),
+}
+
+
+def read_costs(given: Mapping[str, Any], index: pd.Index, layout: Layout, sweep: Sweep) -> Costs:
+    """`Costs` with leaves, from the arguments of `backtest` by name. What is neutral everywhere is left out, so that
+    programs are compiled without it. Raises ValueError or TypeError naming the argument."""
+    leaves: dict[str, Leaf | None] = {}
+    for field in fields(Costs):
+        name, kind = field.name, field.metadata["kind"]
+        if field.metadata["by_bar_and_asset"]:
+            leaf = time_asset(given[name], name, index, layout, sweep, kind)
+        else:
+            leaf = number(given[name], name, sweep, kind)
+        leaves[name] = None if name in NEUTRAL and _is(leaf, NEUTRAL[name]) else leaf
+    return Costs(**leaves)  # type: ignore[arg-type]
+
+
+def read_meaning(given: Mapping[str, Any], index: pd.Index, layout: Layout, sweep: Sweep) -> dict[str, Leaf | None]:
+    """`size_type` and `direction` (and `call_seq`, one for all) as leaves; None where they are left out, or say what is
+    meant without them. Raises ValueError or TypeError naming the argument."""
+    leaves: dict[str, Leaf | None] = {}
+    for name, (kind, neutral) in MEANING.items():
+        value = given[name]
+        if value is None:
+            leaves[name] = None
+            continue
+        if name == "call_seq":
+            leaf = number(value, name, sweep, kind)
+        else:
+            leaf = time_asset(value, name, index, layout, sweep, kind)
+        leaves[name] = None if _is(leaf, neutral) else leaf
+    return leaves
+
+
+def _is(leaf: Leaf, neutral: Any) -> bool:
+    """Whether a leaf is the same neutral value everywhere."""
+    if leaf.by_combination:
+        return False
+    array = np.asarray(leaf.array)
+    return bool((np.isnan(array) if isinstance(neutral, float) and np.isnan(neutral) else array == neutral).all())
+
+
+def is_given(value: Any, neutral: Any) -> bool:
+    """Whether a user has said something with an argument."""
+    if value is None or is_swept(value) or not np.isscalar(value):
+        return value is not None
+    return value != neutral
+
+
+def with_leaves(module: Any, **leaves: Any) -> Any:
+    """A Module with some fields replaced by leaves, which its constructor would not take."""
+    names = list(leaves)
+    return eqx.tree_at(
+        lambda m: [getattr(m, name) for name in names], module, list(leaves.values()), is_leaf=lambda x: x is None
+    )
