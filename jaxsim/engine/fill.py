@@ -15,7 +15,7 @@ from jaxsim.engine.arrays import Array
 from jaxsim.engine.costs import Costs
 from jaxsim.engine.enums import Direction, SizeType
 from jaxsim.engine.numerics import add, eq, le, product, quotient, snap
-from jaxsim.engine.status import REJECTIONS, LaneFault
+from jaxsim.engine.status import REJECTIONS, Clip, LaneFault
 from jaxsim.engine.status import OrderStatusInfo as Info
 
 Scalar = Float[Array, ""]
@@ -56,7 +56,7 @@ class Outcome(eqx.Module):
     request: units asked for, > 0 to buy; infinite: as many as possible; NaN where it could not be worked out.
     trade: units filled, > 0 bought.    price: of the fill, with slippage.      fees: currency.
     units, debt, val_price: of the asset, after it.
-    info: OrderStatusInfo, NONE where filled.       fault: LaneFault.
+    info: OrderStatusInfo, NONE where filled.       fault: LaneFault.       clip: Clip, where filled.
     """
 
     request: Float[Array, "*orders"]
@@ -68,6 +68,7 @@ class Outcome(eqx.Module):
     val_price: Float[Array, "*orders"]
     info: Int[Array, "*orders"]
     fault: Int[Array, "*orders"]
+    clip: Int[Array, "*orders"]
 
 
 class _Terms(eqx.Module):
@@ -139,11 +140,12 @@ class _Attempt(eqx.Module):
     flow: Scalar
     info: Code
     fault: Code
+    clip: Code
 
 
-def first_of(cases: Sequence[tuple[Array, int]], otherwise: int) -> Array:
+def first_of(cases: Sequence[tuple[Array, int | Array]], otherwise: int) -> Array:
     """The code of the first case that holds."""
-    return jnp.select([x for x, _ in cases], [jnp.int32(code) for _, code in cases], jnp.int32(otherwise))
+    return jnp.select([x for x, _ in cases], [jnp.asarray(code, jnp.int32) for _, code in cases], jnp.int32(otherwise))
 
 
 def fill(pool: Pool, order: Order) -> tuple[Pool, Outcome]:
@@ -197,6 +199,7 @@ def fill(pool: Pool, order: Order) -> tuple[Pool, Outcome]:
         val_price=val_price,
         info=info.astype(jnp.int32),
         fault=fault.astype(jnp.int32),
+        clip=jnp.where(is_filled, one.clip, Clip.NONE).astype(jnp.int32),
     )
     return Pool(after.cash, after.free_cash, value), outcome
 
@@ -288,7 +291,8 @@ def _buy(
     has_no_end = wish.is_unbounded & ~is_short_only
     is_zero = ~has_no_end & (size == 0)
     is_over = has_no_end & jnp.isfinite(terms.max_size) | (size > terms.max_size)
-    size = terms.granular(jnp.where(is_over, terms.max_size, size))
+    whole = jnp.where(is_over, terms.max_size, size)
+    size = terms.granular(whole)
     has_no_end = has_no_end & ~is_over
 
     cost = product(size, price)
@@ -322,6 +326,15 @@ def _buy(
         flow=-jnp.where(fits, cost + whole_fees, part_paid),
         info=info,
         fault=jnp.where(is_broken, LaneFault.ORDER_DIVISION, LaneFault.NONE),
+        clip=first_of(
+            [
+                (~fits & ~has_no_end, Clip.CASH),
+                (is_over, Clip.MAX_SIZE),
+                (fits & (size < whole), Clip.GRANULARITY),
+                (is_short_only & ~wish.is_unbounded & (whole < wish.units), Clip.POSITION),
+            ],
+            Clip.NONE,
+        ),
     )
 
 
@@ -349,7 +362,8 @@ def _sell(order: Order, wish: _Wish, terms: _Terms, price: Scalar, free_cash: Sc
     size = jnp.where(wish.is_share & (wish.share == 0), 0.0, size)
     is_endless = wish.is_endless & takes_share
     is_over = (size > terms.max_size) | (is_endless & (size > 0) & jnp.isfinite(terms.max_size))
-    size = terms.granular(jnp.where(is_over, terms.max_size, size))
+    whole = jnp.where(is_over, terms.max_size, size)
+    size = terms.granular(whole)
 
     amount = product(size, price)
     fees = product(amount, terms.fees) + terms.fixed
@@ -370,7 +384,16 @@ def _sell(order: Order, wish: _Wish, terms: _Terms, price: Scalar, free_cash: Sc
         (info == Info.NO_CASH_SHORT) | (is_limited & (total > 0) & (most <= 0)) | (info == Info.NO_OPEN_POSITION)
     )
     fault = jnp.where(is_endless & ~is_over & ~is_stopped, LaneFault.ORDER_INFINITE, LaneFault.NONE)
-    return _Attempt(size, price, fees, net, info, fault)
+    is_cut = ~wish.is_unbounded & (whole < asked)
+    clip = first_of(
+        [
+            (is_over, Clip.MAX_SIZE),
+            (size < whole, Clip.GRANULARITY),
+            (is_cut, jnp.where(is_long_only, Clip.POSITION, Clip.CASH)),
+        ],
+        Clip.NONE,
+    )
+    return _Attempt(size, price, fees, net, info, fault, clip)
 
 
 def _too_little(size: Scalar, wish: _Wish, terms: _Terms) -> list[tuple[Array, int]]:
@@ -386,7 +409,7 @@ def _either(is_first: Flag, first: _Attempt, second: _Attempt) -> _Attempt:
     return _Attempt(
         *(
             jnp.where(is_first, getattr(first, name), getattr(second, name))
-            for name in ("size", "price", "fees", "flow", "info", "fault")
+            for name in ("size", "price", "fees", "flow", "info", "fault", "clip")
         )
     )
 

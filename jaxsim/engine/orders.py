@@ -79,6 +79,7 @@ class Fills(eqx.Module):
     info: OrderStatusInfo, NONE where filled.
     rank: place in the order of execution.
     fault: LaneFault of each order, if orders can be at fault.
+    clip: Clip of each filled order; None: it can only be cash.
     val_price: after the rebalance, if fills move it.
     log: if it was asked for.
     """
@@ -90,6 +91,7 @@ class Fills(eqx.Module):
     info: Int[Array, " asset"]
     rank: Int[Array, " asset"]
     fault: Int[Array, " asset"] | None = None
+    clip: Int[Array, " asset"] | None = None
     val_price: Float[Array, " asset"] | None = None
     log: OrderLog | None = None
 
@@ -156,6 +158,7 @@ def trade_in_general(
         info=outcome.info,
         rank=sequence.rank,
         fault=outcome.fault,
+        clip=outcome.clip,
         val_price=outcome.val_price if costs.update_value is not None else None,
         log=OrderLog(before_each, after_each, by_asset, outcome) if keep_log else None,
     )

@@ -36,6 +36,56 @@ class OrderStatusInfo(IntEnum):
     MIN_SIZE_NOT_REACHED = 12
     PARTIAL_FILL = 13
 
+    @property
+    def label(self) -> str:
+        """The name as vectorbt writes it; empty where the order was filled."""
+        return "" if self == OrderStatusInfo.NONE else self.name.title().replace("_", "").replace("Nan", "NaN")
+
+    @property
+    def text(self) -> str:
+        """The reason in words."""
+        return _INFO_TEXTS[self]
+
+
+_INFO_TEXTS = {
+    OrderStatusInfo.NONE: "",
+    OrderStatusInfo.SIZE_NAN: "no size: the asset was left alone",
+    OrderStatusInfo.PRICE_NAN: "no price to trade at",
+    OrderStatusInfo.VAL_PRICE_NAN: "no price to work the size out from",
+    OrderStatusInfo.VALUE_NAN: "the value of the group is unknown, since a held asset has no price",
+    OrderStatusInfo.VALUE_ZERO_NEG: "the group is worth nothing, or less",
+    OrderStatusInfo.SIZE_ZERO: "nothing to trade",
+    OrderStatusInfo.NO_CASH_SHORT: "no free cash to sell short on",
+    OrderStatusInfo.NO_CASH_LONG: "no cash to buy with",
+    OrderStatusInfo.NO_OPEN_POSITION: "no position to reduce, and the direction forbids to open one",
+    OrderStatusInfo.MAX_SIZE_EXCEEDED: "larger than max_size, and allow_partial is off",
+    OrderStatusInfo.RANDOM_EVENT: "rejected at random (reject_prob)",
+    OrderStatusInfo.CANT_COVER_FEES: "the cash, or the proceeds, do not cover the fees",
+    OrderStatusInfo.MIN_SIZE_NOT_REACHED: "smaller than min_size",
+    OrderStatusInfo.PARTIAL_FILL: "it would fill in part, and allow_partial is off",
+}
+
+
+class Clip(IntEnum):
+    """What cut a filled order to less than was asked for."""
+
+    NONE = 0
+    CASH = 1
+    POSITION = 2
+    MAX_SIZE = 3
+    GRANULARITY = 4
+
+    @property
+    def text(self) -> str:
+        """The reason in words."""
+        return {
+            Clip.NONE: "",
+            Clip.CASH: "cut to the cash there was",
+            Clip.POSITION: "cut to the position there was",
+            Clip.MAX_SIZE: "cut to max_size",
+            Clip.GRANULARITY: "rounded down to size_granularity",
+        }[self]
+
 
 #: The reasons that make an order rejected; all others make it ignored.
 REJECTIONS = (

@@ -150,12 +150,14 @@ class Backtest(Scores, Tables, Plots):
             raise ValueError(
                 "rebalance_index is that of one lane: select it, as in bt[0.05]; for all of them see bt.rebalances"
             )
-        return self._index.take(self._paths.event_bar)
+        return self._index.take(np.unique(self._paths.event_bar))
 
     @cached_property
     def allocations(self) -> Allocations:
         """The target weights that were asked for: when, per lane. `js.replay` trades them."""
         paths = self._paths
+        if paths.context.is_of_orders:
+            raise ValueError("allocations: this portfolio was made of filled orders; nobody knows what was asked for")
         in_lanes = [] if self._lanes is None else [n for n in paths.context.layout.levels if n in self._lanes.names]
         targets = paths.events_by_asset([x.target for x in paths.ledgers])
         lane, bar = paths.event_lane, paths.event_bar

@@ -1,7 +1,7 @@
 """From resolved parameters to a ledger: the compiled engine, and the reference engine lane by lane."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import jax
@@ -109,7 +109,20 @@ def _run_batch(job: Job, groups: np.ndarray) -> tuple[Ledger, list[Fault]]:
         column = int(columns[at, status.asset[at]])
         kind, bar, reason = (int(x[at]) for x in (status.fault, status.bar, status.reason))
         faults.append(Fault(int(lanes.ravel()[at]), column, LaneFault(kind), bar, reason))
-    return ledger, faults
+    return with_val_prices(ledger, job), faults
+
+
+def with_val_prices(ledger: Ledger, job: Job) -> Ledger:
+    """A ledger with the prices that its events were sized at."""
+    prices = settle(job.quotes.val_price)
+    if prices.columns is None:  # one table per group, as tests make them
+        return ledger
+    at = ledger.lane_of_event
+    bar, columns = ledger.bar[:, None], ledger.columns[at]
+    if prices.by_combination:
+        combination = ledger.lanes[at] // job.layout.num_groups
+        return replace(ledger, val_price=prices.array[combination[:, None], bar, columns])
+    return replace(ledger, val_price=prices.array[bar, columns])
 
 
 def run_reference(job: Job) -> list[Ledger]:
@@ -140,7 +153,7 @@ def run_reference(job: Job) -> list[Ledger]:
     for batch, groups in enumerate(batches):
         lanes = job.lanes_of(groups).ravel()
         columns = np.stack([job.layout.members[g] for g in groups])[np.arange(len(lanes)) % len(groups)]
-        ledgers.append(ledger_from_runs(runs[batch], lanes, columns, job.keep_log))
+        ledgers.append(with_val_prices(ledger_from_runs(runs[batch], lanes, columns, job.keep_log), job))
     return ledgers
 
 

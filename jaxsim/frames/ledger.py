@@ -25,6 +25,8 @@ class Ledger:
         units after it.
     request, trade, price, fees, info, rank: [event, asset], as `Fills`.
     size_type, direction: int [event, asset], what was asked for; None: target weights in both directions.
+    clip: int [event, asset], Clip of each filled order; None: it can only be cash.
+    val_price: [event, asset], what the event was sized at.
     log: the account around each order, by name [event, asset], if it was kept (`logs.LOG_FIELDS`).
     aux: recorded arrays by name, [event, ...].       bar_aux: what `observe` recorded, [lane, time, ...].
     """
@@ -49,6 +51,8 @@ class Ledger:
     bar_aux: dict[str, np.ndarray]
     size_type: np.ndarray | None = None
     direction: np.ndarray | None = None
+    clip: np.ndarray | None = None
+    val_price: np.ndarray | None = None
     log: dict[str, np.ndarray] | None = None
 
     @property
@@ -66,7 +70,7 @@ class Ledger:
         starts = np.concatenate([[0], np.cumsum(self.counts)])
         events = np.concatenate([np.arange(0), *(np.arange(*starts[i : i + 2].tolist()) for i in wanted)])
         per_event = {name: getattr(self, name)[events] for name in _PER_EVENT}
-        codes = {name: None if x is None else x[events] for name, x in self._codes.items()}
+        optional = {name: None if x is None else x[events] for name, x in self._optional.items()}
         return replace(
             self,
             lanes=numbers,
@@ -76,12 +80,13 @@ class Ledger:
             bar_aux={name: x[wanted] for name, x in self.bar_aux.items()},
             log=None if self.log is None else {name: x[events] for name, x in self.log.items()},
             **per_event,
-            **codes,
+            **optional,
         )
 
     @property
-    def _codes(self) -> dict[str, np.ndarray | None]:
-        return {"size_type": self.size_type, "direction": self.direction}
+    def _optional(self) -> dict[str, np.ndarray | None]:
+        names = ("size_type", "direction", "clip", "val_price")
+        return {name: getattr(self, name) for name in names}
 
     # --- paths: holdings stay what they are between two events
 
@@ -182,6 +187,7 @@ def ledger_from_pages(
         bar_aux=dict(bar_aux),
         size_type=event.size_type,
         direction=event.direction,
+        clip=fills.clip,
         log=None if fills.log is None else log_of_orders(fills.log),
     )
 
@@ -205,6 +211,7 @@ def ledger_from_runs(runs: list[Any], lanes: np.ndarray, columns: np.ndarray, ke
         bar_aux={name: np.stack([lane[name] for lane in per_lane]) for name in per_lane[0]},
         size_type=_codes_if_needed(joined("size_type"), SizeType.TARGET_PERCENT),
         direction=_codes_if_needed(joined("direction"), Direction.BOTH),
+        clip=joined("clip"),
         log=log_of_runs(runs, columns.shape[1]) if keep_log else None,
         **{name: joined(name) for name in _PER_EVENT if name != "bar"},
     )

@@ -20,6 +20,7 @@ class Context:
     index: time labels.     layout: groups and asset names.     close, mark: prices, [time, column].
     init_cash: opening cash of each lane, currency, [lane].
     freq: length of a bar, if known.        year_freq: length of a year.
+    is_of_orders: made of orders that were filled elsewhere, so that nobody knows what was asked for.
     """
 
     index: pd.Index
@@ -29,6 +30,7 @@ class Context:
     init_cash: np.ndarray
     freq: pd.Timedelta | None
     year_freq: pd.Timedelta
+    is_of_orders: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -176,7 +178,7 @@ class Paths:
 
     @property
     def num_rebalances(self) -> np.ndarray:
-        return self.total([np.ones(len(x.bar)) for x in self.ledgers]).astype(np.int64)
+        return self.rebalances.sum(axis=0)
 
     @property
     def total_fees(self) -> np.ndarray:

@@ -3,6 +3,8 @@
 import abc
 from typing import Any
 
+import numpy as np
+
 from jaxsim.frames.scores import ONE_PER_LANE
 
 
@@ -12,6 +14,7 @@ class Plots(abc.ABC):
     value: Any
     weights: Any
     lanes: Any
+    decisions: Any
 
     @abc.abstractmethod
     def __getitem__(self, key: Any) -> Any: ...
@@ -34,6 +37,31 @@ class Plots(abc.ABC):
         if one.lanes is not None:
             weights = weights.droplevel(list(range(one.lanes.nlevels)), axis=1)
         return views.stacked_weights(weights, **kwargs)
+
+    def plot_rebalance(self, when: Any, key: Any = None, **kwargs: Any) -> Any:
+        """One rebalance of one lane: each asset's weight before and after, its target, and what kept it from getting
+        there.
+
+        when: its time, or its number among the lane's rebalances (negative: from the last).
+        key: label of the lane, as in `[]`; not needed for a single one.
+        Raises ValueError if several lanes are left; KeyError if there was no rebalance then.
+        """
+        from jaxsim import views
+
+        one = self if key is None else self[key]
+        if one._num_lanes > 1:
+            raise ValueError("plot_rebalance draws one lane; name one, as in bt.plot_rebalance(0, key=0.05)")
+        table = one.decisions
+        number = table["rebalance"]
+        if isinstance(when, int | np.integer) and not isinstance(when, bool):
+            count = int(number.max()) + 1 if len(table) else 0
+            rows = table[number == (when + count if when < 0 else when)]
+        else:
+            rows = table[table["timestamp"] == when]
+        if rows.empty:
+            raise KeyError(f"when: there was no rebalance {when!r}; see Backtest.rebalance_index")
+        kwargs.setdefault("title", f"Rebalance of {rows['timestamp'].iloc[0]}")
+        return views.rebalance(rows, **kwargs)
 
     def plot_value(self, **kwargs: Any) -> Any:
         """Value with drawdowns underneath, of all lanes."""

@@ -8,8 +8,11 @@ import numpy as np
 import pandas as pd
 
 from jaxsim.frames import trades
+from jaxsim.frames.decisions import decision_table, decisions_of
 from jaxsim.frames.drawdown_table import DrawdownTable
 from jaxsim.frames.drawdowns import drawdowns
+from jaxsim.frames.log_table import LogTable
+from jaxsim.frames.logs import log_records
 from jaxsim.frames.order_table import OrderTable
 from jaxsim.frames.paths import Paths
 from jaxsim.frames.record_table import LaneRecords
@@ -54,6 +57,33 @@ class Tables(abc.ABC):
         size (units, > 0), price, fees (currency), side ("Buy" or "Sell")."""
         records, lane, column = self._orders
         return OrderTable(self._of_lanes(records, lane), self._paths.context.layout.assets.take(column))
+
+    @property
+    def logs(self) -> LogTable:
+        """Every order of every rebalance, filled or not: the account before it, what it asked for, the account after it
+        and what became of it (SEMANTICS 6.8). Raises ValueError unless the run kept them (`log=True`)."""
+        if any(ledger.log is None for ledger in self._paths.ledgers):
+            raise ValueError("logs: none were kept; run it with log=True")
+        records, lane, column = log_records(self._paths.ledgers, self._paths.first_column)
+        return LogTable(self._of_lanes(records, lane), self._paths.context.layout.assets.take(column))
+
+    @property
+    def decisions(self) -> pd.DataFrame:
+        """Why each order did what it did: one row for every rebalance and asset, in the order of execution.
+
+        rebalance: number within the lane; then the lane levels, asset, timestamp.
+        weight: at the valuation price, before the rebalance.       last_target: asked for at the last one.
+        drift: weight less last target.     excess: drift beyond the threshold, >= 0 where it was `breached`; NaN for
+        rules that are not about single assets.
+        target: what the allocator answered; with `size_type` and `direction` unless all are plain target weights.
+        requested, filled, clipped: units, < 0 sold; what was asked for (infinite: all that can be), what was traded,
+        and the size of what a fill left out.
+        weight_after: as `weight`, after it.        price, fees: of the fill, with slippage; currency.
+        status: "Filled", "Ignored" or "Rejected".      status_info: why not, as vectorbt names it.
+        reason: why it was not filled, or not in full, in words.
+        """
+        context = self._paths.context
+        return decision_table(decisions_of(self._paths.ledgers), context.layout.assets, context.index, self._lanes)
 
     # --- trades
 

@@ -11,7 +11,9 @@ from jaxsim.reference.orders import (
     OrderRequest,
     OrderResult,
     approx_order_value,
+    bought,
     process_order,
+    sold,
 )
 
 __all__ = [
@@ -22,6 +24,8 @@ __all__ = [
     "OrderResult",
     "SizeType",
     "approx_order_value",
+    "bought",
     "process_order",
     "run_lane",
+    "sold",
 ]

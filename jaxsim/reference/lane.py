@@ -47,6 +47,7 @@ class LaneRun:
     request: units asked for, > 0 to buy; infinite: as many as possible; NaN where that could not be worked out.
     trade: units traded, > 0 bought.    price: with slippage; NaN without one.    fees: paid, currency.
     info: why nothing was filled, an OrderStatusInfo.    rank: place in the order of execution, from 0.
+    clip: what cut a fill to less than was asked for, a Clip.
     aux: the arrays that the allocator handed out.
 
     log: the account before and after each order and the order itself, [E][N].
@@ -70,6 +71,7 @@ class LaneRun:
     fees: np.ndarray
     info: np.ndarray
     rank: np.ndarray
+    clip: np.ndarray
     aux: list[dict]
     log: list[list["LoggedOrder"]]
     bar_aux: list[dict]
@@ -120,6 +122,10 @@ class LoggedOrder(NamedTuple):
     @property
     def info(self) -> int:
         return int(self.result.info)
+
+    @property
+    def clip(self) -> int:
+        return int(self.result.clip)
 
 
 @dataclass(frozen=True)
@@ -462,7 +468,7 @@ def _columns(rebalances: Sequence[_Rebalance], num_assets: int) -> dict[str, Any
         columns[name] = column([getattr(row, name) for row in rebalances], dtype)
     for name in ("bars", "value", "cash", "free_cash"):
         columns[name] = column([getattr(row, name) for row in rebalances], int if name == "bars" else float, False)
-    for name in ("request", "trade", "price", "fees", "info", "rank"):
+    for name in ("request", "trade", "price", "fees", "info", "rank", "clip"):
         orders = [[getattr(order, name) for order in row.log] for row in rebalances]
-        columns[name] = column(orders, int if name in ("info", "rank") else float)
+        columns[name] = column(orders, int if name in ("info", "rank", "clip") else float)
     return columns

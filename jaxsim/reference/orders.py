@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from math import inf, isfinite, isinf, isnan, nan
 
 from jaxsim.engine.enums import Direction, OrderSide, SizeType
-from jaxsim.engine.status import REJECTIONS, OrderStatus, OrderStatusInfo
+from jaxsim.engine.status import REJECTIONS, Clip, OrderStatus, OrderStatusInfo
 from jaxsim.errors import OrderError, RejectedOrderError
 
 
@@ -57,6 +57,7 @@ class OrderResult:
     """What became of an order.
 
     size: units, > 0.    price: with slippage.    fees: currency.    NaN, and no side, unless it was filled.
+    clip: what cut a fill to less than was asked for.
     """
 
     size: float
@@ -65,6 +66,7 @@ class OrderResult:
     side: OrderSide | None
     status: OrderStatus
     info: OrderStatusInfo
+    clip: Clip = Clip.NONE
 
 
 class NotFilled(Exception):
@@ -252,13 +254,17 @@ def _buy(state: AccountState, order: OrderRequest, wanted: float, percent: float
             raise OrderError(f"a buy of infinite size with infinite cash: {order} on {state}")
     if size == 0:
         raise NotFilled(OrderStatusInfo.SIZE_ZERO)
-    size = granular(_cap(size, order), order.size_granularity)
+    capped = _cap(size, order)
+    clip = Clip.POSITION if size < wanted < inf else Clip.NONE
+    clip = Clip.MAX_SIZE if capped < size else clip
+    size = granular(capped, order.size_granularity)
 
     cost = size * price
     fees = cost * order.fees + order.fixed_fees
     total = cost + fees
     if le(total, limit):
         fill, paid = size, total
+        clip = Clip.GRANULARITY if fill < capped and clip != Clip.MAX_SIZE else clip
     else:  # 3.5f: as much as the cash pays for
         net = add(limit, -order.fixed_fees) / (1 + order.fees)
         if net <= 0:
@@ -269,28 +275,15 @@ def _buy(state: AccountState, order: OrderRequest, wanted: float, percent: float
         else:
             fees = fill * price * order.fees + order.fixed_fees
             paid = fill * price + fees
+        clip = Clip.CASH if isfinite(capped) else clip
     if eq(size, 0):
         raise NotFilled(OrderStatusInfo.SIZE_ZERO)
     _check_fill(fill, wanted, order)
     if fill == 0:  # vectorbt fills it with a size of 0
         raise NotFilled(OrderStatusInfo.SIZE_ZERO)
 
-    position, debt = state.position, state.debt
-    new_position = add(position, fill)
-    released = 0.0
-    if position < 0:
-        covered = fill if new_position < 0 else abs(position)
-        released = covered * (debt / abs(position))
-        debt = add(debt, -released)
-    after = AccountState(
-        add(state.cash, -paid),
-        new_position,
-        debt,
-        add(state.free_cash + 2 * released, -paid),
-        state.val_price,
-        state.value,
-    )
-    return after, OrderResult(fill, price, fees, OrderSide.BUY, OrderStatus.FILLED, OrderStatusInfo.NONE)
+    after = bought(state, fill, paid)
+    return after, OrderResult(fill, price, fees, OrderSide.BUY, OrderStatus.FILLED, OrderStatusInfo.NONE, clip)
 
 
 def _sell(state: AccountState, order: OrderRequest, wanted: float, percent: float) -> tuple[AccountState, OrderResult]:
@@ -313,12 +306,18 @@ def _sell(state: AccountState, order: OrderRequest, wanted: float, percent: floa
         size = 0.0  # vectorbt makes 0 * inf, a size of NaN, of it
     elif not is_share:
         size *= percent
-    size = _cap(size, order)
+    capped = _cap(size, order)
+    clip = Clip.MAX_SIZE if capped < size else Clip.NONE
+    size = capped
     if order.direction == Direction.LONG_ONLY and position == 0:
         raise NotFilled(OrderStatusInfo.NO_OPEN_POSITION)
     if isinf(size):  # vectorbt lets an infinite Percent of a long position pass, which ruins the account
         raise OrderError(f"a sale of infinite size: {order} on {state}")
     size = granular(size, order.size_granularity)
+    if clip == Clip.NONE and size < capped:
+        clip = Clip.GRANULARITY
+    elif clip == Clip.NONE and capped < wanted < inf:
+        clip = Clip.POSITION if order.direction == Direction.LONG_ONLY else Clip.CASH
     if eq(size, 0):
         raise NotFilled(OrderStatusInfo.SIZE_ZERO)
     _check_fill(size, wanted, order)
@@ -328,14 +327,33 @@ def _sell(state: AccountState, order: OrderRequest, wanted: float, percent: floa
     net = add(acquired, -fees)
     if net < 0:
         raise NotFilled(OrderStatusInfo.CANT_COVER_FEES)
+    after = sold(state, size, net, price)
+    return after, OrderResult(size, price, fees, OrderSide.SELL, OrderStatus.FILLED, OrderStatusInfo.NONE, clip)
+
+
+def bought(state: AccountState, size: float, paid: float) -> AccountState:
+    """3.5h: the account after a purchase of `size` units for `paid`, fees included."""
+    position, debt = state.position, state.debt
+    new_position = add(position, size)
+    released = 0.0
+    if position < 0:
+        covered = size if new_position < 0 else abs(position)
+        released = covered * (debt / abs(position))
+        debt = add(debt, -released)
+    cash, free_cash = add(state.cash, -paid), add(state.free_cash + 2 * released, -paid)
+    return replace(state, cash=cash, position=new_position, debt=debt, free_cash=free_cash)
+
+
+def sold(state: AccountState, size: float, net: float, price: float) -> AccountState:
+    """3.6g: the account after a sale of `size` units at `price`, for `net` after fees."""
+    position, debt = state.position, state.debt
     new_position = add(position, -size)
-    debt, free_cash = state.debt, state.free_cash + net
+    free_cash = state.free_cash + net
     if new_position < 0:
         shorted = (size if position < 0 else abs(new_position)) * price
         debt += shorted
         free_cash = add(state.free_cash, add(net, -2 * shorted))
-    after = AccountState(state.cash + net, new_position, debt, free_cash, state.val_price, state.value)
-    return after, OrderResult(size, price, fees, OrderSide.SELL, OrderStatus.FILLED, OrderStatusInfo.NONE)
+    return replace(state, cash=state.cash + net, position=new_position, debt=debt, free_cash=free_cash)
 
 
 def _most_to_sell(state: AccountState, order: OrderRequest, price: float) -> float:
