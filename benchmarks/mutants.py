@@ -453,8 +453,8 @@ MUTANTS = [
         "replay-sells-what-was-skipped",
         "a replay sells assets that were left alone",
         POLICY,
-        "return Allocation(weights, skip=jnp.isnan(weights), size_type=size_type, direction=direction)",
-        "return Allocation(jnp.nan_to_num(weights), size_type=size_type, direction=direction)",
+        "return Allocation(weights, skip=skip, size_type",
+        "return Allocation(jnp.nan_to_num(weights), size_type",
         test("mutant_gaps", "test_a_replay_acts_at_the_recorded_bars_on_the_recorded_assets"),
     ),
     Mutant(

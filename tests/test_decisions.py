@@ -105,8 +105,8 @@ def mixed(obs):
 def test_mixed_size_types_are_named(engine):
     table = run(CLOSE, mixed, OPEN, 0.05, engine=engine).decisions
     by_asset = table.groupby("asset")[["size_type", "direction"]].agg(set)
-    assert by_asset.loc["A", "size_type"] == {"VALUE"} and by_asset.loc["C", "size_type"] == {"AMOUNT"}
-    assert by_asset.loc["B", "direction"] == {"LONG_ONLY"}
+    assert by_asset.loc["A", "size_type"] == {"Value"} and by_asset.loc["C", "size_type"] == {"Amount"}
+    assert by_asset.loc["B", "direction"] == {"LongOnly"}
 
 
 def test_engines_decide_alike_for_groups_of_different_size():

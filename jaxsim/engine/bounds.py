@@ -33,7 +33,7 @@ class Bounds:
         the message begins with the argument's name."""
         array = np.asarray(value)
         if array.dtype.kind not in "iuf":
-            raise TypeError(f"{argument}: expected numbers, got {type(value).__name__} {value!r}"[:200])
+            raise TypeError(f"{argument}: expected numbers, got {type(value).__name__} {_shown(value)}"[:200])
         array = array.astype(np.float64)
         self.check(array, argument)
         return array
@@ -77,7 +77,7 @@ class Flags:
 
     def check(self, values: np.ndarray, argument: str) -> None:
         if np.asarray(values).dtype != bool:
-            raise TypeError(f"{argument}: expected True or False, got {values!r}"[:200])
+            raise TypeError(f"{argument}: expected True or False, got {_shown(values)}"[:200])
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ class Codes:
                 return int(names[_plain(value)])
         elif not isinstance(value, bool | np.bool_) and isinstance(value, int | np.integer):
             return int(value)
-        raise ValueError(f"{argument}: expected one of {self._names}, got {value!r}")
+        raise ValueError(f"{argument}: expected one of {self._names}, got {_shown(value)}")
 
     def check(self, values: np.ndarray, argument: str) -> None:
         unknown = ~np.isin(values, [int(member) for member in self.enum])
@@ -117,6 +117,11 @@ class Codes:
     @property
     def _names(self) -> str:
         return ", ".join(f"{member.name} ({int(member)})" for member in self.enum)
+
+
+def _shown(value: Any) -> str:
+    """A value as the user wrote it, not as NumPy holds it."""
+    return repr(value.item() if isinstance(value, np.generic | np.ndarray) and value.ndim == 0 else value)
 
 
 def _plain(name: str) -> str:

@@ -254,7 +254,7 @@ def _cash_limit(
     units: Scalar,
     debt: Scalar,
 ) -> tuple[Scalar, Flag]:
-    """SEMANTICS 3.5a: what a buy may spend; and whether that cannot be told, the costs making its price zero."""
+    """SEMANTICS 3.5a: what a buy may spend; and whether a division by zero keeps that from being told."""
     limit, is_broken = cash, jnp.asarray(False)
     if order.costs.lock_cash is not None:
         is_short, short = units < 0, jnp.where(units < 0, -units, 1.0)
@@ -268,7 +268,6 @@ def _cash_limit(
         locked = jnp.where(rest > 0, released, jnp.where(rest < 0, in_part, cash))
         locked = jnp.minimum(jnp.where(is_short, locked, free_cash), cash)
         limit = jnp.where(terms.lock_cash, locked, limit)
-    is_broken |= wish.is_endless & (limit < 0)
     return jnp.where(wish.is_share, jnp.minimum(limit, wish.share * limit), limit), is_broken
 
 
@@ -325,7 +324,14 @@ def _buy(
         fees=jnp.where(fits, whole_fees, part_fees),
         flow=-jnp.where(fits, cost + whole_fees, part_paid),
         info=info,
-        fault=jnp.where(is_broken, LaneFault.ORDER_DIVISION, LaneFault.NONE),
+        # An infinite part of a limit below zero is infinite, which only a purchase that covers a short is free from.
+        fault=first_of(
+            [
+                (is_broken, LaneFault.ORDER_DIVISION),
+                (wish.is_endless & (limit < 0) & ~is_short_only, LaneFault.ORDER_INFINITE),
+            ],
+            LaneFault.NONE,
+        ),
         clip=first_of(
             [
                 (~fits & ~has_no_end, Clip.CASH),

@@ -69,7 +69,8 @@ class Observation(eqx.Module):
     weights: present weight of each asset at the valuation price; 0 for an asset without a price.
     units: units held.
     value: value of the account at the valuation price, currency.
-    cash, free_cash: currency.      debt: borrowed units' worth, currency per asset (0 while nothing is sold short).
+    cash, free_cash: currency; free cash is what is neither owed nor pledged for short positions.
+    debt: what each short position was sold for, currency; 0 where nothing is sold short.
     val_price: the open of this bar; where there is none, the last price known before it; NaN before the first.
     target: weights asked for at the last rebalance; NaN before the first.
     tradable: the assets that have had a price by now.

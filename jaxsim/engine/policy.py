@@ -118,18 +118,22 @@ class RecordedTargets(eqx.Module):
     bars: int [allocation], bar number of each, ascending; padded with the number of bars in the market.
     weights: [allocation, asset], the weights asked for at each.
     size_type, direction: int [allocation, asset], if they were recorded.
+    sequence: [allocation, asset], place of each asset in the order of execution, if that was chosen; else NaN.
     """
 
     bars: Number
     weights: Number
     size_type: Any = None
     direction: Any = None
+    sequence: Any = None
 
     def __call__(self, obs: Observation) -> Allocation:
         row = jnp.clip(jnp.searchsorted(self.bars, obs.step), 0, self.bars.shape[0] - 1)
         weights, codes = self.weights[row], (self.size_type, self.direction)
         size_type, direction = (None if x is None else x[row] for x in codes)
-        return Allocation(weights, skip=jnp.isnan(weights), size_type=size_type, direction=direction)
+        call_seq = None if self.sequence is None else jnp.argsort(self.sequence[row], stable=True)
+        skip = jnp.isnan(weights)
+        return Allocation(weights, skip=skip, size_type=size_type, direction=direction, call_seq=call_seq)
 
 
 def replay_policy(mask: Number, targets: RecordedTargets) -> Policy:

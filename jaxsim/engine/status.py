@@ -115,6 +115,7 @@ class LaneFault(IntEnum):
     ORDER_INFINITE = 8
     ORDER_DIVISION = 9
     ORDER_REJECTED = 10  # `LaneStatus.reason` says why
+    CODE = 11
 
     @property
     def text(self) -> str:
@@ -123,7 +124,7 @@ class LaneFault(IntEnum):
     @property
     def is_of_order(self) -> bool:
         """Whether an order was at fault, and not what the allocator answered."""
-        return self >= LaneFault.ORDER_ACCOUNT
+        return LaneFault.ORDER_ACCOUNT <= self <= LaneFault.ORDER_REJECTED
 
 
 _FAULT_TEXTS = {
@@ -137,7 +138,9 @@ _FAULT_TEXTS = {
     LaneFault.ORDER_DIRECTION: "an order was long-only while the position was short, or short-only while it was long",
     LaneFault.ORDER_VAL_PRICE: "an order of this size_type needs a valuation price that is finite and > 0",
     LaneFault.ORDER_INFINITE: "an order would trade infinitely many units",
-    LaneFault.ORDER_DIVISION: "the costs of an order make its price zero",
+    LaneFault.ORDER_DIVISION: "covering a short position with locked cash divides by zero: at twice the price that it "
+    "was sold for, no number of units is within free cash",
+    LaneFault.CODE: "the allocator returned a size_type, direction or call_seq that does not exist",
     LaneFault.ORDER_REJECTED: "an order was rejected, and raise_reject is set",
 }
 

@@ -15,6 +15,7 @@ from jaxsim.engine.account import Account, Holdings
 from jaxsim.engine.allocation import Allocation
 from jaxsim.engine.arrays import Amount, Array, Step
 from jaxsim.engine.costs import Costs
+from jaxsim.engine.enums import CallSeq, Direction, SizeType
 from jaxsim.engine.fill import first_of
 from jaxsim.engine.keys import reject_draws
 from jaxsim.engine.market import Market
@@ -73,6 +74,7 @@ class Event(eqx.Module):
     value: of the account before it, currency.
     excess: by how much each asset was beyond the trigger's limit, as `AbstractTrigger.excess`.
     target: what the allocator answered.    size_type, direction: what it counts; None for target weights, both ways.
+    sequence: place of each asset in the order of execution, if the allocator has chosen it.
     """
 
     value: Amount
@@ -80,6 +82,7 @@ class Event(eqx.Module):
     target: Float[Array, " asset"]
     size_type: Int[Array, " asset"] | None
     direction: Int[Array, " asset"] | None
+    sequence: Int[Array, " asset"] | None
     fills: Fills
     aux: dict
 
@@ -147,7 +150,8 @@ def rebalance(
     excess = (
         policy.trigger.excess(obs) if isinstance(policy.trigger, AbstractTrigger) else jnp.full_like(target, jnp.nan)
     )
-    event = Event(obs.value, excess, target, request.size_type, request.direction, fills, dict(allocation.aux))
+    asked = (request.size_type, request.direction, request.sequence)
+    event = Event(obs.value, excess, target, *asked, fills, dict(allocation.aux))
     return Lane(holdings, target, memory, status, last_fills), event
 
 
@@ -180,6 +184,10 @@ def allocation_faults(allocation: Allocation, request: Request) -> Int[Array, " 
     if request.size_type is None:
         cases.append((jnp.isinf(weights), LaneFault.WEIGHT_INFINITE))
     fault = jnp.where(allocation.skip, LaneFault.NONE, first_of(cases, LaneFault.NONE))
+    for codes, kind in ((request.size_type, SizeType), (request.direction, Direction), (request.call_seq, CallSeq)):
+        if codes is not None:
+            is_known = jnp.isin(codes, jnp.array([int(member) for member in kind]))
+            fault = jnp.where(is_known | (fault != LaneFault.NONE), fault, LaneFault.CODE)
     if request.sequence is not None:
         is_order = (jnp.sort(allocation.call_seq) == jnp.arange(weights.shape[0])).all()
         fault = jnp.where(is_order | (fault != LaneFault.NONE), fault, LaneFault.CALL_SEQ)

@@ -20,6 +20,7 @@ class Allocations:
     assets: asset names.      is_member: which assets belong to each lane's group, [lane, asset].
     num_group_levels: how many of the lanes' levels, the innermost ones, name the group.
     size_type, direction: codes of what the targets count, [allocation, asset]; None: weights, in both directions.
+    sequence: place of each asset in the order of execution, [allocation, asset], NaN or None where it was not chosen.
     """
 
     index: pd.Index
@@ -32,6 +33,7 @@ class Allocations:
     num_group_levels: int = 0
     size_type: np.ndarray | None = None
     direction: np.ndarray | None = None
+    sequence: np.ndarray | None = None
 
     def __len__(self) -> int:
         """Number of allocations."""
@@ -97,6 +99,7 @@ class Allocations:
             len(levels),
             None if self.size_type is None else self.size_type[order][:, kept],
             None if self.direction is None else self.direction[order][:, kept],
+            None if self.sequence is None else self.sequence[order][:, kept],
         )
 
     @property

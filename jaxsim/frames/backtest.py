@@ -127,7 +127,7 @@ class Backtest(Scores, Tables, Plots):
 
     @property
     def gross_exposure(self) -> pd.Series | pd.DataFrame:
-        """sum(abs(asset value)) / (that + cash) after each bar (SEMANTICS 6.6)."""
+        """sum(abs(asset value)) / (that + free cash) after each bar (SEMANTICS 6.6)."""
         return self._label_path(self._paths.gross_exposure, "gross_exposure")
 
     @property
@@ -154,16 +154,26 @@ class Backtest(Scores, Tables, Plots):
 
     @cached_property
     def allocations(self) -> Allocations:
-        """The target weights that were asked for: when, per lane. `js.replay` trades them."""
+        """What was asked for, target weights or other sizes: when, per lane. `js.replay` trades it."""
         paths = self._paths
         if paths.context.is_of_orders:
             raise ValueError("allocations: this portfolio was made of filled orders; nobody knows what was asked for")
         in_lanes = [] if self._lanes is None else [n for n in paths.context.layout.levels if n in self._lanes.names]
         targets = paths.events_by_asset([x.target for x in paths.ledgers])
         lane, bar = paths.event_lane, paths.event_bar
-        codes = {name: paths.codes_by_asset(name) for name in ("size_type", "direction")}
-        members = paths.is_member
-        return Allocations(self._index, self._lanes, lane, bar, targets, paths.assets, members, len(in_lanes), **codes)
+        asked = {name: paths.codes_by_asset(name) for name in ("size_type", "direction")}
+        return Allocations(
+            self._index,
+            self._lanes,
+            lane,
+            bar,
+            targets,
+            paths.assets,
+            paths.is_member,
+            len(in_lanes),
+            **asked,
+            sequence=paths.sequences_by_asset(),
+        )
 
     @property
     def aux(self) -> dict[str, Any]:

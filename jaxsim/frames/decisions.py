@@ -10,6 +10,7 @@ from jaxsim.engine.enums import Direction, SizeType
 from jaxsim.engine.numerics import ABS_TOL, REL_TOL
 from jaxsim.engine.status import Clip, OrderStatusInfo
 from jaxsim.frames.ledger import Ledger
+from jaxsim.frames.log_table import plain_name
 from jaxsim.frames.logs import status_of
 
 
@@ -50,7 +51,7 @@ def _of_ledger(ledger: Ledger) -> Decisions:
     lane_of_event = ledger.lane_of_event
     is_first = np.diff(lane_of_event, prepend=-1) != 0
     units_before = np.where(is_first[:, None], 0.0, np.roll(ledger.units, 1, axis=0))
-    target_before = np.where(is_first[:, None], np.nan, np.roll(ledger.target, 1, axis=0))
+    target_before = np.where(is_first[:, None], np.nan, np.roll(_target_weights(ledger), 1, axis=0))
     weight, weight_after = (_weights(units, ledger) for units in (units_before, ledger.units))
     assert ledger.val_price is not None
     drift = np.where(np.isnan(ledger.val_price), np.nan, weight - target_before)  # what has no price cannot drift
@@ -85,6 +86,13 @@ def _of_ledger(ledger: Ledger) -> Decisions:
     return Decisions(columns, ledger.lanes[at], ledger.columns[at, asset], ledger.bar[event])
 
 
+def _target_weights(ledger: Ledger) -> np.ndarray:
+    """What was asked for where that is weights; else NaN, [event, asset]."""
+    if ledger.size_type is None:
+        return ledger.target
+    return np.where(ledger.size_type == SizeType.TARGET_PERCENT, ledger.target, np.nan)
+
+
 def _weights(units: np.ndarray, ledger: Ledger) -> np.ndarray:
     """Weights of holdings at the prices and the value that an event was sized by, [event, asset]."""
     assert ledger.val_price is not None
@@ -99,13 +107,13 @@ def _texts(codes: type[Clip] | type[OrderStatusInfo]) -> np.ndarray:
 
 def _codes(codes: np.ndarray | None, neutral: SizeType | Direction, shape: tuple[int, int]) -> np.ndarray:
     """Names of codes."""
-    names = {int(member): member.name for member in type(neutral)}
+    names = {int(member): plain_name(member) for member in type(neutral)}
     values = np.full(shape, int(neutral)) if codes is None else codes
     return np.array([names.get(k, "") for k in range(max(names) + 1)], object)[values]
 
 
 #: Columns that say nothing where all orders are target weights in both directions.
-ONLY_IF_MIXED = {"size_type": SizeType.TARGET_PERCENT.name, "direction": Direction.BOTH.name}
+ONLY_IF_MIXED = {"size_type": plain_name(SizeType.TARGET_PERCENT), "direction": plain_name(Direction.BOTH)}
 
 
 def decision_table(decisions: Decisions, assets: pd.Index, index: pd.Index, lanes: pd.Index | None) -> pd.DataFrame:

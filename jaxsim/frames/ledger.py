@@ -25,6 +25,7 @@ class Ledger:
         units after it.
     request, trade, price, fees, info, rank: [event, asset], as `Fills`.
     size_type, direction: int [event, asset], what was asked for; None: target weights in both directions.
+    sequence: [event, asset], place of each asset in the order of execution, if that was chosen; else NaN or None.
     clip: int [event, asset], Clip of each filled order; None: it can only be cash.
     val_price: [event, asset], what the event was sized at.
     log: the account around each order, by name [event, asset], if it was kept (`logs.LOG_FIELDS`).
@@ -51,6 +52,7 @@ class Ledger:
     bar_aux: dict[str, np.ndarray]
     size_type: np.ndarray | None = None
     direction: np.ndarray | None = None
+    sequence: np.ndarray | None = None
     clip: np.ndarray | None = None
     val_price: np.ndarray | None = None
     log: dict[str, np.ndarray] | None = None
@@ -85,7 +87,7 @@ class Ledger:
 
     @property
     def _optional(self) -> dict[str, np.ndarray | None]:
-        names = ("size_type", "direction", "clip", "val_price")
+        names = ("size_type", "direction", "sequence", "clip", "val_price")
         return {name: getattr(self, name) for name in names}
 
     # --- paths: holdings stay what they are between two events
@@ -187,6 +189,7 @@ def ledger_from_pages(
         bar_aux=dict(bar_aux),
         size_type=event.size_type,
         direction=event.direction,
+        sequence=event.sequence,
         clip=fills.clip,
         log=None if fills.log is None else log_of_orders(fills.log),
     )
@@ -211,10 +214,15 @@ def ledger_from_runs(runs: list[Any], lanes: np.ndarray, columns: np.ndarray, ke
         bar_aux={name: np.stack([lane[name] for lane in per_lane]) for name in per_lane[0]},
         size_type=_codes_if_needed(joined("size_type"), SizeType.TARGET_PERCENT),
         direction=_codes_if_needed(joined("direction"), Direction.BOTH),
+        sequence=_sequences_if_any(joined("sequence")),
         clip=joined("clip"),
         log=log_of_runs(runs, columns.shape[1]) if keep_log else None,
         **{name: joined(name) for name in _PER_EVENT if name != "bar"},
     )
+
+
+def _sequences_if_any(sequences: np.ndarray) -> np.ndarray | None:
+    return None if np.isnan(sequences).all() else sequences
 
 
 def _codes_if_needed(codes: np.ndarray, neutral: int) -> np.ndarray | None:

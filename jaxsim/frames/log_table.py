@@ -46,7 +46,12 @@ def _shown(name: str, values: np.ndarray) -> np.ndarray:
 
 def _labels(codes: type[IntEnum]) -> np.ndarray:
     """Names as vectorbt writes them, TargetPercent for TARGET_PERCENT, by code."""
-    return np.array([member.name.title().replace("_", "") for member in codes], object)
+    return np.array([plain_name(member) for member in codes], object)
+
+
+def plain_name(member: IntEnum) -> str:
+    """The name of a member as vectorbt writes it: TargetPercent."""
+    return member.name.title().replace("_", "")
 
 
 _INFO_LABELS = np.array([info.label for info in sorted(OrderStatusInfo)], object)

@@ -174,7 +174,7 @@ class Paths:
     @property
     def turnover_two_way(self) -> np.ndarray:
         traded = [np.where(x.filled, np.abs(x.trade) * x.price, 0.0).sum(axis=1) for x in self.ledgers]
-        return self.total([ratio(t, x.value) for t, x in zip(traded, self.ledgers, strict=True)])
+        return self.total([ratio(t, np.abs(x.value)) for t, x in zip(traded, self.ledgers, strict=True)])
 
     @property
     def num_rebalances(self) -> np.ndarray:
@@ -209,6 +209,13 @@ class Paths:
         parts = [x.target * 0 + neutral if getattr(x, name) is None else getattr(x, name) for x in self.ledgers]
         codes = self.events_by_asset(parts)
         return np.where(np.isnan(codes), neutral, codes).astype(np.int32)
+
+    def sequences_by_asset(self) -> np.ndarray | None:
+        """The place of each asset in the order of execution, [event, asset] over all `assets`, NaN where it was not
+        chosen; None if it never was."""
+        if all(x.sequence is None for x in self.ledgers):
+            return None
+        return self.events_by_asset([x.target * np.nan if x.sequence is None else x.sequence for x in self.ledgers])
 
     @cached_property
     def _unsorted_lanes(self) -> np.ndarray:

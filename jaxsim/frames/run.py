@@ -12,8 +12,9 @@ import numpy as np
 import pandas as pd
 
 from jaxsim.engine.account import Account
-from jaxsim.engine.bounds import BARS, CASH, NUMBERS, SIZE_TYPE
+from jaxsim.engine.bounds import BARS, CASH, NUMBERS
 from jaxsim.engine.costs import Costs
+from jaxsim.engine.enums import SizeType
 from jaxsim.engine.policy import Policy, RecordedTargets, allocator_name, order_book_policy, replay_policy
 from jaxsim.engine.triggers import Never
 from jaxsim.frames.allocations import Allocations
@@ -110,9 +111,8 @@ def backtest(
     if size is not None:
         _refuse_with_orders(policy, trigger, min_history)
         book = time_asset(size, "size", prices.index, arrangement, sweep, NUMBERS)
-        meaning = read_meaning(terms | {"size_type": None}, prices.index, arrangement, sweep)
-        counts = "amount" if size_type is None else size_type
-        meaning["size_type"] = time_asset(counts, "size_type", prices.index, arrangement, sweep, SIZE_TYPE)
+        counts = SizeType.AMOUNT if size_type is None else size_type
+        meaning = read_meaning(terms | {"size_type": counts}, prices.index, arrangement, sweep, are_orders=True)
         whole, leaves = order_book_policy(book), meaning
     else:
         whole = _as_policy(policy, trigger, min_history, terms)
@@ -318,9 +318,9 @@ class _Recorded:
         self._mask = np.zeros((num, groups, len(index)), bool)
         self._bars = np.full((num, groups, longest), len(index), np.int32)
         self._weights = np.full((num, groups, longest, size), np.nan)
-        self._codes = {
-            name: None if getattr(allocations, name) is None else np.zeros(self._weights.shape, np.int32)
-            for name in ("size_type", "direction")
+        self._asked = {
+            name: None if getattr(allocations, name) is None else np.zeros(self._weights.shape, dtype)
+            for name, dtype in (("size_type", np.int32), ("direction", np.int32), ("sequence", np.float64))
         }
         columns = [_asset_places(allocations, arrangement, g) for g in range(groups)]
         for combination in range(num):
@@ -330,7 +330,7 @@ class _Recorded:
                 self._bars[combination, group, : len(rows)] = bars[rows]
                 of_group = np.where(columns[group] < 0, np.nan, allocations.targets[rows][:, columns[group]])
                 self._weights[combination, group, : len(rows), : of_group.shape[1]] = of_group
-                for name, table in self._codes.items():
+                for name, table in self._asked.items():
                     if table is not None:
                         codes = getattr(allocations, name)[rows][:, np.maximum(columns[group], 0)]
                         table[combination, group, : len(rows), : codes.shape[1]] = codes
@@ -340,8 +340,8 @@ class _Recorded:
             pending = Pending(lambda: array[sweep.recorded_places()])
             return Leaf(pending, by_combination=True, by_group=True, pads_assets=pads_assets)
 
-        codes = {name: None if x is None else leaf(x, pads_assets=True) for name, x in self._codes.items()}
-        targets = RecordedTargets(leaf(self._bars), leaf(self._weights, pads_assets=True), **codes)
+        asked = {name: None if x is None else leaf(x, pads_assets=True) for name, x in self._asked.items()}
+        targets = RecordedTargets(leaf(self._bars), leaf(self._weights, pads_assets=True), **asked)
         return replay_policy(leaf(self._mask), targets)
 
 

@@ -37,9 +37,15 @@ def read_costs(given: Mapping[str, Any], index: pd.Index, layout: Layout, sweep:
     return Costs(**leaves)  # type: ignore[arg-type]
 
 
-def read_meaning(given: Mapping[str, Any], index: pd.Index, layout: Layout, sweep: Sweep) -> dict[str, Leaf | None]:
+def read_meaning(
+    given: Mapping[str, Any], index: pd.Index, layout: Layout, sweep: Sweep, are_orders: bool = False
+) -> dict[str, Leaf | None]:
     """`size_type` and `direction` (and `call_seq`, one for all) as leaves; None where they are left out, or say what is
-    meant without them. Raises ValueError or TypeError naming the argument."""
+    meant without them.
+
+    are_orders: sizes are those of plain orders, and no weights even where they count what weights count.
+    Raises ValueError or TypeError naming the argument.
+    """
     leaves: dict[str, Leaf | None] = {}
     for name, (kind, neutral) in MEANING.items():
         value = given[name]
@@ -47,10 +53,13 @@ def read_meaning(given: Mapping[str, Any], index: pd.Index, layout: Layout, swee
             leaves[name] = None
             continue
         if name == "call_seq":
+            if not is_swept(value) and np.ndim(value) > 0:
+                raise ValueError("call_seq: expected one rule; a sequence of assets only an allocator can give")
             leaf = number(value, name, sweep, kind)
         else:
             leaf = time_asset(value, name, index, layout, sweep, kind)
-        leaves[name] = None if _is(leaf, neutral) else leaf
+        is_left_out = _is(leaf, neutral) and not (are_orders and name == "size_type")
+        leaves[name] = None if is_left_out else leaf
     return leaves
 
 

@@ -43,6 +43,7 @@ class LaneRun:
     bars: number of the bar.    value: of the account before the rebalance, at the valuation prices.
     excess: drift beyond the threshold; NaN for other triggers.
     target: weights or sizes asked for, NaN where the asset was left alone.      size_type, direction: of each.
+    sequence: place of each in the order of execution, if the allocator chose it; else NaN.
     units, cash, free_cash: after it.
     request: units asked for, > 0 to buy; infinite: as many as possible; NaN where that could not be worked out.
     trade: units traded, > 0 bought.    price: with slippage; NaN without one.    fees: paid, currency.
@@ -62,6 +63,7 @@ class LaneRun:
     target: np.ndarray
     size_type: np.ndarray
     direction: np.ndarray
+    sequence: np.ndarray
     units: np.ndarray
     cash: np.ndarray
     free_cash: np.ndarray
@@ -151,6 +153,7 @@ class _Rebalance:
     target: list[float]
     size_type: list[int]
     direction: list[int]
+    sequence: list[float]
     units: list[float]
     cash: float
     free_cash: float
@@ -377,6 +380,7 @@ class _Lane:
             target=self.target,
             size_type=answer.size_type,
             direction=answer.direction,
+            sequence=self.chosen_sequence(answer),
             units=list(self.units),
             cash=self.cash,
             free_cash=self.free_cash,
@@ -384,6 +388,12 @@ class _Lane:
             log=[log[n] for n in range(self.num_assets)],
         )
         self.rebalances.append(row)
+
+    def chosen_sequence(self, answer: _Answer) -> list[float]:
+        """The place of each asset in the order of execution; NaN unless the allocator has chosen it."""
+        if self.fault[0] != LaneFault.NONE or not isinstance(answer.call_seq, list):
+            return [nan] * self.num_assets
+        return [float(answer.call_seq.index(n)) for n in range(self.num_assets)]
 
     def note_faults(self, bar: int, answer: _Answer) -> None:
         """What is wrong with an answer, if anything."""
@@ -463,7 +473,7 @@ def _columns(rebalances: Sequence[_Rebalance], num_assets: int) -> dict[str, Any
         return np.array(rows, dtype).reshape((-1, num_assets) if per_asset else (-1,))
 
     columns: dict[str, Any] = {name: [getattr(row, name) for row in rebalances] for name in ("aux", "log")}
-    for name in ("excess", "target", "units", "size_type", "direction"):
+    for name in ("excess", "target", "units", "size_type", "direction", "sequence"):
         dtype = int if name in ("size_type", "direction") else float
         columns[name] = column([getattr(row, name) for row in rebalances], dtype)
     for name in ("bars", "value", "cash", "free_cash"):

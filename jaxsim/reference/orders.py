@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from math import inf, isfinite, isinf, isnan, nan
 
 from jaxsim.engine.enums import Direction, OrderSide, SizeType
-from jaxsim.engine.status import REJECTIONS, Clip, OrderStatus, OrderStatusInfo
+from jaxsim.engine.status import REJECTIONS, Clip, LaneFault, OrderStatus, OrderStatusInfo
 from jaxsim.errors import OrderError, RejectedOrderError
 
 
@@ -130,11 +130,11 @@ def process_order(
     except NotFilled as reason:
         status = OrderStatus.REJECTED if reason.info in REJECTIONS else OrderStatus.IGNORED
         if order.raise_reject and status == OrderStatus.REJECTED:  # 3.8
-            raise RejectedOrderError(f"order rejected: {reason.info.name}") from None
+            raise RejectedOrderError(f"{LaneFault.ORDER_REJECTED.text}: {reason.info.name}") from None
         kept = replace(before, val_price=state.val_price, value=state.value)
         return kept, OrderResult(nan, nan, nan, None, status, reason.info)
     except ZeroDivisionError as error:
-        raise OrderError(f"the costs of {order} make its price zero") from error
+        raise OrderError(f"{LaneFault.ORDER_DIVISION.text}: {order} on {state}") from error
     val_price, value = state.val_price, state.value
     if update_value:  # 3.10
         held = state.position * state.val_price if state.position != 0 else 0.0

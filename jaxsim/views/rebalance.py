@@ -114,7 +114,7 @@ def _target_weights(rows: pd.DataFrame) -> np.ndarray:
     targets = rows["target"].to_numpy(float)
     if "size_type" not in rows.columns:
         return targets
-    return np.where(rows["size_type"].to_numpy() == "TARGET_PERCENT", targets, np.nan)
+    return np.where(rows["size_type"].to_numpy() == "TargetPercent", targets, np.nan)
 
 
 def _colour(filled: float) -> str:
