@@ -71,6 +71,7 @@ PURE_CORE = test("engine_parity", "test_pure_core_equals_the_pandas_face")
 
 NUMERICS = "jaxsim/engine/numerics.py"
 ORDERS = "jaxsim/engine/orders.py"
+FILL = "jaxsim/engine/fill.py"
 STEP = "jaxsim/engine/step.py"
 SCHEDULE = "jaxsim/engine/schedule.py"
 POLICY = "jaxsim/engine/policy.py"
@@ -530,6 +531,100 @@ MUTANTS = [
         "drift[n] >= threshold[n]",
         "drift[n] > threshold[n]",
         EXACT_DRIFT,
+    ),
+    # --- orders of every kind
+    *(
+        Mutant(name, fault, FILL, old, new, test("orders", "test_single_orders_as_vectorbt"))
+        for name, fault, old, new in (
+            (
+                "fixed-fee-forgotten",
+                "a whole purchase pays no fixed fee",
+                "whole_fees = product(cost, terms.fees) + terms.fixed",
+                "whole_fees = product(cost, terms.fees)",
+            ),
+            (
+                "slippage-for-free",
+                "sales fill at the price without slippage",
+                "price = product(price, 1 - terms.slippage)",
+                "price = product(price, 1 + 0 * terms.slippage)",
+            ),
+            (
+                "granules-rounded",
+                "granules are rounded to the nearest",
+                "jnp.floor_divide(size, grain)",
+                "jnp.round(size / grain)",
+            ),
+            (
+                "short-only-unsigned",
+                "short-only does not turn the sign",
+                "size = jnp.where(order.direction == Direction.SHORT_ONLY, -order.size, order.size)",
+                "size = order.size",
+            ),
+            (
+                "target-adds",
+                "a target amount is added to the position",
+                "amount = jnp.where(is_target, amount - units, amount)",
+                "amount = jnp.where(is_target, amount, amount)",
+            ),
+            (
+                "percent-of-all",
+                "a percent order buys with all the cash",
+                "jnp.minimum(limit, wish.share * limit)",
+                "limit",
+            ),
+            (
+                "max-size-rejects",
+                "what exceeds max_size is rejected though parts are allowed",
+                "(is_over & ~terms.allow_partial, Info.MAX_SIZE_EXCEEDED),\n            (is_long_only",
+                "(is_over, Info.MAX_SIZE_EXCEEDED),\n            (is_long_only",
+            ),
+            (
+                "min-size-strict",
+                "a fill of exactly min_size is rejected",
+                "(size < terms.min_size) & ~eq(size, terms.min_size)",
+                "size <= terms.min_size",
+            ),
+            (
+                "locked-cash-free",
+                "locked cash buys with all cash",
+                "limit = jnp.where(terms.lock_cash, locked, limit)",
+                "limit = jnp.where(terms.lock_cash, cash, limit)",
+            ),
+            (
+                "debt-not-released",
+                "buying back releases half of the debt",
+                "product(covered, quotient(debt, short))",
+                "product(covered / 2, quotient(debt, short))",
+            ),
+            (
+                "zero-fill-kept",
+                "a part that granules round to nothing is filled",
+                "(bought == 0, Info.SIZE_ZERO),",
+                "(bought < 0, Info.SIZE_ZERO),",
+            ),
+            (
+                "value-unmoved",
+                "a fill does not move the value",
+                "value = jnp.where(moves, value + (after.cash - pool.cash) + moved, value)",
+                "value = value + 0 * moved",
+            ),
+        )
+    ),
+    Mutant(
+        "nan-orders-forward",
+        "orders of unknown value are executed from the first column",
+        "jaxsim/engine/call_order.py",
+        "~jnp.isnan(other) | later",
+        "~jnp.isnan(other) | earlier",
+        test("numerics", "test_call_order_is_a_stable_sort_with_nan_last_and_reversed[5]"),
+    ),
+    Mutant(
+        "debt-forgotten",
+        "the closed form keeps no account of debt",
+        ORDERS,
+        "    debt = _debt_after(holdings, units, traded, price)\n",
+        "    debt = holdings.debt\n",
+        test("orders", "test_the_short_way_as_order_by_order[number]"),
     ),
 ]
 
