@@ -4,7 +4,7 @@
 class OrderError(ValueError):
     """An order that makes no sense, or an account that no order can act on; it ends the simulation.
 
-    bar, asset: numbers, where the order is one of a simulation.
+    bar, asset: numbers, where the order is one of a simulation; the asset is that of the price frame.
     """
 
     def __init__(self, message: str, bar: int | None = None, asset: int | None = None):

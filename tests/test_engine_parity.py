@@ -142,3 +142,18 @@ def test_pure_core_equals_the_pandas_face():
     np.testing.assert_allclose(lanes.cash.T, bt.cash, rtol=1e-9, atol=1e-9)
     np.testing.assert_allclose(np.moveaxis(lanes.units, 0, 1).reshape(len(close), -1), bt.units, rtol=1e-12)
     np.testing.assert_allclose(alone.value, bt[thresholds[4]].value, rtol=1e-12)
+
+
+def looking(obs):
+    import jax.numpy as jnp
+
+    return js.Allocation(jnp.full(obs.num_assets, 1 / 3), aux={"weights": obs.weights, "value": obs.value})
+
+
+def test_what_is_observed_is_the_same_to_the_last_bit():
+    """XLA may turn a division by one number into a multiplication by its inverse, which rounds otherwise."""
+    batch = make_batch(np.random.default_rng(17), [3] * 20, 80, "number")
+    one, other = batch.run(policy=looking), batch.run("reference", policy=looking)
+    assert len(one.aux["weights"]) > 500
+    np.testing.assert_array_equal(one.aux["weights"], other.aux["weights"])
+    np.testing.assert_array_equal(one.aux["value"], other.aux["value"])

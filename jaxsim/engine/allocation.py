@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -68,15 +69,34 @@ def as_allocation(answer: Any, num_assets: int, dtype: Any, name: str) -> Alloca
     )
 
 
+def read_codes(value: Any, kind: Codes, field: str, num_assets: int, name: str) -> Array:
+    """Codes, one or [asset], from a member, a name, a number, or an array of them.
+
+    Raises TypeError or ValueError naming the allocator for what is no code, or of another shape.
+    """
+    if isinstance(value, jax.Array):
+        codes = value
+        if not jnp.issubdtype(codes.dtype, jnp.integer):
+            raise TypeError(f"allocator {name} returned {field} as {codes.dtype}; codes are integers")
+    else:
+        try:
+            codes = kind.read(value, field)
+        except ValueError as error:
+            raise ValueError(f"allocator {name} returned a wrong {error}") from error
+    if codes.shape not in ((), (num_assets,)):
+        raise ValueError(
+            f"allocator {name} returned {field} of shape {codes.shape}; expected one for all, or one per asset, "
+            f"({num_assets},)"
+        )
+    return codes
+
+
 def _codes(value: Any, kind: Codes, field: str, num_assets: int, name: str) -> Any:
-    """Codes [asset] from a member, a name, a number, or an array of them; None stays None."""
+    """Codes [asset]; None stays None."""
     if value is None:
         return None
-    try:
-        codes = value if isinstance(value, Array) and not isinstance(value, np.ndarray) else kind.read(value, field)
-        return jnp.broadcast_to(jnp.asarray(codes, jnp.int32), (num_assets,))
-    except ValueError as error:
-        raise ValueError(f"allocator {name} returned a wrong {error}") from error
+    codes = read_codes(value, kind, field, num_assets, name)
+    return jnp.broadcast_to(jnp.asarray(codes, jnp.int32), (num_assets,))
 
 
 def _call_seq(value: Any, num_assets: int, name: str) -> Any:

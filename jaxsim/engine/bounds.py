@@ -33,7 +33,7 @@ class Bounds:
         the message begins with the argument's name."""
         array = np.asarray(value)
         if array.dtype.kind not in "iuf":
-            raise TypeError(f"{argument}: expected numbers, got {type(value).__name__} {_shown(value)}"[:200])
+            raise TypeError(f"{argument}: expected numbers, got {type(value).__name__} {shown(value)}"[:200])
         array = array.astype(np.float64)
         self.check(array, argument)
         return array
@@ -77,7 +77,7 @@ class Flags:
 
     def check(self, values: np.ndarray, argument: str) -> None:
         if np.asarray(values).dtype != bool:
-            raise TypeError(f"{argument}: expected True or False, got {_shown(values)}"[:200])
+            raise TypeError(f"{argument}: expected True or False, got {shown(values)}"[:200])
 
 
 @dataclass(frozen=True)
@@ -92,6 +92,8 @@ class Codes:
 
     def read(self, value: Any, argument: str) -> np.ndarray:
         """An int32 array. Raises ValueError naming the argument and the names that there are."""
+        if isinstance(value, IntEnum) and not isinstance(value, self.enum):
+            raise ValueError(f"{argument}: expected one of {self._names}, got {value!s}")
         array = np.asarray(value)
         if array.dtype.kind in "iu" or (array.dtype.kind == "f" and (array == np.round(array)).all()):
             codes = array.astype(np.int32)
@@ -107,7 +109,7 @@ class Codes:
                 return int(names[_plain(value)])
         elif not isinstance(value, bool | np.bool_) and isinstance(value, int | np.integer):
             return int(value)
-        raise ValueError(f"{argument}: expected one of {self._names}, got {_shown(value)}")
+        raise ValueError(f"{argument}: expected one of {self._names}, got {shown(value)}")
 
     def check(self, values: np.ndarray, argument: str) -> None:
         unknown = ~np.isin(values, [int(member) for member in self.enum])
@@ -119,9 +121,10 @@ class Codes:
         return ", ".join(f"{member.name} ({int(member)})" for member in self.enum)
 
 
-def _shown(value: Any) -> str:
-    """A value as the user wrote it, not as NumPy holds it."""
-    return repr(value.item() if isinstance(value, np.generic | np.ndarray) and value.ndim == 0 else value)
+def shown(value: Any) -> str:
+    """A value as the user wrote it rather than as NumPy holds it, in one line."""
+    plain = value.item() if isinstance(value, np.generic | np.ndarray) and value.ndim == 0 else value
+    return " ".join(repr(plain).split())
 
 
 def _plain(name: str) -> str:

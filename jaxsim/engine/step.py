@@ -19,7 +19,7 @@ from jaxsim.engine.enums import CallSeq, Direction, SizeType
 from jaxsim.engine.fill import first_of
 from jaxsim.engine.keys import reject_draws
 from jaxsim.engine.market import Market
-from jaxsim.engine.numerics import any_lane, at_bar
+from jaxsim.engine.numerics import any_lane, at_bar, quotient
 from jaxsim.engine.observation import Observation
 from jaxsim.engine.orders import Fills, Quote, Request, trade
 from jaxsim.engine.policy import Policy, allocator_name, as_state, ask, initial_state, watch
@@ -101,7 +101,7 @@ def observe(
     weights = jnp.where(is_weighable, holdings.units * jnp.where(tradable, val_price, 0.0), 0.0)
     return Observation(
         step=step,
-        weights=weights / jnp.where(value != 0, value, 1.0),
+        weights=quotient(weights, jnp.where(value != 0, value, 1.0)),
         units=holdings.units,
         value=value,
         cash=holdings.cash,

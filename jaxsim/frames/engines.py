@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -143,17 +144,19 @@ def run_reference(job: Job) -> list[Ledger]:
                 try:
                     run = run_lane(market, policy, costs, account, job.keys[lane])
                 except OrderError as error:
-                    where = _where(job, lane, int(members[error.asset]), error.bar)
-                    raise type(error)(f"{error} ({where})", error.bar, error.asset) from error
+                    column = int(members[error.asset])
+                    where = _where(job, lane, column, error.bar)
+                    raise type(error)(f"{error} ({where})", error.bar, column) from error
                 if run.fault[0] != LaneFault.NONE:
                     kind, bar, asset = run.fault
                     raise_fault(job, Fault(lane, int(members[asset]), kind, bar))
                 runs[batch_of[group]].append(run)
+    ledger_of = partial(ledger_from_runs, keep_log=job.keep_log, are_orders=job.policy.size_type is not None)
     ledgers = []
     for batch, groups in enumerate(batches):
         lanes = job.lanes_of(groups).ravel()
         columns = np.stack([job.layout.members[g] for g in groups])[np.arange(len(lanes)) % len(groups)]
-        ledgers.append(with_val_prices(ledger_from_runs(runs[batch], lanes, columns, job.keep_log), job))
+        ledgers.append(with_val_prices(ledger_of(runs[batch], lanes, columns), job))
     return ledgers
 
 

@@ -195,8 +195,13 @@ def ledger_from_pages(
     )
 
 
-def ledger_from_runs(runs: list[Any], lanes: np.ndarray, columns: np.ndarray, keep_log: bool = False) -> Ledger:
-    """Collect the lane runs of the reference engine."""
+def ledger_from_runs(
+    runs: list[Any], lanes: np.ndarray, columns: np.ndarray, *, keep_log: bool = False, are_orders: bool = False
+) -> Ledger:
+    """Collect the lane runs of the reference engine.
+
+    are_orders: what was asked for are plain orders, and no weights even where they count what weights count.
+    """
 
     def joined(name: str) -> np.ndarray:
         return np.concatenate([getattr(run, name) for run in runs])
@@ -212,7 +217,7 @@ def ledger_from_runs(runs: list[Any], lanes: np.ndarray, columns: np.ndarray, ke
         bar=joined("bars"),
         aux=stacked([record for run in runs for record in run.aux]),
         bar_aux={name: np.stack([lane[name] for lane in per_lane]) for name in per_lane[0]},
-        size_type=_codes_if_needed(joined("size_type"), SizeType.TARGET_PERCENT),
+        size_type=joined("size_type") if are_orders else _codes_if_needed(joined("size_type"), SizeType.TARGET_PERCENT),
         direction=_codes_if_needed(joined("direction"), Direction.BOTH),
         sequence=_sequences_if_any(joined("sequence")),
         clip=joined("clip"),

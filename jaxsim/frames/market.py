@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 
+from jaxsim.engine.bounds import shown
 from jaxsim.engine.market import Market
 from jaxsim.frames.groups import layout
 from jaxsim.frames.inputs import read_prices
@@ -33,6 +34,8 @@ def from_frames(
 
     Raises ValueError or TypeError naming the argument for bad prices; ValueError for float64 without x64.
     """
+    if not isinstance(ffill_val_price, bool | np.bool_):
+        raise TypeError(f"ffill_val_price: expected True or False, got {shown(ffill_val_price)}"[:200])
     prices = read_prices(close, open, price, features)
     if layout(prices.columns).num_groups > 1:
         raise ValueError("close: the columns are of several groups; a Market is one group: select it, as in close['A']")

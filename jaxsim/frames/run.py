@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from jaxsim.engine.account import Account
-from jaxsim.engine.bounds import BARS, CASH, NUMBERS
+from jaxsim.engine.bounds import BARS, CASH, NUMBERS, shown
 from jaxsim.engine.costs import Costs
 from jaxsim.engine.enums import SizeType
 from jaxsim.engine.policy import Policy, RecordedTargets, allocator_name, order_book_policy, replay_policy
@@ -118,9 +118,8 @@ def backtest(
         whole = _as_policy(policy, trigger, min_history, terms)
         allocator = module(whole.allocator, "policy", prices.index, arrangement, sweep)
         rule = module(whole.trigger, "trigger", prices.index, arrangement, sweep)
-        meaning = read_meaning(terms, prices.index, arrangement, sweep)
-        own = {name: getattr(whole, name) for name in MEANING}
-        meaning |= {name: Leaf(value) for name, value in own.items() if value is not None}
+        given = {name: getattr(whole, name) if terms[name] is None else terms[name] for name in MEANING}
+        meaning = read_meaning(given, prices.index, arrangement, sweep)
         leaves = {"allocator": allocator, "trigger": rule, **meaning}
     return _run(prices, price, arrangement, sweep, whole, leaves, terms)
 
@@ -250,7 +249,7 @@ def _run(
     if engine not in ENGINES:
         raise ValueError(f"engine: expected one of {sorted(ENGINES)}, got {engine!r}")
     if not isinstance(terms["log"], bool | np.bool_):
-        raise TypeError(f"log: expected True or False, got {terms['log']!r}")
+        raise TypeError(f"log: expected True or False, got {shown(terms['log'])}"[:200])
     bar, year = bar_length(prices.index, terms["freq"]), to_timedelta(terms["year_freq"], "year_freq")
     lanes = lane_labels(sweep, arrangement)
     per_combination = np.broadcast_to(settle(cash).array, (len(sweep),))

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from jaxsim.engine.account import Account
-from jaxsim.engine.allocation import Allocation, refuse_labels
+from jaxsim.engine.allocation import Allocation, read_codes, refuse_labels
 from jaxsim.engine.bounds import CALL_SEQ, DIRECTION, SIZE_TYPE, Codes
 from jaxsim.engine.costs import Costs
 from jaxsim.engine.enums import CallSeq, Direction, OrderSide, SizeType
@@ -355,7 +355,8 @@ class _Lane:
 
     def codes(self, kind: Codes, answer: Any, name: str) -> list[int]:
         """One code per asset."""
-        return np.broadcast_to(kind.read(answer, name), (self.num_assets,)).tolist()
+        codes = np.asarray(read_codes(answer, kind, name, self.num_assets, allocator_name(self.policy.allocator)))
+        return np.broadcast_to(kind.read(codes, name), (self.num_assets,)).tolist()
 
     def sequence(self, answer: Any) -> CallSeq | list[int]:
         """A rule, or the assets in the order of their execution."""
