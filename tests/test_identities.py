@@ -16,7 +16,7 @@ INDEX = pd.date_range("2021-01-01", periods=BARS, freq="h")
 COLUMNS = pd.MultiIndex.from_product([range(GROUPS), list("ABC")], names=["case", "asset"])
 ENGINES = ["compiled", "reference"]
 SEEDS = st.integers(0, 10**6)
-few = settings(max_examples=6, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+few = settings(max_examples=8, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 
 pytestmark = pytest.mark.filterwarnings("ignore:target weights sum to more than one")
 

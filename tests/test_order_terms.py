@@ -23,6 +23,8 @@ CLOSE, OPEN = (frame.iloc[:BARS] for frame in prices(3, pd.Index(ASSETS, name="s
 INDEX = CLOSE.index
 EQUAL = al.EqualWeight()
 RNG = np.random.default_rng(8)
+#: Programs that run once are not worth optimising.
+AS_IT_STANDS = {"xla_backend_optimization_level": 0}
 #: Units, worth about half of the cash; on two thirds of all bars.
 BOOK = pd.DataFrame(RNG.normal(0, 0.5, CLOSE.shape), INDEX, ASSETS).mask(RNG.random(CLOSE.shape) < 0.33)
 #: Two values of each term that all show in what is traded.
@@ -266,13 +268,12 @@ def test_the_core_as_the_face():
     fees, lock = np.array([0.0, 0.01, 0.003]), np.array([True, False, True])
     with jax.enable_x64(True):
 
-        @jax.jit
         def simulate(fees, lock_cash):
             policy = js.Policy(Swinging(30.0), js.Threshold(0.0), **asked)
             costs = js.Costs(fees=fees, lock_cash=lock_cash, **terms)
             return js.simulate(MARKET, policy, costs=costs, lane_axis="lane")
 
-        sim = jax.vmap(simulate, axis_name="lane")(fees, lock)
+        sim = jax.jit(jax.vmap(simulate, axis_name="lane"), compiler_options=AS_IT_STANDS)(fees, lock)
         assert (sim.status.fault == js.LaneFault.NONE).all()
     z = js.zipped(fees=fees, lock_cash=lock)
     options = dict(open=OPEN, trigger=js.Threshold(0.0), engine="reference", **terms, **asked)
@@ -302,7 +303,7 @@ def test_gradients_equal_differences():
     step = 1e-6
     x = np.array([1.0, 0.002, 0.03, 0.001, 1.0])
     with jax.enable_x64(True):
-        grad = jax.jit(jax.vmap(jax.value_and_grad(final_value, has_aux=True), in_axes=(0, 0)))
+        grad = jax.jit(jax.vmap(jax.value_and_grad(final_value, has_aux=True)), compiler_options=AS_IT_STANDS)
         moved = np.concatenate([x[None], x + step * np.eye(5), x - step * np.eye(5)])
         points, flags = np.tile(moved, (2, 1)), np.repeat([False, True], 11)
         (value, (units, is_ok)), slope = jax.tree.map(np.asarray, grad(points, flags))

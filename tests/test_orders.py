@@ -175,8 +175,12 @@ def mixed(obs):
         skip=(jnp.arange(obs.num_assets) == 0) & (obs.step % 3 == 0),
         size_type=kinds,
         direction=directions,
-        call_seq="reversed",
+        call_seq=jnp.array([2, 0, 1]),
     )
+
+
+def by_rule(obs):
+    return js.Allocation(0.8 * jnp.sin(obs.step + jnp.arange(obs.num_assets)), call_seq="reversed")
 
 
 def test_what_an_allocator_chose_is_replayed():
@@ -188,12 +192,18 @@ def test_what_an_allocator_chose_is_replayed():
     reference = js.backtest(CLOSE, mixed, trigger=js.Threshold(0.02), engine="reference", **costs)
     assert_same_portfolio(bt, reference)
     for engine in ENGINES:
-        again = js.replay(bt.allocations, CLOSE, call_seq="reversed", engine=engine, **costs)
+        again = js.replay(bt.allocations, CLOSE, engine=engine, **costs)
         assert_same_portfolio(bt, again)
         np.testing.assert_array_equal(again.allocations.size_type, bt.allocations.size_type)
         np.testing.assert_array_equal(again.allocations.direction, bt.allocations.direction)
-    by_value = js.replay(bt.allocations, CLOSE, engine="reference", **costs)
-    assert not np.allclose(by_value.value, bt.value), "the call sequence matters here"
+
+
+def test_the_rule_of_execution_is_said_again_in_a_replay():
+    options = dict(open=OPEN, fees=0.003, engine="reference")
+    bt = js.backtest(CLOSE, by_rule, trigger=js.Threshold(0.02), **options)
+    assert_same_portfolio(bt, js.replay(bt.allocations, CLOSE, call_seq="reversed", **options))
+    by_value = js.replay(bt.allocations, CLOSE, **options)
+    assert not np.allclose(by_value.value, bt.value), "the order of execution matters here"
 
 
 # --- random rejections
@@ -391,10 +401,9 @@ def test_a_fill_moves_the_valuation_price_until_there_is_a_newer_one():
     open of 30."""
     close, open_ = HAND_CLOSE.assign(B=[np.nan, np.nan, 25]), HAND_OPEN.assign(B=[30.0, np.nan, np.nan])
     size = HAND_SIZE.assign(A=np.nan)
-    for engine in ENGINES:
-        options = dict(size=size, size_type="target_percent", open=open_, init_cash=1000.0, engine=engine)
-        bt = js.backtest(close, price=60.0, update_value=js.grid(update_value=[False, True]), **options)
-        # 0.3 * 1000 / 30 = 10 for 600; then 400 + 10 * 30 = 700, of which 0.6 are 14 units of 30
-        assert [traded(bt[False], bar) for bar in (0, 2)] == [{"B": 10.0}, {"B": pytest.approx(4.0)}]
-        # 400 + 10 * 60 = 1000, of which 0.6 are 10 units of 60
-        assert [traded(bt[True], bar) for bar in (0, 2)] == [{"B": 10.0}, {}]
+    options = dict(size=size, size_type="target_percent", open=open_, init_cash=1000.0, engine="reference")
+    bt = js.backtest(close, price=60.0, update_value=js.grid(update_value=[False, True]), **options)
+    # 0.3 * 1000 / 30 = 10 for 600; then 400 + 10 * 30 = 700, of which 0.6 are 14 units of 30
+    assert [traded(bt[False], bar) for bar in (0, 2)] == [{"B": 10.0}, {"B": pytest.approx(4.0)}]
+    # 400 + 10 * 60 = 1000, of which 0.6 are 10 units of 60
+    assert [traded(bt[True], bar) for bar in (0, 2)] == [{"B": 10.0}, {}]
