@@ -134,7 +134,9 @@ class Ledger:
         prices = np.where(np.isnan(mark), 0.0, mark).T  # not held before its first price
         for n in range(self.units.shape[1]):
             price = prices[self.columns[0, n]] if same_columns else prices[self.columns[:, n]]
-            value += self._path(0.0, self.units[:, n], spans) * price
+            worth = self._path(0.0, self.units[:, n], spans)
+            worth *= price
+            value += worth
         return value
 
 

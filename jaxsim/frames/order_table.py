@@ -6,6 +6,9 @@ import pandas as pd
 from jaxsim.engine.enums import OrderSide
 from jaxsim.frames.record_table import LaneRecords, RecordTable
 
+#: By OrderSide.
+_SIDES = pd.Index(["Buy", "Sell"]).array
+
 
 class OrderTable(RecordTable):
     """All filled orders, by lane, bar and order of execution: id (within the lane), the lane levels, asset, timestamp,
@@ -16,7 +19,7 @@ class OrderTable(RecordTable):
         records = source.records
         columns = [("asset", assets), ("timestamp", source.index.take(records["idx"]))]
         columns += [(name, records[name]) for name in ("size", "price", "fees")]
-        columns.append(("side", np.array(["Buy", "Sell"], dtype=object)[records["side"]]))
+        columns.append(("side", _SIDES.take(records["side"])))
         super().__init__(source, columns)
 
     def _statistics(self) -> dict[str, np.ndarray]:

@@ -29,6 +29,9 @@ def read_costs(given: Mapping[str, Any], index: pd.Index, layout: Layout, sweep:
     leaves: dict[str, Leaf | None] = {}
     for field in fields(Costs):
         name, kind = field.name, field.metadata["kind"]
+        if _is_default(given[name], NEUTRAL.get(name)):
+            leaves[name] = None
+            continue
         if field.metadata["by_bar_and_asset"]:
             leaf = time_asset(given[name], name, index, layout, sweep, kind)
         else:
@@ -69,6 +72,11 @@ def _is(leaf: Leaf, neutral: Any) -> bool:
         return False
     array = np.asarray(leaf.array)
     return bool((np.isnan(array) if isinstance(neutral, float) and np.isnan(neutral) else array == neutral).all())
+
+
+def _is_default(value: Any, neutral: Any) -> bool:
+    """Whether an argument has been left as it is: a shortcut past reading it, which also holds for NaN."""
+    return neutral is not None and type(value) is type(neutral) and repr(value) == repr(neutral)
 
 
 def is_given(value: Any, neutral: Any) -> bool:
