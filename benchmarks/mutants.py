@@ -151,7 +151,7 @@ MUTANTS = [
     Mutant(
         "threshold-strict",
         "a drift of exactly the threshold does not trigger",
-        "jaxsim/engine/triggers.py",
+        "jaxsim/engine/drift.py",
         "self._drift(obs) >= at_bar(",
         "self._drift(obs) > at_bar(",
         EXACT_DRIFT,
@@ -159,7 +159,7 @@ MUTANTS = [
     Mutant(
         "nan-triggers",
         "an asset without a price or target triggers",
-        "jaxsim/engine/triggers.py",
+        "jaxsim/engine/drift.py",
         "jnp.any(self._drift(obs) >= at_bar(self.threshold, obs.step))",
         "jnp.any(~(self._drift(obs) < at_bar(self.threshold, obs.step)))",
         parity(0),
@@ -192,8 +192,8 @@ MUTANTS = [
         "leverage-normalised",
         "weights that sum to more than one are scaled down",
         STEP,
-        "    return Request(\n        allocation.weights,",
-        "    return Request(\n        allocation.weights / jnp.maximum(jnp.nansum(allocation.weights), 1.0),",
+        "    return Request(\n        size,\n",
+        "    return Request(\n        size / jnp.maximum(jnp.nansum(size), 1.0),\n",
         parity(1, 0),
     ),
     Mutant(

@@ -7,6 +7,16 @@ from jaxsim import views as views
 from jaxsim.engine.account import Account as Account
 from jaxsim.engine.allocation import Allocation as Allocation
 from jaxsim.engine.costs import Costs as Costs
+from jaxsim.engine.destinations import AbstractDestination as AbstractDestination
+from jaxsim.engine.destinations import Fraction as Fraction
+from jaxsim.engine.destinations import OnlyBreached as OnlyBreached
+from jaxsim.engine.destinations import ToEdge as ToEdge
+from jaxsim.engine.destinations import ToTarget as ToTarget
+from jaxsim.engine.destinations import TurnoverCap as TurnoverCap
+from jaxsim.engine.drift import HalfL1Drift as HalfL1Drift
+from jaxsim.engine.drift import L2Drift as L2Drift
+from jaxsim.engine.drift import Threshold as Threshold
+from jaxsim.engine.drift import TrackingError as TrackingError
 from jaxsim.engine.enums import CallSeq as CallSeq
 from jaxsim.engine.enums import Direction as Direction
 from jaxsim.engine.enums import OrderSide as OrderSide
@@ -22,8 +32,12 @@ from jaxsim.engine.status import LaneFault as LaneFault
 from jaxsim.engine.status import OrderStatus as OrderStatus
 from jaxsim.engine.status import OrderStatusInfo as OrderStatusInfo
 from jaxsim.engine.triggers import AbstractTrigger as AbstractTrigger
+from jaxsim.engine.triggers import Always as Always
+from jaxsim.engine.triggers import AtBars as AtBars
+from jaxsim.engine.triggers import Every as Every
+from jaxsim.engine.triggers import EveryN as EveryN
 from jaxsim.engine.triggers import Never as Never
-from jaxsim.engine.triggers import Threshold as Threshold
+from jaxsim.engine.triggers import On as On
 from jaxsim.errors import AllocationError as AllocationError
 from jaxsim.frames import market as _market  # noqa: F401  attaches Market.from_frames
 from jaxsim.frames.allocations import Allocations as Allocations
@@ -34,6 +48,8 @@ from jaxsim.frames.lanes import grid as grid
 from jaxsim.frames.lanes import zipped as zipped
 from jaxsim.frames.run import backtest as backtest
 from jaxsim.frames.run import replay as replay
+from jaxsim.frames.schedules import index_points as index_points
+from jaxsim.frames.schedules import index_ranges as index_ranges
 from jaxsim.frames.trades import TradeDirection as TradeDirection
 from jaxsim.frames.trades import TradeStatus as TradeStatus
 

@@ -12,10 +12,11 @@ from benchmarks.data import data_dir, load_binance
 from jaxsim.engine.account import Account
 from jaxsim.engine.allocation import Allocation
 from jaxsim.engine.costs import Costs
+from jaxsim.engine.drift import Threshold
 from jaxsim.engine.market import Market
 from jaxsim.engine.policy import Policy, RecordedTargets, replay_policy
 from jaxsim.engine.status import LaneFault, OrderStatus, OrderStatusInfo
-from jaxsim.engine.triggers import AbstractTrigger, Threshold
+from jaxsim.engine.triggers import AbstractTrigger
 from jaxsim.errors import OrderError, RejectedOrderError
 from jaxsim.frames.prices import mark_prices, valuation_prices
 from jaxsim.reference import AccountState, OrderRequest, SizeType, process_order, run_lane

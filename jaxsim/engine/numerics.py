@@ -125,6 +125,12 @@ def dot(start: Float[Array, ""], x: Float[Array, " asset"], y: Float[Array, " as
     return lax.scan(lambda total, xy: (total + product(*xy), None), start, (x, y), unroll=unroll)[0]
 
 
+def ordered_sum(x: Inexact[Array, "asset *rest"]) -> Inexact[Array, "*rest"]:
+    """x[0] + x[1] + ..., left to right, for sums that decide."""
+    unroll = x.shape[0] if x.shape[0] <= UNROLL else 8
+    return lax.scan(lambda total, one: (total + one, None), jnp.zeros_like(x[0]), x, unroll=unroll)[0]
+
+
 def at_bar(x: Number, step: Step) -> Array:
     """The row of `x` for one bar: `x` is a number, one per asset [asset], or [time or 1, asset or 1]."""
     x = jnp.asarray(x)

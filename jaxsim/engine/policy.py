@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from jaxsim.engine.allocation import Allocation, as_allocation
 from jaxsim.engine.bounds import BARS, CALL_SEQ, DIRECTION, SIZE_TYPE, bounded
+from jaxsim.engine.destinations import AbstractDestination, ToTarget
 from jaxsim.engine.numerics import Number, at_bar
 from jaxsim.engine.observation import Observation
 from jaxsim.engine.triggers import AbstractTrigger, AtBars, Never
@@ -21,6 +22,7 @@ class Policy(eqx.Module):
         a state: `init(num_assets) -> state`, `__call__(obs, state) -> (Allocation, state)` and optionally
         `observe(obs, state) -> state` or `(state, aux)`, which sees every bar.
     trigger: callable of an `Observation` that says whether to rebalance.
+    destination: how far towards the targets to trade.
     min_history: number of bars before the first trade.
     size_type: SizeType: what the allocator's numbers count unless it says so itself; None: target weights.
     direction: Direction: which positions its orders may lead to unless it says so itself; None: both.
@@ -32,6 +34,7 @@ class Policy(eqx.Module):
 
     allocator: Callable
     trigger: Callable = eqx.field(default_factory=Never)
+    destination: AbstractDestination = eqx.field(default_factory=ToTarget, kw_only=True)
     min_history: Number = bounded("min_history", BARS, default=0, kw_only=True)
     size_type: Any = bounded("size_type", SIZE_TYPE, by_bar_and_asset=True, default=None, kw_only=True)
     direction: Any = bounded("direction", DIRECTION, by_bar_and_asset=True, default=None, kw_only=True)

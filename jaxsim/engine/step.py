@@ -24,7 +24,7 @@ from jaxsim.engine.observation import Observation
 from jaxsim.engine.orders import Fills, Quote, Request, trade
 from jaxsim.engine.policy import Policy, allocator_name, as_state, ask, initial_state, watch
 from jaxsim.engine.status import LaneFault, LaneStatus
-from jaxsim.engine.triggers import AbstractTrigger
+from jaxsim.engine.triggers import excess_of
 
 
 class LastFills(eqx.Module):
@@ -147,16 +147,15 @@ def rebalance(
         status = status.first(fills.fault, obs.step, fills.rank, fills.info)
     last_fills = None if lane.last_fills is None else lane.last_fills.after(fills, obs.step)
     target = allocation.weights
-    excess = (
-        policy.trigger.excess(obs) if isinstance(policy.trigger, AbstractTrigger) else jnp.full_like(target, jnp.nan)
-    )
+    excess = excess_of(policy.trigger, obs)
     asked = (request.size_type, request.direction, request.sequence)
     event = Event(obs.value, excess, target, *asked, fills, dict(allocation.aux))
     return Lane(holdings, target, memory, status, last_fills), event
 
 
 def request_of(policy: Policy, allocation: Allocation, obs: Observation) -> Request:
-    """What an allocation asks to be traded; what it leaves open, the policy says."""
+    """What an allocation asks to be traded; what it leaves open, the policy says. Weights are traded as far as the
+    policy's destination goes, other sizes as they are."""
 
     def chosen(own: Any, default: Any) -> Any:
         if own is None and default is not None:
@@ -168,9 +167,12 @@ def request_of(policy: Policy, allocation: Allocation, obs: Observation) -> Requ
         order, sequence = None, jnp.argsort(order, stable=True).astype(jnp.int32)
     elif order is None:
         order = policy.call_seq
+    size, size_type = allocation.weights, chosen(allocation.size_type, policy.size_type)
+    if size_type is None:
+        size = policy.destination(obs, size, policy.trigger)
     return Request(
-        allocation.weights,
-        chosen(allocation.size_type, policy.size_type),
+        size,
+        size_type,
         chosen(allocation.direction, policy.direction),
         order,
         sequence,

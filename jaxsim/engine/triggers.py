@@ -1,15 +1,21 @@
 """When to trade. A trigger is a function of an `Observation` that says whether to rebalance at this bar; before the
-first position is taken, and whenever the portfolio is flat, the policy trades without asking it."""
+first position is taken, and whenever the portfolio is flat, the policy trades without asking it.
+
+Triggers compose: `Threshold(0.05) & Every("W")` looks once a week, `Threshold(0.05) | Every("QS")` at least quarterly;
+any function of an `Observation` may stand on either side.
+"""
 
 import abc
+from collections.abc import Callable
+from typing import Any
 
 import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Bool, Float
 
 from jaxsim.engine.arrays import Array
-from jaxsim.engine.bounds import THRESHOLD, bounded
-from jaxsim.engine.numerics import Number, at_bar
+from jaxsim.engine.bounds import BARS, BARS_FROM_ONE, bounded
+from jaxsim.engine.numerics import Number
 from jaxsim.engine.observation import Observation
 
 
@@ -25,6 +31,85 @@ class AbstractTrigger(eqx.Module):
         not one about single assets."""
         return jnp.full_like(obs.units, jnp.nan)
 
+    def band(self, obs: Observation, target: Float[Array, " asset"]) -> Float[Array, "*asset"] | None:
+        """Half the width of the band around each target within which an asset may stay, in weight; None if the rule
+        is not one about single assets."""
+        return None
+
+    def __and__(self, other: Callable) -> "AllOf":
+        return AllOf(self, other)
+
+    def __rand__(self, other: Callable) -> "AllOf":
+        return AllOf(other, self)
+
+    def __or__(self, other: Callable) -> "AnyOf":
+        return AnyOf(self, other)
+
+    def __ror__(self, other: Callable) -> "AnyOf":
+        return AnyOf(other, self)
+
+
+def _checked(trigger: Any) -> Callable:
+    if isinstance(trigger, type) or not callable(trigger):
+        raise TypeError(f"trigger: expected a trigger such as js.Threshold(0.05) beside & or |, got {trigger!r}")
+    return trigger
+
+
+def excess_of(trigger: Callable, obs: Observation) -> Float[Array, " asset"]:
+    """`AbstractTrigger.excess` of any trigger; NaN for a plain function."""
+    return trigger.excess(obs) if isinstance(trigger, AbstractTrigger) else jnp.full_like(obs.units, jnp.nan)
+
+
+def band_of(trigger: Callable, obs: Observation, target: Float[Array, " asset"]) -> Float[Array, "*asset"] | None:
+    """`AbstractTrigger.band` of any trigger; None for a plain function."""
+    return trigger.band(obs, target) if isinstance(trigger, AbstractTrigger) else None
+
+
+class _Pair(AbstractTrigger):
+    """Two triggers."""
+
+    left: Callable = eqx.field(converter=_checked)
+    right: Callable = eqx.field(converter=_checked)
+
+    def _answers(self, obs: Observation) -> tuple[Bool[Array, ""], Bool[Array, ""]]:
+        return jnp.asarray(self.left(obs), bool), jnp.asarray(self.right(obs), bool)
+
+    def band(self, obs: Observation, target: Float[Array, " asset"]) -> Float[Array, "*asset"] | None:
+        """The narrower of the two bands, or the one that there is."""
+        left, right = (band_of(x, obs, target) for x in (self.left, self.right))
+        if left is None or right is None:
+            return right if left is None else left
+        return jnp.minimum(left, right)
+
+    def _excesses(self, obs: Observation) -> tuple[Array, Array]:
+        """Of both, each in the place of the other where that is about no single asset."""
+        left, right = (jnp.asarray(excess_of(x, obs)) for x in (self.left, self.right))
+        return jnp.where(jnp.isnan(left), right, left), jnp.where(jnp.isnan(right), left, right)
+
+
+class AllOf(_Pair):
+    """Trade when both triggers say so: `left & right`."""
+
+    def __call__(self, obs: Observation) -> Bool[Array, ""]:
+        left, right = self._answers(obs)
+        return left & right
+
+    def excess(self, obs: Observation) -> Float[Array, " asset"]:
+        left, right = self._excesses(obs)
+        return jnp.minimum(left, right)
+
+
+class AnyOf(_Pair):
+    """Trade when either trigger says so: `left | right`."""
+
+    def __call__(self, obs: Observation) -> Bool[Array, ""]:
+        left, right = self._answers(obs)
+        return left | right
+
+    def excess(self, obs: Observation) -> Float[Array, " asset"]:
+        left, right = self._excesses(obs)
+        return jnp.maximum(left, right)
+
 
 class Never(AbstractTrigger):
     """Buy once, then hold."""
@@ -33,28 +118,25 @@ class Never(AbstractTrigger):
         return jnp.zeros_like(obs.step, dtype=bool)
 
 
-class Threshold(AbstractTrigger):
-    """Rebalance the whole group when any asset has drifted from its target by the threshold or more:
-    `abs(weight - target) >= threshold`, with the target of the last rebalance (SEMANTICS 5.1).
-
-    threshold: in weight (0.05 is five percentage points), >= 0; a number, one per asset [asset], or
-        [time or 1, asset or 1]; in the pandas face also a Series, a DataFrame or a named index to sweep.
-
-    An asset without a price, or one that was left alone, breaches nothing.
-    """
-
-    threshold: Number = bounded("threshold", THRESHOLD, by_bar_and_asset=True)
+class Always(AbstractTrigger):
+    """Rebalance at every bar."""
 
     def __call__(self, obs: Observation) -> Bool[Array, ""]:
-        return jnp.any(self._drift(obs) >= at_bar(self.threshold, obs.step))
+        return jnp.ones_like(obs.step, dtype=bool)
 
-    def excess(self, obs: Observation) -> Float[Array, " asset"]:
-        """Drift less threshold, in weight."""
-        return self._drift(obs) - at_bar(self.threshold, obs.step)
 
-    def _drift(self, obs: Observation) -> Float[Array, " asset"]:
-        # Not `obs.weights`, which is 0 without a price: here such an asset is NaN, and NaN compares false.
-        return jnp.abs(obs.units * obs.val_price / obs.value - obs.target)
+class EveryN(AbstractTrigger):
+    """Rebalance every n bars: at bars `start`, start + n, start + 2 n, ...
+
+    bars: n, a whole number >= 1.       start: the first of them.
+    """
+
+    bars: Number = bounded("bars", BARS_FROM_ONE)
+    start: Number = bounded("start", BARS, default=0)
+
+    def __call__(self, obs: Observation) -> Bool[Array, ""]:
+        since = obs.step - jnp.asarray(self.start).astype(jnp.int32)
+        return (since >= 0) & (since % jnp.asarray(self.bars).astype(jnp.int32) == 0)
 
 
 class AtBars(AbstractTrigger):
@@ -67,3 +149,34 @@ class AtBars(AbstractTrigger):
 
     def __call__(self, obs: Observation) -> Bool[Array, ""]:
         return self.mask[obs.step]
+
+
+class AbstractCalendar(AbstractTrigger):
+    """A rule about dates. In the pandas face, which knows the dates of the bars, it becomes `AtBars`."""
+
+    def __call__(self, obs: Observation) -> Bool[Array, ""]:
+        raise TypeError(
+            f"trigger: {type(self).__name__} needs the dates of the bars, which js.backtest knows; in the core use "
+            "js.AtBars(mask), with a mask made from js.index_points(index, ...)"
+        )
+
+
+class Every(AbstractCalendar):
+    """Rebalance at the first bar at or after each date of a pandas frequency.
+
+    every: "D", "W", "W-FRI", "MS", "QS", "8h", a Timedelta or an offset; or a named index of them to sweep.
+    at_time: time of day, as "09:30".       offset: Timedelta by which the dates are moved.
+    """
+
+    every: Any = eqx.field(static=True)
+    at_time: Any = eqx.field(static=True, default=None, kw_only=True)
+    offset: Any = eqx.field(static=True, default=None, kw_only=True)
+
+
+class On(AbstractCalendar):
+    """Rebalance at the first bar at or after each of these dates.
+
+    dates: timestamps, strings, or a DatetimeIndex without a name.
+    """
+
+    dates: Any = eqx.field(static=True)

@@ -5,7 +5,7 @@ allocations) or by neither. `Leaf` keeps which, so that nothing is ever tiled.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import equinox as eqx
@@ -13,10 +13,11 @@ import jax
 import numpy as np
 import pandas as pd
 
-from jaxsim.engine.bounds import ANY, NUMBERS, THRESHOLD, Bounds, Kind
-from jaxsim.engine.triggers import Threshold
+from jaxsim.engine.bounds import ANY, NUMBERS, Bounds, Kind
+from jaxsim.engine.triggers import AbstractCalendar, AtBars, Every, On
 from jaxsim.frames.groups import Layout
 from jaxsim.frames.lanes import Sweep, is_swept
+from jaxsim.frames.schedules import index_points
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,16 +92,14 @@ def number(value: Any, argument: str, sweep: Sweep, kind: Kind = ANY) -> Leaf:
 
 
 def module(tree: Any, argument: str, index: pd.Index, layout: Layout, sweep: Sweep) -> Any:
-    """The leaves of an allocator or a trigger: named indexes are swept, Series and DataFrames are aligned by label,
-    thresholds are broadcast and checked, all else stays as it is."""
-
-    def resolve_threshold(trigger: Threshold) -> Threshold:
-        leaf = time_asset(trigger.threshold, "threshold", index, layout, sweep, THRESHOLD)
-        return eqx.tree_at(lambda t: t.threshold, trigger, leaf, is_leaf=lambda x: x is None)
+    """The leaves of an allocator or a trigger: named indexes are swept, Series and DataFrames are aligned by label, the
+    bounded fields of Modules are broadcast and checked, dates become bars, all else stays as it is."""
 
     def resolve(leaf: Any) -> Any:
-        if isinstance(leaf, Threshold):
-            return resolve_threshold(leaf)
+        if isinstance(leaf, AbstractCalendar):
+            return AtBars(_due_bars(leaf, index, sweep))
+        if isinstance(leaf, eqx.Module):
+            return _module_of(leaf, {f.name: _field(getattr(leaf, f.name), f) for f in fields(leaf) if _is_leaf(f)})
         if is_swept(leaf):
             return _swept(leaf, argument, sweep, ANY)
         if isinstance(leaf, pd.Series | pd.DataFrame):
@@ -110,8 +109,49 @@ def module(tree: Any, argument: str, index: pd.Index, layout: Layout, sweep: Swe
             return Leaf(array, columns=array.ndim - 1) if array.shape[-1] != 1 else Leaf(array)
         return Leaf(leaf)
 
+    def _field(value: Any, field: Any) -> Any:
+        if "kind" not in field.metadata or value is None:
+            return descend(value)
+        if field.metadata["by_bar_and_asset"]:
+            return time_asset(value, field.name, index, layout, sweep, field.metadata["kind"])
+        return number(value, field.name, sweep, field.metadata["kind"])
+
+    def descend(value: Any) -> Any:
+        return jax.tree.map(resolve, value, is_leaf=lambda x: isinstance(x, eqx.Module) or is_table(x))
+
     _refuse_static_indexes(tree, argument)
-    return jax.tree.map(resolve, tree, is_leaf=lambda x: isinstance(x, Threshold) or is_table(x))
+    return descend(tree)
+
+
+def _is_leaf(field: Any) -> bool:
+    return not field.metadata.get("static", False)
+
+
+def _module_of(module: eqx.Module, leaves: dict[str, Any]) -> eqx.Module:
+    """A copy with other leaves, which the constructor would not take."""
+    copy = object.__new__(type(module))
+    for field in fields(module):
+        object.__setattr__(copy, field.name, leaves.get(field.name, getattr(module, field.name)))
+    return copy
+
+
+def _due_bars(rule: AbstractCalendar, index: pd.Index, sweep: Sweep) -> Leaf:
+    """The bars on which a rule about dates is due, bool [time]."""
+
+    def mask(**when: Any) -> np.ndarray:
+        due = np.zeros(len(index), bool)
+        due[index_points(index, **when)] = True
+        return due
+
+    if isinstance(rule, On):
+        return Leaf(mask(on=rule.dates))
+    assert isinstance(rule, Every)
+    moved = {"at_time": rule.at_time, "offset": rule.offset}
+    if not is_swept(rule.every):
+        return Leaf(mask(every=rule.every, **moved))
+    place = sweep.add(rule.every, "every", numbers=False)
+    known = {label: mask(every=label, **moved) for label in getattr(rule.every, "index", rule.every)}
+    return Leaf(Pending(lambda: np.stack([known[label] for label in sweep.values(place)])), by_combination=True)
 
 
 def is_table(x: Any) -> bool:
@@ -193,7 +233,7 @@ def _reindex(labels: pd.Index, index: pd.Index, argument: str) -> np.ndarray:
 
 def _refuse_static_indexes(tree: Any, argument: str) -> None:
     for node in jax.tree.leaves(tree, is_leaf=lambda x: isinstance(x, eqx.Module)):
-        if isinstance(node, eqx.Module):
+        if isinstance(node, eqx.Module) and not isinstance(node, AbstractCalendar):
             for name, value in vars(node).items():
                 if type(node).__dataclass_fields__[name].metadata.get("static") and is_swept(value):
                     raise TypeError(

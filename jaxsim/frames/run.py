@@ -14,6 +14,7 @@ import pandas as pd
 from jaxsim.engine.account import Account
 from jaxsim.engine.bounds import BARS, CASH, NUMBERS, shown
 from jaxsim.engine.costs import Costs
+from jaxsim.engine.destinations import AbstractDestination, ToTarget
 from jaxsim.engine.enums import SizeType
 from jaxsim.engine.policy import Policy, RecordedTargets, allocator_name, order_book_policy, replay_policy
 from jaxsim.engine.triggers import Never
@@ -44,6 +45,7 @@ def backtest(
     price: Any = None,
     ffill_val_price: Any = True,
     trigger: Any = None,
+    destination: Any = None,
     fees: Any = 0.0,
     fixed_fees: Any = 0.0,
     slippage: Any = 0.0,
@@ -81,6 +83,7 @@ def backtest(
     price: prices that orders execute at: a frame, a number, +inf for the close (the default), -inf for the open.
     ffill_val_price: whether a valuation price outlives a bar without one.
     trigger: when to rebalance, as `js.Threshold(0.05)`; default `js.Never()`: bought once, then held.
+    destination: how far towards the targets to trade, as `js.ToEdge()`; default `js.ToTarget()`, all the way.
     fees: fraction of the traded value, > -1.       fixed_fees: currency per order.     Negative: a rebate.
     slippage: fraction by which fills are worse than `price`, in [0, 1).
     min_size, max_size: units; a smaller fill is rejected, a larger order cut.
@@ -109,18 +112,19 @@ def backtest(
     prices = read_prices(close, open, price if is_frame_of_prices(price, close) else None, features)
     arrangement, sweep = layout(prices.columns, groups, by), Sweep()
     if size is not None:
-        _refuse_with_orders(policy, trigger, min_history)
+        _refuse_with_orders(policy, trigger, destination, min_history)
         book = time_asset(size, "size", prices.index, arrangement, sweep, NUMBERS)
         counts = SizeType.AMOUNT if size_type is None else size_type
         meaning = read_meaning(terms | {"size_type": counts}, prices.index, arrangement, sweep, are_orders=True)
         whole, leaves = order_book_policy(book), meaning
     else:
-        whole = _as_policy(policy, trigger, min_history, terms)
+        whole = _as_policy(policy, trigger, destination, min_history, terms)
         allocator = module(whole.allocator, "policy", prices.index, arrangement, sweep)
         rule = module(whole.trigger, "trigger", prices.index, arrangement, sweep)
+        way = module(whole.destination, "destination", prices.index, arrangement, sweep)
         given = {name: getattr(whole, name) if terms[name] is None else terms[name] for name in MEANING}
         meaning = read_meaning(given, prices.index, arrangement, sweep)
-        leaves = {"allocator": allocator, "trigger": rule, **meaning}
+        leaves = {"allocator": allocator, "trigger": rule, "destination": way, **meaning}
     return _run(prices, price, arrangement, sweep, whole, leaves, terms)
 
 
@@ -178,13 +182,15 @@ def _terms(arguments: dict[str, Any]) -> dict[str, Any]:
     return {name: arguments[name] for name in (*names, *others)}
 
 
-def _refuse_with_orders(policy: Any, trigger: Any, min_history: Any) -> None:
-    for name, value, neutral in (("policy", policy, None), ("trigger", trigger, None), ("min_history", min_history, 0)):
+def _refuse_with_orders(policy: Any, trigger: Any, destination: Any, min_history: Any) -> None:
+    given = {"policy": policy, "trigger": trigger, "destination": destination, "min_history": min_history}
+    for name, value in given.items():
+        neutral = 0 if name == "min_history" else None
         if is_given(value, neutral):
             raise ValueError(f"{name}: plain orders (size=) are traded as they stand; they take no {name}")
 
 
-def _as_policy(policy: Any, trigger: Any, min_history: Any, terms: Mapping[str, Any]) -> Policy:
+def _as_policy(policy: Any, trigger: Any, destination: Any, min_history: Any, terms: Mapping[str, Any]) -> Policy:
     if not isinstance(policy, Policy):
         if policy is None:
             raise TypeError(
@@ -196,9 +202,14 @@ def _as_policy(policy: Any, trigger: Any, min_history: Any, terms: Mapping[str, 
             raise TypeError(f"policy: {policy.__name__} is a class; pass an instance, {policy.__name__}(...)")
         if trigger is not None and (isinstance(trigger, type) or not callable(trigger)):
             raise TypeError(f"trigger: expected a trigger such as js.Threshold(0.05), got {trigger!r}")
-        return Policy(_opaque(policy), Never() if trigger is None else trigger, min_history=min_history)
+        if destination is not None and not isinstance(destination, AbstractDestination):
+            raise TypeError(f"destination: expected a destination such as js.ToEdge(), got {destination!r}")
+        rules = (Never() if trigger is None else trigger), (ToTarget() if destination is None else destination)
+        return Policy(_opaque(policy), rules[0], destination=rules[1], min_history=min_history)
     if trigger is not None:
         raise ValueError("trigger: the Policy has one already")
+    if destination is not None:
+        raise ValueError("destination: the Policy has one already")
     if is_given(min_history, 0):
         raise ValueError("min_history: the Policy has one already")
     for name in MEANING:

@@ -12,13 +12,15 @@ from jaxsim.engine.account import Account
 from jaxsim.engine.allocation import Allocation, read_codes, refuse_labels
 from jaxsim.engine.bounds import CALL_SEQ, DIRECTION, SIZE_TYPE, Codes
 from jaxsim.engine.costs import Costs
+from jaxsim.engine.destinations import ToTarget
+from jaxsim.engine.drift import Threshold
 from jaxsim.engine.enums import CallSeq, Direction, OrderSide, SizeType
 from jaxsim.engine.keys import reject_draws
 from jaxsim.engine.market import Market
 from jaxsim.engine.observation import Observation
 from jaxsim.engine.policy import Policy, allocator_name, initial_state, keeps_state, observes
 from jaxsim.engine.status import LaneFault, OrderStatus
-from jaxsim.engine.triggers import AtBars, Never, Threshold
+from jaxsim.engine.triggers import AtBars, Never, excess_of
 from jaxsim.errors import OrderError
 from jaxsim.reference.orders import (
     AccountState,
@@ -195,7 +197,7 @@ class _Lane:
         self.direction = _rows(Direction.BOTH if direction is None else direction, shape)
         self.are_weights = size_type is None
         self.call_seq = CallSeq.AUTO if policy.call_seq is None else CallSeq(int(policy.call_seq))
-        self.threshold = _rows(policy.trigger.threshold, shape) if type(policy.trigger) is Threshold else []
+        self.threshold = _rows(policy.trigger.threshold, shape) if is_plain_threshold(policy.trigger) else []
         self.features = jax.tree.map(np.asarray, market.features)
         self.closes = np.asarray(market.close, float).view()
         self.closes.flags.writeable = False
@@ -304,7 +306,7 @@ class _Lane:
         if self.policy.trades_when_flat and all(units == 0 for units in self.units):
             return True
         trigger = self.policy.trigger
-        if type(trigger) is Threshold:
+        if is_plain_threshold(trigger):
             return self.has_drifted(bar, value)
         if type(trigger) is Never:
             return False
@@ -366,13 +368,14 @@ class _Lane:
 
     def rebalance(self, bar: int, value: float, answer: _Answer) -> None:
         """Remember the target weights and trade towards them, unless one of them is at fault."""
-        excess = [nan] * self.num_assets
         if self.threshold:
             excess = [x - limit for x, limit in zip(self.drift(value), self.threshold[bar], strict=True)]
+        else:
+            excess = np.array(excess_of(self.policy.trigger, self.observation(bar, value)), float).tolist()
         self.target = answer.weights
         self.note_faults(bar, answer)
         # Orders of no size are ignored.
-        sizes = self.target if self.fault[0] == LaneFault.NONE else [nan] * self.num_assets
+        sizes = self.destination(bar, value, answer) if self.fault[0] == LaneFault.NONE else [nan] * self.num_assets
         log = self.execute(bar, value, sizes, answer)
         row = _Rebalance(
             bars=bar,
@@ -395,6 +398,13 @@ class _Lane:
         if self.fault[0] != LaneFault.NONE or not isinstance(answer.call_seq, list):
             return [nan] * self.num_assets
         return [float(answer.call_seq.index(n)) for n in range(self.num_assets)]
+
+    def destination(self, bar: int, value: float, answer: _Answer) -> list[float]:
+        """What is traded to: the targets, or if they are weights as far towards them as the policy goes."""
+        if not answer.are_weights or type(self.policy.destination) is ToTarget:
+            return self.target
+        obs = self.observation(bar, value)
+        return np.array(self.policy.destination(obs, np.array(self.target), self.policy.trigger), float).tolist()
 
     def note_faults(self, bar: int, answer: _Answer) -> None:
         """What is wrong with an answer, if anything."""
@@ -444,6 +454,10 @@ class _Lane:
                 for n, (size_type, direction) in enumerate(zip(answer.size_type, answer.direction, strict=True))
             ]
         )
+
+
+def is_plain_threshold(trigger: Any) -> bool:
+    return type(trigger) is Threshold and not trigger.relative
 
 
 def _weight_fault(weight: float, answer: _Answer) -> LaneFault:

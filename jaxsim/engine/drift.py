@@ -1,0 +1,117 @@
+"""Triggers that look at how far the portfolio has drifted from the targets of the last rebalance.
+
+An asset without a price, or one that was left alone, has not drifted.
+"""
+
+import equinox as eqx
+import jax.numpy as jnp
+from jaxtyping import Bool, Float
+
+from jaxsim.engine.arrays import Array
+from jaxsim.engine.bounds import THRESHOLD, bounded
+from jaxsim.engine.numerics import Number, at_bar
+from jaxsim.engine.observation import Observation
+from jaxsim.engine.triggers import AbstractTrigger
+
+
+def drift(obs: Observation) -> Float[Array, " asset"]:
+    """Present weight less target; NaN where there is no price or no target.
+
+    Not from `obs.weights`, which is 0 without a price: NaN compares false, 0 might not.
+    """
+    return obs.units * obs.val_price / obs.value - obs.target
+
+
+class Threshold(AbstractTrigger):
+    """Rebalance the whole group when any asset has drifted from its target by the threshold or more:
+    `abs(weight - target) >= threshold`, with the target of the last rebalance (SEMANTICS 5.1).
+
+    threshold: in weight (0.05 is five percentage points), >= 0; a number, one per asset [asset], or
+        [time or 1, asset or 1]; in the pandas face also a Series, a DataFrame or a named index to sweep.
+    relative: measure the drift in parts of the target instead: `abs(weight / target - 1) >= threshold`. At a target of
+        zero any position is infinitely far off, and no position is no drift. (Kwanti's and bt's tolerance bands.)
+    """
+
+    threshold: Number = bounded("threshold", THRESHOLD, by_bar_and_asset=True)
+    relative: bool = eqx.field(static=True, default=False, kw_only=True)
+
+    def __call__(self, obs: Observation) -> Bool[Array, ""]:
+        return jnp.any(self._drift(obs) >= at_bar(self.threshold, obs.step))
+
+    def excess(self, obs: Observation) -> Float[Array, " asset"]:
+        """Drift less threshold."""
+        return self._drift(obs) - at_bar(self.threshold, obs.step)
+
+    def band(self, obs: Observation, target: Float[Array, " asset"]) -> Float[Array, "*asset"]:
+        width = at_bar(self.threshold, obs.step)
+        return width * jnp.abs(target) if self.relative else width
+
+    def _drift(self, obs: Observation) -> Float[Array, " asset"]:
+        distance = jnp.abs(drift(obs))
+        if not self.relative:
+            return distance
+        size = jnp.abs(obs.target)
+        at_zero = jnp.where(distance > 0, jnp.inf, distance)
+        return jnp.where(size == 0, at_zero, distance / jnp.where(size == 0, 1.0, size))
+
+
+class HalfL1Drift(AbstractTrigger):
+    """Rebalance when half the sum of all drifts, that is the one-way turnover it would take to mend them, reaches the
+    threshold: `sum(abs(weight - target)) / 2 >= threshold` (Betterment's portfolio drift).
+
+    threshold: in weight, >= 0; a number, one per bar, or a named index to sweep.
+    """
+
+    threshold: Number = bounded("threshold", THRESHOLD, by_bar_and_asset=True)
+
+    def __call__(self, obs: Observation) -> Bool[Array, ""]:
+        return _known(jnp.abs(drift(obs))).sum() / 2 >= _one_number(self.threshold, obs)
+
+
+class L2Drift(AbstractTrigger):
+    """Rebalance when the distance between weights and targets reaches the threshold:
+    `sqrt(sum((weight - target)**2)) >= threshold` (cxvportfolio's AdaptiveRebalance).
+
+    threshold: in weight, >= 0; a number, one per bar, or a named index to sweep.
+    """
+
+    threshold: Number = bounded("threshold", THRESHOLD, by_bar_and_asset=True)
+
+    def __call__(self, obs: Observation) -> Bool[Array, ""]:
+        # Squared, since the root has no derivative at zero.
+        return _known(drift(obs) ** 2).sum() >= _one_number(self.threshold, obs) ** 2
+
+
+class TrackingError(AbstractTrigger):
+    """Rebalance when the volatility of the difference between the portfolio and its targets reaches the threshold:
+    `sqrt(d' C d) >= threshold`, d = weight - target, C the sample covariance of the simple returns of the last closes
+    (bt's PTE_Rebalance).
+
+    threshold: per bar, or per year if `ann_factor` says how many bars that is; >= 0; a number, one per bar, or a named
+        index to sweep.
+    lookback: number of closes before the bar.      ann_factor: bars per year; 1: the threshold is per bar.
+
+    A covariance that is not known yet counts as zero.
+    """
+
+    threshold: Number = bounded("threshold", THRESHOLD, by_bar_and_asset=True)
+    lookback: int = eqx.field(static=True)
+    ann_factor: Number = bounded("ann_factor", THRESHOLD, default=1.0)
+
+    def __call__(self, obs: Observation) -> Bool[Array, ""]:
+        apart = _known(drift(obs))
+        covariance = _known(jnp.asarray(obs.window(self.lookback).covariance()))
+        variance = apart @ covariance @ apart * self.ann_factor
+        return variance >= _one_number(self.threshold, obs) ** 2
+
+
+def _known(x: Array) -> Array:
+    return jnp.where(jnp.isnan(x), 0.0, x)
+
+
+def _one_number(threshold: Number, obs: Observation) -> Array:
+    """The threshold of a bar. Raises ValueError if there is one for each asset."""
+    row = at_bar(threshold, obs.step)
+    if row.size != 1:
+        raise ValueError("threshold: this trigger is about the whole portfolio, and takes one number or one per bar")
+    return row.reshape(())

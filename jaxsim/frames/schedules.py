@@ -1,0 +1,133 @@
+"""When things happen: dates become bars, and look-back ranges (SEMANTICS section 10)."""
+
+import datetime
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+
+def index_points(
+    index: pd.Index, *, every: Any = None, on: Any = None, at_time: Any = None, offset: Any = None
+) -> np.ndarray:
+    """The bars on which something is due: for each date the first bar at or after it; no bar twice.
+
+    index: labels of the bars, ascending; a DatetimeIndex with or without time zone, irregular or with gaps.
+    every: a pandas frequency ("D", "W", "W-FRI", "MS", "QS", "8h"), a Timedelta or an offset: its dates between the
+        first and the last bar; or a number n of bars: bars 0, n, 2 n, ...
+    on: dates, in the time zone of the index unless they have their own.       One of `every` and `on` is needed.
+    at_time: time of day that dates are moved to, as "09:30".     offset: Timedelta by which they are moved, after that.
+
+    Returns bar numbers, int64, ascending. Dates before the first bar fall on it only if they are in `on`; those after
+    the last bar on none.
+    Raises TypeError or ValueError naming the argument.
+    """
+    if (every is None) == (on is None):
+        raise ValueError("every: pass a frequency (every=) or dates (on=), one of the two")
+    if isinstance(every, int | np.integer) and not isinstance(every, bool):
+        if every < 1:
+            raise ValueError(f"every: expected a positive number of bars, got {every}")
+        if at_time is not None or offset is not None:
+            raise ValueError("every: a number of bars has no at_time and no offset")
+        return np.arange(0, len(index), every)
+    if not isinstance(index, pd.DatetimeIndex):
+        raise TypeError(f"every: dates need a DatetimeIndex, close has {type(index).__name__}")
+    dates = _dates_on(on, index) if every is None else _dates_every(every, index)
+    if at_time is not None:
+        time = _time_of_day(at_time)
+        since_midnight = pd.Timedelta(hours=time.hour, minutes=time.minute, seconds=time.second)
+        naive = dates.tz_localize(None).normalize() + since_midnight
+        dates = naive if dates.tz is None else _localized(naive, dates.tz)
+    if offset is not None:
+        dates = dates + _timedelta(offset, "offset")
+    bars = index.searchsorted(dates, side="left")
+    return np.unique(bars[bars < len(index)]).astype(np.int64)
+
+
+def index_ranges(
+    index: pd.Index,
+    *,
+    every: Any = None,
+    on: Any = None,
+    at_time: Any = None,
+    offset: Any = None,
+    lookback: Any = None,
+) -> pd.DataFrame:
+    """Look-back ranges and the bar on which each is acted upon, which is not part of it: nothing looks ahead.
+
+    index, every, on, at_time, offset: as `index_points`.
+    lookback: number of bars or Timedelta before each point; points without a full one are dropped. None: from each
+        point to the next.
+
+    Returns int64 columns range_start, range_end and alloc_idx: bars [range_start, range_end), range_end = alloc_idx.
+    Raises as `index_points`; ValueError for a lookback that is not positive.
+    """
+    points = index_points(index, every=every, on=on, at_time=at_time, offset=offset)
+    if lookback is None:
+        start, end = points[:-1], points[1:]
+    elif isinstance(lookback, int | np.integer) and not isinstance(lookback, bool):
+        if lookback < 1:
+            raise ValueError(f"lookback: expected a positive number of bars, got {lookback}")
+        start, end = points - lookback, points
+    else:
+        length = _timedelta(lookback, "lookback")
+        if length <= pd.Timedelta(0):
+            raise ValueError(f"lookback: expected a positive duration, got {lookback!r}")
+        if not isinstance(index, pd.DatetimeIndex):
+            raise TypeError(f"lookback: a duration needs a DatetimeIndex, close has {type(index).__name__}")
+        begin = index.take(points) - length
+        start, end = index.searchsorted(begin, side="left"), points
+        start = np.where(begin < index[0], -1, start)
+    full = (start >= 0) & (start < end)
+    return pd.DataFrame({"range_start": start[full], "range_end": end[full], "alloc_idx": end[full]}, dtype=np.int64)
+
+
+def _dates_every(every: Any, index: pd.DatetimeIndex) -> pd.DatetimeIndex:
+    try:
+        return pd.date_range(index[0], index[-1], freq=every)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"every: {every!r} is not a pandas frequency such as 'D', 'W' or 'MS'") from error
+
+
+def _dates_on(on: Any, index: pd.DatetimeIndex) -> pd.DatetimeIndex:
+    if isinstance(on, str | datetime.date | np.datetime64) or not isinstance(on, Sequence | pd.Index | np.ndarray):
+        on = [on]
+    try:
+        dates = pd.DatetimeIndex(on)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"on: expected dates, got {on!r}"[:200]) from error
+    if dates.hasnans:
+        raise ValueError("on: a date is missing (NaT)")
+    if dates.tz is None and index.tz is not None:
+        dates = dates.tz_localize(index.tz)
+    elif dates.tz is not None:
+        if index.tz is None:
+            raise ValueError("on: the dates have a time zone, the index of close has none")
+        dates = dates.tz_convert(index.tz)
+    return dates.sort_values()
+
+
+def _time_of_day(at_time: Any) -> datetime.time:
+    if isinstance(at_time, datetime.time):
+        return at_time
+    try:
+        return pd.Timestamp(f"2000-01-01 {at_time}").time()
+    except (ValueError, TypeError):
+        raise ValueError(f"at_time: expected a time of day such as '09:30', got {at_time!r}") from None
+
+
+def _timedelta(value: Any, argument: str) -> pd.Timedelta:
+    try:
+        duration = pd.Timedelta(value)
+    except (ValueError, TypeError):
+        duration = pd.NaT
+    if pd.isna(duration) or isinstance(value, int | float):
+        raise ValueError(f"{argument}: expected a duration such as '7D' or '90min', got {value!r}")
+    return duration  # type: ignore[return-value]
+
+
+def _localized(dates: pd.DatetimeIndex, tz: Any) -> pd.DatetimeIndex:
+    """Wall-clock times in a time zone; one that occurs twice is the first, one that does not occur comes after the
+    gap."""
+    return dates.tz_localize(tz, ambiguous=np.ones(len(dates), bool), nonexistent="shift_forward")
