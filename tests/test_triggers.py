@@ -1,0 +1,279 @@
+"""When to trade: every trigger against its formula written out, alone and composed, on both engines."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import allocators as al
+import jaxsim as js
+from tests.cases import assert_same_portfolio, make_batch
+from tests.markets import BARS, INDEX, prices, with_holes
+
+CLOSE, OPEN = prices(0)
+WEIGHTS = np.array([0.5, 0.3, 0.2])
+POLICY = al.FixedWeights(WEIGHTS)
+SEEN: list = []
+
+
+def noted(trigger):
+    """The trigger, and what it saw and said at every bar that it was asked about."""
+
+    def watch(obs):
+        answer = bool(trigger(obs))
+        SEEN.append((obs, answer))
+        return answer
+
+    return watch
+
+
+def answers(trigger, **options) -> list:
+    """(observation, answer) of every bar on which the reference engine asks the trigger."""
+    SEEN.clear()
+    close, open_ = with_holes(CLOSE, OPEN)
+    js.backtest(close, POLICY, open=open_, trigger=noted(trigger), engine="reference", **options)
+    assert {answer for _, answer in SEEN} == {True, False}
+    return list(SEEN)
+
+
+def drifts(obs) -> np.ndarray:
+    return obs.units * obs.val_price / obs.value - obs.target
+
+
+def known(x: np.ndarray) -> np.ndarray:
+    return x[~np.isnan(x)]
+
+
+def relative(obs, limit: float) -> bool:
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return bool((np.abs(drifts(obs)) / np.abs(obs.target) >= limit).any())
+
+
+def tracking_error(obs, limit: float, lookback: int) -> bool:
+    returns = pd.DataFrame(obs.window(lookback).values).pct_change(fill_method=None)
+    apart = np.nan_to_num(drifts(obs))
+    return bool(np.sqrt(apart @ np.nan_to_num(returns.cov().to_numpy()) @ apart * 252) >= limit)
+
+
+FORMULAS = {
+    "absolute": (js.Threshold(0.04), lambda obs: (np.abs(known(drifts(obs))) >= 0.04).any()),
+    "relative": (js.Threshold(0.2, relative=True), lambda obs: relative(obs, 0.2)),
+    "half L1": (js.HalfL1Drift(0.05), lambda obs: np.abs(known(drifts(obs))).sum() / 2 >= 0.05),
+    "L2": (js.L2Drift(0.06), lambda obs: np.sqrt((known(drifts(obs)) ** 2).sum()) >= 0.06),
+    "tracking error": (js.TrackingError(0.02, 20, ann_factor=252.0), lambda obs: tracking_error(obs, 0.02, 20)),
+    "every n": (js.EveryN(7, start=3), lambda obs: obs.step >= 3 and (obs.step - 3) % 7 == 0),
+}
+
+
+@pytest.mark.parametrize("name", FORMULAS)
+def test_a_trigger_is_its_formula(name):
+    trigger, formula = FORMULAS[name]
+    for obs, answer in answers(trigger):
+        assert answer == formula(obs), obs.step
+
+
+COMPOSED = {
+    "and": (js.Threshold(0.02) & js.EveryN(3), [js.Threshold(0.02), js.EveryN(3)], all),
+    "or": (js.Threshold(0.06) | js.EveryN(9), [js.Threshold(0.06), js.EveryN(9)], any),
+}
+
+
+@pytest.mark.parametrize("name", COMPOSED)
+def test_composition_is_and_and_or(name):
+    trigger, parts, rule = COMPOSED[name]
+    for obs, answer in answers(trigger):
+        assert answer == rule(bool(part(obs)) for part in parts)
+
+
+def every_third(obs):
+    return obs.step % 3 == 0
+
+
+def test_functions_stand_on_either_side():
+    left, right = js.Threshold(0.02) & every_third, every_third & js.Threshold(0.02)
+    either = every_third | js.Threshold(0.02) | every_third
+    runs = [js.backtest(CLOSE, POLICY, open=OPEN, trigger=t) for t in (left, right, js.Threshold(0.02) & js.EveryN(3))]
+    for other in runs[1:]:
+        np.testing.assert_array_equal(runs[0].rebalances, other.rebalances)
+    assert js.backtest(CLOSE, POLICY, open=OPEN, trigger=either).rebalances.iloc[::3].all()
+
+
+def test_a_target_of_zero():
+    """Relatively, any position is infinitely far from it, and none is not."""
+    close = pd.DataFrame({"A": [1.0, 1.0, 2.0, 2.0], "B": [1.0, 1.0, 1.0, 1.0]}, INDEX[:4])
+    nothing = js.backtest(close, al.FixedWeights([1.0, 0.0]), open=close, trigger=js.Threshold(0.5, relative=True))
+    assert nothing.num_rebalances() == 1
+
+    def leaves_b(obs):
+        return np.array([0.5, 0.5]) if obs.step == 0 else np.array([0.5, 0.0])
+
+    def at_one(obs):
+        return obs.step == 1
+
+    stuck = js.backtest(
+        close,
+        leaves_b,
+        open=close,
+        trigger=js.Threshold(10.0, relative=True) | at_one,
+        min_size=0.9,
+        engine="reference",
+    )
+    assert stuck.units["B"].iloc[-1] == 50.0 or stuck.rebalances.tolist() == [True, True, False, False]
+
+
+ALL = {
+    "always": js.Always(),
+    "relative": js.Threshold(js.grid(t=[0.1, 0.3]), relative=True),
+    "half L1": js.HalfL1Drift(js.grid(t=[0.02, 0.05])),
+    "L2": js.L2Drift(js.grid(t=[0.02, 0.05])),
+    "tracking error": js.TrackingError(js.grid(t=[0.005, 0.02]), 20, ann_factor=252.0),
+    "every": js.Threshold(0.01) & js.Every(pd.Index(["W", "3D"], name="every")),
+    "every n": js.EveryN(js.grid(n=[2, 5])) | js.Threshold(0.05),
+    "on": js.On([INDEX[7], "2021-02-01"]),
+    "mixed": (js.Threshold(0.05) | js.Every("W")) & js.L2Drift(0.01),
+}
+
+
+@pytest.mark.filterwarnings("ignore:target weights sum to more than one")
+@pytest.mark.parametrize("name", ALL)
+def test_engines_agree(name):
+    """Forty random cases each: decisions, orders, values, and by how much each asset was beyond its limit."""
+    batch = make_batch(np.random.default_rng([31, list(ALL).index(name)]), [3] * 40, 90, "number")
+    options = dict(open=batch.open, price=batch.price, fees=0.002, trigger=ALL[name])
+    policy = al.FixedWeights(batch.weights)
+    one, other = (js.backtest(batch.close, policy, engine=engine, **options) for engine in ("compiled", "reference"))
+    assert_same_portfolio(one, other)
+    for a, b in zip(one._paths.ledgers, other._paths.ledgers, strict=True):
+        np.testing.assert_allclose(a.excess, b.excess, rtol=1e-9, atol=1e-12)
+
+
+def test_swept_numbers_are_those_of_single_runs():
+    swept = js.backtest(
+        CLOSE, POLICY, open=OPEN, trigger=js.Threshold(js.grid(t=[0.02, 0.04])) & js.EveryN(js.grid(n=[2, 5]))
+    )
+    assert swept.lanes.names == ["t", "n"]
+    for t in (0.02, 0.04):
+        for n in (2, 5):
+            alone = js.backtest(CLOSE, POLICY, open=OPEN, trigger=js.Threshold(t) & js.EveryN(n))
+            np.testing.assert_array_equal(swept[t, n].rebalances, alone.rebalances)
+
+
+def test_a_users_trigger_with_a_bounded_field_is_swept_like_ours():
+    import equinox as eqx
+
+    class Gap(js.AbstractTrigger):
+        size: object = eqx.field()
+
+        def __call__(self, obs):
+            return abs(obs.units[0] * obs.val_price[0] / obs.value - obs.target[0]) >= self.size
+
+    swept = js.backtest(CLOSE, POLICY, open=OPEN, trigger=Gap(js.grid(size=[0.02, 0.05])) & js.EveryN(2))
+    assert swept.lanes.names == ["size"] and swept.num_rebalances()[0.02] > swept.num_rebalances()[0.05] > 1
+
+
+def test_a_trigger_that_fires_later_does_not_see_the_future():
+    late = CLOSE.copy()
+    late.iloc[40:] *= 1.5
+    for trigger in (
+        js.TrackingError(0.01, 10, ann_factor=252.0),
+        js.HalfL1Drift(0.03),
+        js.Every("W") & js.L2Drift(0.01),
+    ):
+        one, other = (js.backtest(c, POLICY, open=OPEN, trigger=trigger) for c in (CLOSE, late))
+        np.testing.assert_array_equal(one.rebalances[:41], other.rebalances[:41])
+
+
+# --- dates
+
+
+def test_bars_of_dates():
+    index = pd.DatetimeIndex(
+        ["2021-01-29 10:00", "2021-01-29 16:00", "2021-02-01 10:00", "2021-02-03 10:00", "2021-03-02 10:00"]
+    )
+    assert js.index_points(index, every="MS").tolist() == [2, 4]
+    assert js.index_points(index, on=["2021-01-30", "2021-01-31", "2021-02-03", "2022-01-01"]).tolist() == [2, 3]
+    assert js.index_points(index, on="2020-01-01").tolist() == [0]
+    assert js.index_points(index, every="D", at_time="12:00").tolist() == [1, 2, 3, 4]
+    assert js.index_points(index, every="MS", offset="1D").tolist() == [3, 4]
+    assert js.index_points(index, every=2).tolist() == [0, 2, 4]
+    local = index.tz_localize("America/New_York")
+    assert js.index_points(local, on="2021-02-01 09:00").tolist() == [2]
+    assert js.index_points(local, on=[pd.Timestamp("2021-02-01 15:30", tz="UTC")]).tolist() == [3]
+
+
+def test_a_day_on_which_the_clock_changes():
+    index = pd.date_range("2021-03-13", periods=72, freq="h", tz="America/New_York")
+    points = js.index_points(index, every="D", at_time="02:30")
+    assert [index[p].strftime("%d %H") for p in points] == ["13 03", "14 03", "15 03"]
+
+
+@pytest.mark.parametrize("every", ["D", "W", "MS", "8h", "W-FRI"])
+def test_points_are_the_first_bar_at_or_after_each_date(every):
+    rng = np.random.default_rng(3)
+    index = pd.date_range("2020-01-03", periods=4000, freq="h")[np.sort(rng.choice(4000, 900, replace=False))]
+    dates = pd.date_range(index[0], index[-1], freq=every)
+    expected = sorted({int(np.argmax(index >= date)) for date in dates})
+    assert js.index_points(index, every=every).tolist() == expected
+
+
+def test_ranges_end_where_they_are_acted_upon():
+    ranges = js.index_ranges(INDEX, every="W")
+    assert (ranges["range_end"] == ranges["alloc_idx"]).all()
+    assert (ranges["range_start"][1:].to_numpy() == ranges["range_end"][:-1].to_numpy()).all()
+    by_bars = js.index_ranges(INDEX, every="W", lookback=10)
+    assert (by_bars["range_end"] - by_bars["range_start"] == 10).all() and (by_bars["range_start"] >= 0).all()
+    by_time = js.index_ranges(INDEX, every="W", lookback="10D")
+    pd.testing.assert_frame_equal(by_bars, by_time)
+
+
+def test_every_trades_at_its_bars():
+    bt = js.backtest(CLOSE, POLICY, open=OPEN, trigger=js.Every("W"))
+    assert list(bt.rebalance_index) == [INDEX[0], *INDEX[js.index_points(INDEX, every="W")]]
+    swept = js.backtest(CLOSE, POLICY, open=OPEN, trigger=js.Every(pd.Index(["W", "MS"], name="every")))
+    np.testing.assert_array_equal(swept["W"].rebalances, bt.rebalances)
+    assert len(CLOSE) == BARS
+
+
+MISUSE = {
+    "no dates in the core": (
+        lambda: js.simulate(MARKET(), js.Policy(POLICY, js.Every("W"))),
+        TypeError,
+        "trigger: Every needs",
+    ),
+    "no frequency": (lambda: run(js.Every("often")), ValueError, "every: 'often' is not a pandas frequency"),
+    "no dates": (lambda: run(js.On(["soon"])), ValueError, "on: expected dates"),
+    "not an index of dates": (lambda: js.index_points(pd.RangeIndex(5), every="D"), TypeError, "every: dates need"),
+    "both": (lambda: js.index_points(INDEX, every="D", on="2021-01-05"), ValueError, "every: pass a frequency"),
+    "neither": (lambda: js.index_points(INDEX), ValueError, "every: pass a frequency"),
+    "a time zone too many": (
+        lambda: js.index_points(INDEX, on=[pd.Timestamp("2021-01-05", tz="UTC")]),
+        ValueError,
+        "on: the dates",
+    ),
+    "half a bar": (lambda: run(js.EveryN(1.5)), ValueError, "bars: expected a whole number >= 1"),
+    "no bars": (lambda: run(js.EveryN(0)), ValueError, "bars: "),
+    "a negative limit": (lambda: run(js.L2Drift(-0.1)), ValueError, "threshold: .*>= 0"),
+    "one limit per asset": (
+        lambda: run(js.HalfL1Drift(np.array([0.1, 0.2, 0.3]))),
+        ValueError,
+        "threshold: this trigger",
+    ),
+    "a class": (lambda: js.Threshold(0.1) & js.Always, TypeError, "trigger: expected a trigger"),
+    "a number": (lambda: js.Threshold(0.1) | 3, TypeError, "trigger: expected a trigger"),
+    "a negative lookback": (lambda: js.index_ranges(INDEX, every="D", lookback=-1), ValueError, "lookback: "),
+    "a time that is none": (lambda: js.index_points(INDEX, every="D", at_time="25:99"), ValueError, "at_time: "),
+}
+
+
+def MARKET():
+    return js.Market.from_frames(CLOSE, dtype=np.float32)
+
+
+def run(trigger):
+    return js.backtest(CLOSE, POLICY, trigger=trigger)
+
+
+@pytest.mark.parametrize("case", MISUSE)
+def test_misuse(case):
+    call, error, message = MISUSE[case]
+    with pytest.raises(error, match=f"^{message}"):
+        call()
