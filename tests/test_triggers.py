@@ -7,7 +7,7 @@ import pytest
 import allocators as al
 import jaxsim as js
 from tests.cases import assert_same_portfolio, make_batch
-from tests.markets import BARS, INDEX, prices, with_holes
+from tests.markets import BARS, INDEX, as_users_run_it, prices, with_holes
 
 CLOSE, OPEN = prices(0)
 WEIGHTS = np.array([0.5, 0.3, 0.2])
@@ -233,6 +233,8 @@ def test_every_trades_at_its_bars():
     assert len(CLOSE) == BARS
 
 
+AWARE = pd.Timestamp("2021-01-05", tz="UTC")
+
 MISUSE = {
     "no dates in the core": (
         lambda: js.simulate(MARKET(), js.Policy(POLICY, js.Every("W"))),
@@ -264,8 +266,8 @@ MISUSE = {
 }
 
 
-def MARKET():
-    return js.Market.from_frames(CLOSE, dtype=np.float32)
+def in_the_core(trigger):
+    return js.simulate(js.Market.from_frames(CLOSE, dtype=np.float32), js.Policy(POLICY, trigger))
 
 
 def run(trigger):
@@ -275,5 +277,5 @@ def run(trigger):
 @pytest.mark.parametrize("case", MISUSE)
 def test_misuse(case):
     call, error, message = MISUSE[case]
-    with pytest.raises(error, match=f"^{message}"):
+    with as_users_run_it(), pytest.raises(error, match=f"^{message}"):
         call()

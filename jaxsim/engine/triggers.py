@@ -148,7 +148,7 @@ class AtBars(AbstractTrigger):
     mask: Number
 
     def __call__(self, obs: Observation) -> Bool[Array, ""]:
-        return self.mask[obs.step]
+        return jnp.asarray(self.mask[obs.step])
 
 
 class AbstractCalendar(AbstractTrigger):
