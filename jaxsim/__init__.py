@@ -46,6 +46,7 @@ from jaxsim.frames.books import from_records as from_records
 from jaxsim.frames.drawdowns import DrawdownStatus as DrawdownStatus
 from jaxsim.frames.lanes import grid as grid
 from jaxsim.frames.lanes import zipped as zipped
+from jaxsim.frames.plans import optimize as optimize
 from jaxsim.frames.run import backtest as backtest
 from jaxsim.frames.run import replay as replay
 from jaxsim.frames.schedules import index_points as index_points

@@ -91,19 +91,31 @@ class Observation(eqx.Module):
     key: Any
     features: Any
     closes: Float[Array, "all_time asset"] = eqx.field(repr=False)  # the market's; `window` is the way to them
+    range_start: Step | None = eqx.field(default=None, repr=False)  # in a plan: where the look-back range begins
+    longest: int | None = eqx.field(default=None, static=True, repr=False)  # and the rows that its window has
 
     @property
     def num_assets(self) -> int:
         return self.units.shape[-1]
 
-    def window(self, length: int) -> Window:
+    def window(self, length: int | None = None) -> Window:
         """The `length` closes before this bar, [length, asset], oldest first; rows before the first bar are NaN.
 
-        Raises ValueError unless `length` is a positive Python integer (it is a shape, so it cannot be traced).
+        In `js.optimize`, without a length, the closes of the look-back range; the compiled engine puts NaN rows before
+        them, so that ranges of about one length share a program.
+
+        Raises ValueError unless `length` is a positive Python integer (it is a shape, so it cannot be traced), or if it
+        is left out where there is no range.
         """
-        if isinstance(length, bool) or not isinstance(length, int | np.integer) or length < 1:
-            raise ValueError(f"obs.window(length): length must be a positive integer, got {length!r}")
         xp = _namespace(self.closes)
+        if length is None:
+            if self.longest is None:
+                raise ValueError("obs.window(): without a length there is a window in js.optimize only; pass one")
+            length, start = self.longest, self.range_start
+        elif isinstance(length, bool) or not isinstance(length, int | np.integer) or length < 1:
+            raise ValueError(f"obs.window(length): length must be a positive integer, got {length!r}")
+        else:
+            start = 0
         bars = self.step - length + xp.arange(length)
         rows = self.closes[xp.clip(bars, 0, self.closes.shape[0] - 1)]
-        return Window(xp.where((bars >= 0)[:, None], rows, xp.nan))
+        return Window(xp.where((bars >= start)[:, None], rows, xp.nan))

@@ -196,16 +196,13 @@ def _as_policy(policy: Any, trigger: Any, destination: Any, min_history: Any, te
             raise TypeError(
                 "policy: expected an allocator, as in js.backtest(close, al.EqualWeight()), or orders (size=)"
             )
-        if not callable(policy):
-            raise TypeError(f"policy: expected an allocation function, an allocator or a Policy, got {policy!r}")
-        if isinstance(policy, type):
-            raise TypeError(f"policy: {policy.__name__} is a class; pass an instance, {policy.__name__}(...)")
+        allocator = as_allocator(policy, "policy", " or a Policy")
         if trigger is not None and (isinstance(trigger, type) or not callable(trigger)):
             raise TypeError(f"trigger: expected a trigger such as js.Threshold(0.05), got {trigger!r}")
         if destination is not None and not isinstance(destination, AbstractDestination):
             raise TypeError(f"destination: expected a destination such as js.ToEdge(), got {destination!r}")
         rules = (Never() if trigger is None else trigger), (ToTarget() if destination is None else destination)
-        return Policy(_opaque(policy), rules[0], destination=rules[1], min_history=min_history)
+        return Policy(allocator, rules[0], destination=rules[1], min_history=min_history)
     if trigger is not None:
         raise ValueError("trigger: the Policy has one already")
     if destination is not None:
@@ -233,9 +230,16 @@ class _Opaque:
         return self.allocator(*arguments)
 
 
-def _opaque(allocator: Any) -> Any:
-    is_transparent = isinstance(allocator, eqx.Module | FunctionType)
-    return allocator if is_transparent else _Opaque(allocator)
+def as_allocator(value: Any, argument: str, others: str = "") -> Any:
+    """An allocator, in the form in which it can be compiled. Raises TypeError naming the argument for what is none.
+
+    others: what else could have been given.
+    """
+    if not callable(value):
+        raise TypeError(f"{argument}: expected an allocation function, an allocator{others}, got {value!r}")
+    if isinstance(value, type):
+        raise TypeError(f"{argument}: {value.__name__} is a class; pass an instance, {value.__name__}(...)")
+    return value if isinstance(value, eqx.Module | FunctionType) else _Opaque(value)
 
 
 def _run(

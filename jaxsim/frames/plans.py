@@ -1,0 +1,382 @@
+"""Plans: an allocator asked on all look-back ranges of all lanes at once, before anything is traded."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+
+from jaxsim.engine.bounds import BARS, CASH
+from jaxsim.engine.policy import allocator_name, keeps_state
+from jaxsim.engine.ranges import History, Planned, Range, allocate
+from jaxsim.engine.status import LaneFault
+from jaxsim.errors import AllocationError
+from jaxsim.frames.allocations import Allocations
+from jaxsim.frames.broadcast import Leaf, module, number, settle
+from jaxsim.frames.groups import Layout, layout
+from jaxsim.frames.inputs import read_prices
+from jaxsim.frames.keys import lane_keys
+from jaxsim.frames.lanes import Sweep, is_swept
+from jaxsim.frames.prices import valuation_prices
+from jaxsim.frames.progress import progress_bar
+from jaxsim.frames.run import as_allocator, lane_labels, name_lane
+from jaxsim.frames.schedules import index_ranges
+
+#: Numbers in the windows of one call: a few megabytes, which caches hold.
+_CHUNK = 1 << 20
+#: Lengths of windows and numbers of ranges are rounded up to these times a power of four: few shapes, few programs.
+_SHORTEST, _FEWEST = 32, 16
+
+
+def optimize(
+    close: pd.DataFrame | pd.Series,
+    allocator: Any,
+    *,
+    every: Any = None,
+    on: Any = None,
+    at_time: Any = None,
+    lookback: Any = None,
+    offset: Any = None,
+    open: Any = None,
+    features: Any = None,
+    groups: Any = None,
+    by: Any = None,
+    init_cash: Any = 100.0,
+    key: Any = 0,
+    pad: bool = True,
+    engine: str = "compiled",
+    progress: bool = False,
+) -> Allocations:
+    """Ask an allocator on look-back ranges, all dates of all lanes in batches; `js.replay` trades the plan.
+
+    close: prices [time, asset], as in `backtest`.
+    allocator: pure function of an `Observation`, or an allocator without state; its parameters may be named indexes.
+        It sees an untouched account at the bar of the allocation, and in `obs.window()` the closes of the range.
+    every, on, at_time, offset, lookback: when allocations are due and what they look back on, as `js.index_ranges`;
+        each may be a named index to sweep, or for `on` a mapping, label -> dates.
+    open: only for `obs.val_price`, which without it is the close before.      features, groups, by: as in `backtest`.
+    init_cash: of the untouched account, currency.
+    key: random key or int; `obs.key` is folded from it by lane and bar.
+    pad: whether ranges of about one length share a program, their windows beginning with NaN rows (which the statistics
+        of a `Window` skip); False: windows are exactly the range, one program for each length.
+    engine: "compiled", or "reference": an ordinary loop in Python with NumPy arrays, for any function.
+    progress: whether to show a progress bar.
+
+    Returns `Allocations` with `ranges`. Their lanes: schedule levels (every, on, at_time, lookback, offset), those of
+    the allocator, then groups.
+    Raises TypeError or ValueError naming the argument; AllocationError naming lane, asset and bar for weights that
+    cannot be traded, and for an exception of a function that runs in Python.
+    """
+    prices = read_prices(close, open, None, features)
+    arrangement, sweep = layout(prices.columns, groups, by), Sweep()
+    schedule = _Schedule(
+        prices.index, dict(every=every, on=on, at_time=at_time, lookback=lookback, offset=offset), sweep
+    )
+    allocator = as_allocator(allocator, "allocator")
+    if keeps_state(allocator):
+        name = allocator_name(allocator)
+        raise TypeError(f"allocator: {name} keeps a state from bar to bar, which a plan has not; use js.backtest")
+    tree = module(allocator, "allocator", prices.index, arrangement, sweep)
+    cash = number(init_cash, "init_cash", Sweep(), CASH)
+    seeds = number(key, "key", sweep, BARS) if is_swept(key) else None
+    if engine not in _ENGINES:
+        raise ValueError(f"engine: expected one of {sorted(_ENGINES)}, got {engine!r}")
+    if not isinstance(pad, bool):
+        raise TypeError(f"pad: expected True or False, got {pad!r}")
+    lanes = lane_labels(sweep, arrangement)
+    with jax.enable_x64(True):
+        per_lane = None if seeds is None else np.repeat(settle(seeds).array, arrangement.num_groups)
+        keys = lane_keys(0 if seeds is not None else key, lanes, per_lane)
+        job = _Job(
+            prices.index, arrangement, prices.close, valuation_prices(prices.close, prices.open), prices.features,
+            allocator_name(allocator), tree, float(cash.array), keys, schedule.items(), lanes, pad, progress,
+        )  # fmt: skip
+        return _collect(job, _ENGINES[engine](job))
+
+
+@dataclass(frozen=True, eq=False)
+class _Items:
+    """What is asked: combination of parameters and bars [start, end) of each range, [item], by combination and bar."""
+
+    combination: np.ndarray
+    start: np.ndarray
+    end: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.start)
+
+
+class _Schedule:
+    """The ranges of each combination."""
+
+    def __init__(self, index: pd.Index, arguments: dict[str, Any], sweep: Sweep):
+        self._index, self._sweep, self._fixed, self._places, self._dates = index, sweep, {}, {}, None
+        for name, value in arguments.items():
+            if name == "on" and isinstance(value, Mapping):
+                self._dates, value = dict(value), pd.Index(list(value), name="on")
+            elif name == "on" and isinstance(value, pd.DatetimeIndex):
+                self._fixed[name] = value  # dates, whether or not their index has a name
+                continue
+            if is_swept(value):
+                self._places[name] = sweep.add(value, name, numbers=False)
+            else:
+                self._fixed[name] = value
+        first = {name: sweep.values(place)[0] for name, place in self._places.items()}
+        self._ranges(first)  # misuse shows before anything else is read
+
+    def _ranges(self, chosen: dict[str, Any]) -> pd.DataFrame:
+        if self._dates is not None:
+            chosen = chosen | {"on": self._dates[chosen["on"]]}
+        return index_ranges(self._index, **self._fixed, **chosen)
+
+    def items(self) -> _Items:
+        """All that is asked, once all axes of the sweep are known."""
+        labels = {name: self._sweep.values(place) for name, place in self._places.items()}
+        known: dict[tuple, pd.DataFrame] = {}
+        parts = []
+        for combination in range(len(self._sweep)):
+            chosen = {name: values[combination] for name, values in labels.items()}
+            ranges = known.setdefault(tuple(chosen.values()), pd.DataFrame())
+            if ranges.empty:
+                ranges = known[tuple(chosen.values())] = self._ranges(chosen)
+            parts.append((np.full(len(ranges), combination), ranges["range_start"], ranges["range_end"]))
+        return _Items(*(np.concatenate(column).astype(np.int64) for column in zip(*parts, strict=True)))
+
+
+@dataclass(frozen=True, eq=False)
+class _Job:
+    """A plan to be made.
+
+    close, val_price: [time, column].     tree: the allocator with leaves.      keys: [lane].
+    """
+
+    index: pd.Index
+    layout: Layout
+    close: np.ndarray
+    val_price: np.ndarray
+    features: Any
+    name: str
+    tree: Any
+    cash: float
+    keys: Any
+    items: _Items
+    lanes: pd.Index | None
+    pad: bool
+    progress: bool
+
+    @property
+    def num_answers(self) -> int:
+        return len(self.items) * self.layout.num_groups
+
+    def where(self, item: int, group: int, asset: int | None = None) -> str:
+        """A place in a plan, as people say it."""
+        bar = int(self.items.end[item])
+        parts = [name_lane(self.lanes, int(self.items.combination[item]) * self.layout.num_groups + group)]
+        if asset is not None:
+            parts.append(f"asset {self.layout.assets[self.layout.members[group][asset]]!r}")
+        return ", ".join(filter(None, [*parts, f"bar {bar}", str(self.index[bar])]))
+
+
+@dataclass(frozen=True, eq=False)
+class _Answers:
+    """The answers for groups of one size; arrays [item, group, ...]."""
+
+    groups: np.ndarray
+    planned: Planned
+
+
+# --- in compiled batches
+
+
+def _plan_compiled(job: _Job) -> list[_Answers]:
+    with progress_bar(job.num_answers, "range", job.progress) as advance:
+        return [_Answers(groups, _batch(job, groups, advance)) for groups in job.layout.batches()]
+
+
+def _batch(job: _Job, groups: np.ndarray, advance: Any) -> Planned:
+    members = np.stack([job.layout.members[g] for g in groups])
+    close, val_price = (np.moveaxis(x[:, members], 0, 1) for x in (job.close, job.val_price))
+    history = History(close, val_price, job.features)
+    leaves, structure = jax.tree.flatten(job.tree, is_leaf=lambda x: isinstance(x, Leaf))
+    arrays, has = [], []
+    for leaf in leaves:
+        array, axes = settle(leaf).of(groups, job.layout.members, True)
+        arrays.append(array)
+        has.append(axes)
+    item_axes, group_axes = (jax.tree.unflatten(structure, [0 if h[i] else None for h in has]) for i in (0, 1))
+    lanes = job.items.combination[:, None] * job.layout.num_groups + groups
+    whole: Planned | None = None
+    for chunk, longest in _chunks(job, members.size):
+        per_item = [a[job.items.combination[chunk]] if h[0] else a for a, h in zip(arrays, has, strict=True)]
+        allocator = jax.tree.unflatten(structure, per_item)
+        ranges = Range(job.items.start[chunk], job.items.end[chunk], job.keys[lanes[chunk]])
+        part = jax.tree.map(
+            np.asarray, _ask_all(allocator, item_axes, group_axes, history, ranges, np.float64(job.cash), longest)
+        )
+        if whole is None:
+            shapes = jax.tree.map(lambda x: np.zeros((len(job.items), *x.shape[1:]), x.dtype), part)
+            whole = shapes
+        for out, values in zip(jax.tree.leaves(whole), jax.tree.leaves(part), strict=True):
+            out[chunk] = values  # a chunk that is filled up repeats its first range
+        advance(len(np.unique(chunk)) * len(groups))
+    assert whole is not None
+    return whole
+
+
+def _chunks(job: _Job, width: int) -> Iterator[tuple[np.ndarray, int]]:
+    """Numbers of the items that are asked together, and the length of their windows."""
+    length = job.items.end - job.items.start
+    longest = _rounded_up(length, _SHORTEST) if job.pad else length
+    for rows in np.unique(longest):
+        together = np.flatnonzero(longest == rows)
+        most = max(2, 1 << int(np.log2(max(1, _CHUNK // (rows * width)))))
+        size = min(int(_rounded_up(np.array(len(together)), _FEWEST)), most)
+        for begin in range(0, len(together), size):
+            chunk = together[begin : begin + size]
+            yield np.concatenate([chunk, np.full(size - len(chunk), chunk[0])]), int(rows)
+
+
+def _rounded_up(number: np.ndarray, least: int) -> np.ndarray:
+    """To `least` times a power of four."""
+    powers = least * 4 ** np.arange(16)
+    return powers[np.searchsorted(powers, number)]
+
+
+@eqx.filter_jit
+def _ask_all(
+    allocator: Any, item_axes: Any, group_axes: Any, history: History, ranges: Range, cash: Any, longest: int
+) -> Planned:
+    """Answers [item, group, ...]."""
+    of_group = History(0, 0, None)  # type: ignore[arg-type]
+
+    def one(allocator, history, range):
+        return allocate(allocator, history, range, cash, longest)
+
+    each_group = jax.vmap(one, in_axes=(group_axes, of_group, Range(None, None, 0)))  # type: ignore[arg-type]
+    each_item = jax.vmap(each_group, in_axes=(item_axes, None, 0))
+    return each_item(allocator, jax.tree.map(jnp.asarray, history), jax.tree.map(_as_bar, ranges))
+
+
+def _as_bar(x: Any) -> Any:
+    return x.astype(jnp.int32) if jnp.issubdtype(x.dtype, jnp.integer) else x
+
+
+# --- one after the other
+
+
+def _plan_reference(job: _Job) -> list[_Answers]:
+    leaves, structure = jax.tree.flatten(job.tree, is_leaf=lambda x: isinstance(x, Leaf))
+    leaves = [settle(x) for x in leaves]
+    answers = []
+    with progress_bar(job.num_answers, "range", job.progress) as advance:
+        for groups in job.layout.batches():
+            rows = []
+            for item in range(len(job.items)):
+                for group in groups.tolist():
+                    here = [_one(x, int(job.items.combination[item]), group, job.layout) for x in leaves]
+                    rows.append(_ask_here(job, jax.tree.unflatten(structure, here), item, group))
+                    advance(1)
+            shape = (len(job.items), len(groups))
+            stacked = jax.tree.map(lambda *x: np.stack(x).reshape(*shape, *np.shape(x[0])), *rows)  # noqa: B023
+            answers.append(_Answers(groups, stacked))
+    return answers
+
+
+def _ask_here(job: _Job, allocator: Any, item: int, group: int) -> Planned:
+    members = job.layout.members[group]
+    history = History(job.close[:, members], job.val_price[:, members], job.features)
+    start, end = int(job.items.start[item]), int(job.items.end[item])
+    lane = int(job.items.combination[item]) * job.layout.num_groups + group
+    try:
+        answer = allocate(allocator, history, Range(start, end, job.keys[lane]), job.cash, end - start)
+    except Exception as error:
+        raise AllocationError(
+            f"allocator {job.name} raised {type(error).__name__}: {error} ({job.where(item, group)})"
+        ) from error
+    return jax.tree.map(np.asarray, answer)
+
+
+def _one(leaf: Leaf, combination: int, group: int, layout: Layout) -> Any:
+    array, (by_combination, _) = leaf.of(np.array([group]), layout.members, False)
+    return array[combination] if by_combination else array
+
+
+_ENGINES = {"compiled": _plan_compiled, "reference": _plan_reference}
+
+
+# --- all together
+
+
+def _collect(job: _Job, answers: list[_Answers]) -> Allocations:
+    """The answers as Allocations, by lane and bar. Raises AllocationError for the first that cannot be traded."""
+    layout, items = job.layout, job.items
+    assets = layout.assets.unique()
+    places = assets.get_indexer(layout.assets)
+    num_groups, num_items = layout.num_groups, len(items)
+    bad = [at for part in answers for at in _faults(part)]
+    if bad:
+        item, group, asset, kind = min(bad)
+        raise AllocationError(f"allocator {job.name}: {LaneFault(kind).text} ({job.where(item, group, asset)})")
+    member = np.zeros((num_groups, len(assets)), bool)
+    for group, columns in enumerate(layout.members):
+        member[group, places[columns]] = True
+
+    def by_asset(name: str) -> np.ndarray | None:
+        parts = [getattr(part.planned, name) for part in answers]
+        if all(x is None for x in parts):
+            return None
+        out = np.full((num_items, num_groups, len(assets)), np.nan)
+        for part, values in zip(answers, parts, strict=True):
+            for at, group in enumerate(part.groups):
+                if values is not None:
+                    out[:, group, places[layout.members[group]]] = values[:, at]
+        return out
+
+    combinations = len(job.keys) // num_groups
+    lane = (items.combination[:, None] * num_groups + np.arange(num_groups)).ravel()
+    order = np.argsort(lane, kind="stable")  # items are by combination and bar already
+
+    def of_allocations(values: np.ndarray | None) -> np.ndarray | None:
+        return None if values is None else values.reshape(len(lane), *values.shape[2:])[order]
+
+    repeated = (np.repeat(x, num_groups)[order] for x in (items.end, items.start))
+    bar, start = repeated
+    targets = of_allocations(by_asset("weights"))
+    assert targets is not None
+    return Allocations(
+        job.index,
+        job.lanes,
+        lane[order],
+        bar,
+        targets,
+        assets,
+        np.tile(member, (combinations, 1)),
+        len(layout.levels),
+        **{name: of_allocations(by_asset(name)) for name in ("size_type", "direction", "sequence")},
+        range_start=start,
+        aux=_aux(answers, num_items, num_groups, order),
+    )
+
+
+def _faults(part: _Answers) -> Iterator[tuple[int, int, int, int]]:
+    for item, at, asset in np.argwhere(part.planned.fault != LaneFault.NONE).tolist():
+        yield item, int(part.groups[at]), asset, int(part.planned.fault[item, at, asset])
+
+
+def _aux(answers: list[_Answers], num_items: int, num_groups: int, order: np.ndarray) -> dict[str, np.ndarray]:
+    """What the allocator handed out, by name, [allocation, ...]. Raises ValueError where shapes differ by group."""
+    out = {}
+    for name in answers[0].planned.aux:
+        parts = [part.planned.aux[name] for part in answers]
+        shapes = {x.shape[2:] for x in parts}
+        if len(shapes) > 1:
+            raise ValueError(f"aux: {name!r} has another shape in groups of another size, {sorted(shapes)}")
+        whole = np.zeros((num_items, num_groups, *shapes.pop()), parts[0].dtype)
+        for part, values in zip(answers, parts, strict=True):
+            whole[:, part.groups] = values
+        out[name] = whole.reshape(num_items * num_groups, *whole.shape[2:])[order]
+    return out

@@ -1,0 +1,24 @@
+"""A progress bar, where somebody wants one."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def progress_bar(total: int, unit: str, is_shown: bool) -> Iterator[Callable[[int], object]]:
+    """A function that is told of what has been done.
+
+    Raises ImportError naming the pip command if a bar is to be shown without tqdm; TypeError unless `is_shown` is a
+    bool.
+    """
+    if not isinstance(is_shown, bool):
+        raise TypeError(f"progress: expected True or False, got {is_shown!r}")
+    if not is_shown:
+        yield lambda count: None
+        return
+    try:
+        from tqdm.auto import tqdm
+    except ImportError as error:
+        raise ImportError('progress: needs tqdm: pip install "jaxsim-portfolio[cli]"') from error
+    with tqdm(total=total, unit=unit) as bar:
+        yield bar.update
