@@ -116,7 +116,8 @@ def watch(allocator: Any, obs: Observation, state: Any) -> tuple[Any, dict]:
 
 
 class RecordedTargets(eqx.Module):
-    """An allocator that hands out recorded targets; NaN marks an asset that was left alone.
+    """An allocator that hands out the recorded targets that hold at a bar: those of the last recorded bar up to it.
+    NaN marks an asset that was left alone.
 
     bars: int [allocation], bar number of each, ascending; padded with the number of bars in the market.
     weights: [allocation, asset], the weights asked for at each.
@@ -131,7 +132,7 @@ class RecordedTargets(eqx.Module):
     sequence: Any = None
 
     def __call__(self, obs: Observation) -> Allocation:
-        row = jnp.clip(jnp.searchsorted(self.bars, obs.step), 0, self.bars.shape[0] - 1)
+        row = jnp.maximum(jnp.searchsorted(self.bars, obs.step, side="right") - 1, 0)
         weights, codes = self.weights[row], (self.size_type, self.direction)
         size_type, direction = (None if x is None else x[row] for x in codes)
         call_seq = None if self.sequence is None else jnp.argsort(self.sequence[row], stable=True)
@@ -139,12 +140,13 @@ class RecordedTargets(eqx.Module):
         return Allocation(weights, skip=skip, size_type=size_type, direction=direction, call_seq=call_seq)
 
 
-def replay_policy(mask: Number, targets: RecordedTargets) -> Policy:
-    """The policy that acts at the recorded bars alone and asks for what was asked for then.
+def replay_policy(mask: Number, targets: RecordedTargets, trigger: Callable | None = None) -> Policy:
+    """The policy that acts at the recorded bars and asks for what was asked for then.
 
-    mask: bool [time], true at the recorded bars.
+    mask: bool [time], true at the recorded bars.       trigger: when else to go back to the targets that hold.
     """
-    return Policy(targets, AtBars(mask), trades_when_flat=False)
+    recorded = AtBars(mask)
+    return Policy(targets, recorded if trigger is None else recorded | trigger, trades_when_flat=False)
 
 
 class OrderBook(eqx.Module):

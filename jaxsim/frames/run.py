@@ -132,6 +132,8 @@ def replay(
     allocations: Allocations,
     close: pd.DataFrame | pd.Series,
     *,
+    trigger: Any = None,
+    destination: Any = None,
     call_seq: Any = None,
     open: Any = None,
     price: Any = None,
@@ -154,10 +156,13 @@ def replay(
     engine: str = "compiled",
     log: bool = False,
 ) -> Backtest:
-    """Trade recorded targets, at the recorded bars and at no others; the portfolio they came from must come out.
+    """Trade recorded targets at the recorded bars; the portfolio they came from must come out.
 
-    allocations: from `Backtest.allocations`. Their lanes are the outermost ones; an index to sweep that is named like
-        one of their levels is aligned with it instead of making the product.
+    allocations: from `Backtest.allocations`, a plan of `js.optimize`, or `Allocations.from_weights`. Their lanes are
+        the outermost ones; an index to sweep that is named like one of their levels is aligned with it instead of
+        making the product.
+    trigger: when to go back to the last recorded targets between the recorded bars; without it, never.
+    destination: how far towards the targets to trade, at recorded bars and at others.
     The other arguments are those of `backtest`.
 
     An asset of `close` that the allocations do not know is left alone.
@@ -171,8 +176,12 @@ def replay(
     arrangement = layout(prices.columns, groups, by)
     recorded = _Recorded(allocations, arrangement, prices.index)
     sweep = Sweep(recorded.axis)
+    when, how_far = _rules(trigger, destination)
+    rule = None if trigger is None else module(when, "trigger", prices.index, arrangement, sweep)
+    way = module(how_far, "destination", prices.index, arrangement, sweep)
     meaning = read_meaning(terms, prices.index, arrangement, sweep)
-    return _run(prices, price, arrangement, sweep, recorded.policy(sweep), {"call_seq": meaning["call_seq"]}, terms)
+    leaves = {"destination": way, "call_seq": meaning["call_seq"], "min_history": recorded.first_bar(sweep)}
+    return _run(prices, price, arrangement, sweep, recorded.policy(sweep, rule), leaves, terms)
 
 
 def _terms(arguments: dict[str, Any]) -> dict[str, Any]:
@@ -197,12 +206,8 @@ def _as_policy(policy: Any, trigger: Any, destination: Any, min_history: Any, te
                 "policy: expected an allocator, as in js.backtest(close, al.EqualWeight()), or orders (size=)"
             )
         allocator = as_allocator(policy, "policy", " or a Policy")
-        if trigger is not None and (isinstance(trigger, type) or not callable(trigger)):
-            raise TypeError(f"trigger: expected a trigger such as js.Threshold(0.05), got {trigger!r}")
-        if destination is not None and not isinstance(destination, AbstractDestination):
-            raise TypeError(f"destination: expected a destination such as js.ToEdge(), got {destination!r}")
-        rules = (Never() if trigger is None else trigger), (ToTarget() if destination is None else destination)
-        return Policy(allocator, rules[0], destination=rules[1], min_history=min_history)
+        when, how_far = _rules(trigger, destination)
+        return Policy(allocator, when, destination=how_far, min_history=min_history)
     if trigger is not None:
         raise ValueError("trigger: the Policy has one already")
     if destination is not None:
@@ -213,6 +218,15 @@ def _as_policy(policy: Any, trigger: Any, destination: Any, min_history: Any, te
         if getattr(policy, name) is not None and terms[name] is not None:
             raise ValueError(f"{name}: the Policy has one already")
     return policy
+
+
+def _rules(trigger: Any, destination: Any) -> tuple[Any, AbstractDestination]:
+    """Trigger and destination, or what holds without them. Raises TypeError naming the argument."""
+    if trigger is not None and (isinstance(trigger, type) or not callable(trigger)):
+        raise TypeError(f"trigger: expected a trigger such as js.Threshold(0.05), got {trigger!r}")
+    if destination is not None and not isinstance(destination, AbstractDestination):
+        raise TypeError(f"destination: expected a destination such as js.ToEdge(), got {destination!r}")
+    return (Never() if trigger is None else trigger), (ToTarget() if destination is None else destination)
 
 
 class _Opaque:
@@ -257,7 +271,8 @@ def _run(
     engine, key = terms["engine"], terms["key"]
     quotes = read_quotes(prices, given_price, terms["ffill_val_price"], moves_prices, arrangement, sweep)
     costs = read_costs(terms, prices.index, arrangement, sweep)
-    leaves["min_history"] = number(policy.min_history, "min_history", sweep, BARS)
+    if "min_history" not in leaves:
+        leaves["min_history"] = number(policy.min_history, "min_history", sweep, BARS)
     resolved = with_leaves(policy, **leaves)
     cash = number(terms["init_cash"], "init_cash", sweep, CASH)
     seeds = number(key, "key", sweep, BARS) if is_swept(key) else None
@@ -326,7 +341,7 @@ class _Recorded:
         bars = _bars(allocations, index)
         places, self.axis = _recorded_axis(allocations, arrangement)
         longest = max(1, int(np.bincount(allocations.lane, minlength=1).max(initial=0)))
-        longest = 1 << (longest - 1).bit_length()  # few shapes, few programs
+        longest = _rounded_up(longest, allocations.lane)
         num, groups = places.shape
         size = max(len(m) for m in arrangement.members)
         self._mask = np.zeros((num, groups, len(index)), bool)
@@ -349,14 +364,26 @@ class _Recorded:
                         codes = getattr(allocations, name)[rows][:, np.maximum(columns[group], 0)]
                         table[combination, group, : len(rows), : codes.shape[1]] = codes
 
-    def policy(self, sweep: Sweep) -> Policy:
-        def leaf(array: np.ndarray, pads_assets: bool = False) -> Any:
-            pending = Pending(lambda: array[sweep.recorded_places()])
-            return Leaf(pending, by_combination=True, by_group=True, pads_assets=pads_assets)
+    def _leaf(self, sweep: Sweep, array: np.ndarray, pads_assets: bool = False) -> Any:
+        pending = Pending(lambda: array[sweep.recorded_places()])
+        return Leaf(pending, by_combination=True, by_group=True, pads_assets=pads_assets)
 
-        asked = {name: None if x is None else leaf(x, pads_assets=True) for name, x in self._asked.items()}
-        targets = RecordedTargets(leaf(self._bars), leaf(self._weights, pads_assets=True), **asked)
-        return replay_policy(leaf(self._mask), targets)
+    def first_bar(self, sweep: Sweep) -> Any:
+        """Before it nothing trades, whatever a trigger says."""
+        return self._leaf(sweep, self._bars[:, :, 0].astype(np.float64))
+
+    def policy(self, sweep: Sweep, trigger: Any = None) -> Policy:
+        asked = {n: None if x is None else self._leaf(sweep, x, pads_assets=True) for n, x in self._asked.items()}
+        weights = self._leaf(sweep, self._weights, pads_assets=True)
+        targets = RecordedTargets(self._leaf(sweep, self._bars), weights, **asked)
+        return replay_policy(self._leaf(sweep, self._mask), targets, trigger)
+
+
+def _rounded_up(longest: int, lane: np.ndarray) -> int:
+    """A number of allocations to make room for: to a power of two; where that is little, to 512. Few shapes, few
+    programs."""
+    least = 512 if len(np.unique(lane)) <= 64 else 1
+    return max(least, 1 << (longest - 1).bit_length())
 
 
 def _bars(allocations: Allocations, index: pd.Index) -> np.ndarray:
