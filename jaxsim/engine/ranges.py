@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from jaxsim.engine.allocation import Allocation
-from jaxsim.engine.arrays import Array
+from jaxsim.engine.arrays import Amount, Array
 from jaxsim.engine.observation import Observation
 from jaxsim.engine.policy import Policy, ask, initial_state
 from jaxsim.engine.step import allocation_faults, at_bar_row, request_of
@@ -51,7 +51,7 @@ class Planned(eqx.Module):
     aux: dict
 
 
-def look_back(history: History, range: Range, cash: Any, longest: int) -> Observation:
+def look_back(history: History, range: Range, cash: Amount, longest: int) -> Observation:
     """What is known at the open of bar `range.end` to somebody who holds nothing but cash.
 
     longest: number of rows of `Observation.window()`, of which those before the range are NaN.
@@ -80,7 +80,7 @@ def look_back(history: History, range: Range, cash: Any, longest: int) -> Observ
     )
 
 
-def allocate(allocator: Callable, history: History, range: Range, cash: Array, longest: int) -> Planned:
+def allocate(allocator: Callable, history: History, range: Range, cash: Amount, longest: int) -> Planned:
     """Ask an allocator once. It must not keep a state, for there is no loop that carries one."""
     obs = look_back(history, range, cash, longest)
     dtype = history.close.dtype

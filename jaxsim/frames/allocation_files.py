@@ -33,6 +33,7 @@ def save(allocations: Allocations, path: str | os.PathLike) -> None:
         arrays[f"aux_{name}"] = values.reshape(len(values), -1)
     columns = {name: pa.array(list(x)) if x.ndim > 1 else pa.array(x) for name, x in arrays.items()}
     described = {
+        "freq": getattr(allocations.index, "freqstr", None),
         "index": _packed(allocations.index.to_frame(index=False, name="time"), allocations.index.name),
         "lanes": None if allocations.lanes is None else _packed(allocations.lanes.to_frame(index=False), None),
         "assets": _packed(allocations.assets.to_frame(index=False, name="asset"), allocations.assets.name),
@@ -61,6 +62,8 @@ def load(path: str | os.PathLike) -> Allocations:
         raise ValueError(f"path: {os.fspath(path)} holds no allocations; Allocations.save writes such files")
     about = json.loads(described)
     index, assets = (_unpacked(about[name]) for name in ("index", "assets"))
+    if about["freq"] is not None and isinstance(index, pd.DatetimeIndex):
+        index = pd.DatetimeIndex(index, freq=about["freq"])
     lanes = None
     if about["lanes"] is not None:
         frame = _unpacked_frame(about["lanes"])[0]

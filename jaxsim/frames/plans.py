@@ -200,7 +200,6 @@ def _plan_compiled(job: _Job) -> list[_Answers]:
 def _batch(job: _Job, groups: np.ndarray, advance: Any) -> Planned:
     members = np.stack([job.layout.members[g] for g in groups])
     close, val_price = (np.moveaxis(x[:, members], 0, 1) for x in (job.close, job.val_price))
-    history = History(close, val_price, job.features)
     leaves, structure = jax.tree.flatten(job.tree, is_leaf=lambda x: isinstance(x, Leaf))
     arrays, has = [], []
     for leaf in leaves:
@@ -213,10 +212,10 @@ def _batch(job: _Job, groups: np.ndarray, advance: Any) -> Planned:
     for chunk, longest in _chunks(job, members.size):
         per_item = [a[job.items.combination[chunk]] if h[0] else a for a, h in zip(arrays, has, strict=True)]
         allocator = jax.tree.unflatten(structure, per_item)
-        ranges = Range(job.items.start[chunk], job.items.end[chunk], job.keys[lanes[chunk]])
-        part = jax.tree.map(
-            np.asarray, _ask_all(allocator, item_axes, group_axes, history, ranges, np.float64(job.cash), longest)
-        )
+        prices = (close, val_price, job.features)
+        due = (job.items.start[chunk].astype(np.int32), job.items.end[chunk].astype(np.int32), job.keys[lanes[chunk]])
+        answers = _ask_all(allocator, item_axes, group_axes, prices, due, np.float64(job.cash), longest)
+        part = jax.tree.map(np.asarray, answers)
         if whole is None:
             shapes = jax.tree.map(lambda x: np.zeros((len(job.items), *x.shape[1:]), x.dtype), part)
             whole = shapes
@@ -248,21 +247,19 @@ def _rounded_up(number: np.ndarray, least: int) -> np.ndarray:
 
 @eqx.filter_jit
 def _ask_all(
-    allocator: Any, item_axes: Any, group_axes: Any, history: History, ranges: Range, cash: Any, longest: int
+    allocator: Any, item_axes: Any, group_axes: Any, prices: tuple, due: tuple, cash: Any, longest: int
 ) -> Planned:
-    """Answers [item, group, ...]."""
-    of_group = History(0, 0, None)  # type: ignore[arg-type]
+    """Answers [item, group, ...].
 
-    def one(allocator, history, range):
-        return allocate(allocator, history, range, cash, longest)
+    prices: close and val_price, [group, time, asset], and features.     due: start and end, [item], and lane keys.
+    """
 
-    each_group = jax.vmap(one, in_axes=(group_axes, of_group, Range(None, None, 0)))  # type: ignore[arg-type]
-    each_item = jax.vmap(each_group, in_axes=(item_axes, None, 0))
-    return each_item(allocator, jax.tree.map(jnp.asarray, history), jax.tree.map(_as_bar, ranges))
+    def one(allocator, close, val_price, features, start, end, key):
+        return allocate(allocator, History(close, val_price, features), Range(start, end, key), cash, longest)
 
-
-def _as_bar(x: Any) -> Any:
-    return x.astype(jnp.int32) if jnp.issubdtype(x.dtype, jnp.integer) else x
+    each_group = jax.vmap(one, in_axes=(group_axes, 0, 0, None, None, None, 0))
+    each_item = jax.vmap(each_group, in_axes=(item_axes, None, None, None, 0, 0, 0))
+    return each_item(allocator, *jax.tree.map(jnp.asarray, prices), *due)
 
 
 # --- one after the other
@@ -325,10 +322,8 @@ def _collect(job: _Job, answers: list[_Answers]) -> Allocations:
     for group, columns in enumerate(layout.members):
         member[group, places[columns]] = True
 
-    def by_asset(name: str) -> np.ndarray | None:
-        parts = [getattr(part.planned, name) for part in answers]
-        if all(x is None for x in parts):
-            return None
+    def over_assets(parts: list[np.ndarray | None]) -> np.ndarray:
+        """[item, group, asset of the group], one for each group size, over all assets; NaN elsewhere."""
         out = np.full((num_items, num_groups, len(assets)), np.nan)
         for part, values in zip(answers, parts, strict=True):
             for at, group in enumerate(part.groups):
@@ -336,47 +331,44 @@ def _collect(job: _Job, answers: list[_Answers]) -> Allocations:
                     out[:, group, places[layout.members[group]]] = values[:, at]
         return out
 
+    def of_name(name: str) -> np.ndarray | None:
+        parts = [getattr(part.planned, name) for part in answers]
+        return None if all(x is None for x in parts) else over_assets(parts)
+
+    def handed_out(name: str) -> np.ndarray:
+        parts = [part.planned.aux[name] for part in answers]
+        if all(x.shape[2:] == x_of.planned.weights.shape[2:] for x, x_of in zip(parts, answers, strict=True)):
+            return over_assets(parts)
+        if len({x.shape[2:] for x in parts}) > 1:
+            raise ValueError(f"aux: {name!r} has another shape in groups of another size")
+        out = np.zeros((num_items, num_groups, *parts[0].shape[2:]), parts[0].dtype)
+        for part, values in zip(answers, parts, strict=True):
+            out[:, part.groups] = values
+        return out
+
     combinations = len(job.keys) // num_groups
     lane = (items.combination[:, None] * num_groups + np.arange(num_groups)).ravel()
     order = np.argsort(lane, kind="stable")  # items are by combination and bar already
 
-    def of_allocations(values: np.ndarray | None) -> np.ndarray | None:
-        return None if values is None else values.reshape(len(lane), *values.shape[2:])[order]
+    def rows(values: np.ndarray) -> np.ndarray:
+        return values.reshape(len(lane), *values.shape[2:])[order]
 
-    repeated = (np.repeat(x, num_groups)[order] for x in (items.end, items.start))
-    bar, start = repeated
-    targets = of_allocations(by_asset("weights"))
-    assert targets is not None
+    codes = {name: of_name(name) for name in ("size_type", "direction", "sequence")}
     return Allocations(
         job.index,
         job.lanes,
         lane[order],
-        bar,
-        targets,
+        np.repeat(items.end, num_groups)[order],
+        rows(over_assets([part.planned.weights for part in answers])),
         assets,
         np.tile(member, (combinations, 1)),
         len(layout.levels),
-        **{name: of_allocations(by_asset(name)) for name in ("size_type", "direction", "sequence")},
-        range_start=start,
-        aux=_aux(answers, num_items, num_groups, order),
+        **{name: None if x is None else rows(x) for name, x in codes.items()},
+        range_start=np.repeat(items.start, num_groups)[order],
+        aux={name: rows(handed_out(name)) for name in answers[0].planned.aux},
     )
 
 
 def _faults(part: _Answers) -> Iterator[tuple[int, int, int, int]]:
     for item, at, asset in np.argwhere(part.planned.fault != LaneFault.NONE).tolist():
         yield item, int(part.groups[at]), asset, int(part.planned.fault[item, at, asset])
-
-
-def _aux(answers: list[_Answers], num_items: int, num_groups: int, order: np.ndarray) -> dict[str, np.ndarray]:
-    """What the allocator handed out, by name, [allocation, ...]. Raises ValueError where shapes differ by group."""
-    out = {}
-    for name in answers[0].planned.aux:
-        parts = [part.planned.aux[name] for part in answers]
-        shapes = {x.shape[2:] for x in parts}
-        if len(shapes) > 1:
-            raise ValueError(f"aux: {name!r} has another shape in groups of another size, {sorted(shapes)}")
-        whole = np.zeros((num_items, num_groups, *shapes.pop()), parts[0].dtype)
-        for part, values in zip(answers, parts, strict=True):
-            whole[:, part.groups] = values
-        out[name] = whole.reshape(num_items * num_groups, *whole.shape[2:])[order]
-    return out
