@@ -45,10 +45,20 @@ class Job:
         return np.arange(self.num_combinations)[:, None] * self.layout.num_groups + groups[None, :]
 
 
-def run_compiled(job: Job) -> list[Ledger]:
-    """All lanes side by side in compiled programs, one for each group size."""
+def _ignore(count: int) -> None:
+    pass
+
+
+def run_compiled(job: Job, advance: Callable[[int], object] = _ignore) -> list[Ledger]:
+    """All lanes side by side in compiled programs, one for each group size.
+
+    advance: told of how many lanes have been simulated.
+    """
+    batches = []
     with jax.enable_x64(True):
-        batches = [_run_batch(job, groups) for groups in job.layout.batches()]
+        for groups in job.layout.batches():
+            batches.append(_run_batch(job, groups))
+            advance(len(batches[-1][0].lanes))
     faults = [fault for _, faults in batches for fault in faults]
     if faults:
         raise_fault(job, min(faults, key=lambda fault: fault.lane))
@@ -126,7 +136,7 @@ def with_val_prices(ledger: Ledger, job: Job) -> Ledger:
     return replace(ledger, val_price=prices.array[bar, columns])
 
 
-def run_reference(job: Job) -> list[Ledger]:
+def run_reference(job: Job, advance: Callable[[int], object] = _ignore) -> list[Ledger]:
     """One lane after the other in lane order, in plain NumPy."""
     batches = job.layout.batches()
     batch_of = {int(g): b for b, groups in enumerate(batches) for g in groups}
@@ -151,6 +161,7 @@ def run_reference(job: Job) -> list[Ledger]:
                     kind, bar, asset = run.fault
                     raise_fault(job, Fault(lane, int(members[asset]), kind, bar))
                 runs[batch_of[group]].append(run)
+                advance(1)
     ledger_of = partial(ledger_from_runs, keep_log=job.keep_log, are_orders=job.policy.size_type is not None)
     ledgers = []
     for batch, groups in enumerate(batches):

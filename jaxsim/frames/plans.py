@@ -1,7 +1,7 @@
 """Plans: an allocator asked on all look-back ranges of all lanes at once, before anything is traded."""
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import equinox as eqx
@@ -25,6 +25,7 @@ from jaxsim.frames.prices import valuation_prices
 from jaxsim.frames.progress import progress_bar
 from jaxsim.frames.run import as_allocator, lane_labels, name_lane
 from jaxsim.frames.schedules import index_ranges
+from jaxsim.frames.workers import check_engine, is_distributed, run_everywhere, shares
 
 #: Numbers in the windows of one call: a few megabytes, which caches hold.
 _CHUNK = 1 << 20
@@ -63,7 +64,9 @@ def optimize(
     key: random key or int; `obs.key` is folded from it by lane and bar.
     pad: whether ranges of about one length share a program, their windows beginning with NaN rows (which the statistics
         of a `Window` skip); False: windows are exactly the range, one program for each length.
-    engine: "compiled", or "reference": an ordinary loop in Python with NumPy arrays, for any function.
+    engine: "compiled"; "reference": an ordinary loop in Python with NumPy arrays, for any function; "processes": on all
+        cores of this machine; "dask" or a `dask.distributed.Client`: on a cluster. Workers run what "compiled" does, or
+        for `al.host` what "reference" does.
     progress: whether to show a progress bar.
 
     Returns `Allocations` with `ranges`. Their lanes: schedule levels (every, on, at_time, lookback, offset), those of
@@ -83,8 +86,7 @@ def optimize(
     tree = module(allocator, "allocator", prices.index, arrangement, sweep)
     cash = number(init_cash, "init_cash", Sweep(), CASH)
     seeds = number(key, "key", sweep, BARS) if is_swept(key) else None
-    if engine not in _ENGINES:
-        raise ValueError(f"engine: expected one of {sorted(_ENGINES)}, got {engine!r}")
+    check_engine(engine, _ENGINES)
     if not isinstance(pad, bool):
         raise TypeError(f"pad: expected True or False, got {pad!r}")
     lanes = lane_labels(sweep, arrangement)
@@ -93,9 +95,13 @@ def optimize(
         keys = lane_keys(0 if seeds is not None else key, lanes, per_lane)
         job = _Job(
             prices.index, arrangement, prices.close, valuation_prices(prices.close, prices.open), prices.features,
-            allocator_name(allocator), tree, float(cash.array), keys, schedule.items(), lanes, pad, progress,
+            allocator_name(allocator), tree, float(cash.array), np.asarray(jax.random.key_data(keys)),
+            str(jax.random.key_impl(keys)), schedule.items(), lanes, pad,
         )  # fmt: skip
-        return _collect(job, _ENGINES[engine](job))
+        run = _plan_elsewhere if is_distributed(engine) else _ENGINES[engine]
+        with progress_bar(job.num_answers, "range", progress) as advance:
+            answers = run(job, engine, advance)
+        return _collect(job, answers)
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,6 +114,9 @@ class _Items:
 
     def __len__(self) -> int:
         return len(self.start)
+
+    def some(self, chosen: np.ndarray) -> "_Items":
+        return _Items(self.combination[chosen], self.start[chosen], self.end[chosen])
 
 
 class _Schedule:
@@ -151,7 +160,8 @@ class _Schedule:
 class _Job:
     """A plan to be made.
 
-    close, val_price: [time, column].     tree: the allocator with leaves.      keys: [lane].
+    close, val_price: [time, column].     tree: the allocator with leaves.
+    key_data, key_impl: the random keys of all lanes, uint32 [lane, ...], which workers can be sent; and their kind.
     """
 
     index: pd.Index
@@ -162,11 +172,15 @@ class _Job:
     name: str
     tree: Any
     cash: float
-    keys: Any
+    key_data: np.ndarray
+    key_impl: str
     items: _Items
     lanes: pd.Index | None
     pad: bool
-    progress: bool
+
+    @property
+    def keys(self) -> Any:
+        return jax.random.wrap_key_data(self.key_data, impl=self.key_impl)
 
     @property
     def num_answers(self) -> int:
@@ -192,9 +206,8 @@ class _Answers:
 # --- in compiled batches
 
 
-def _plan_compiled(job: _Job) -> list[_Answers]:
-    with progress_bar(job.num_answers, "range", job.progress) as advance:
-        return [_Answers(groups, _batch(job, groups, advance)) for groups in job.layout.batches()]
+def _plan_compiled(job: _Job, engine: Any, advance: Callable) -> list[_Answers]:
+    return [_Answers(groups, _batch(job, groups, advance)) for groups in job.layout.batches()]
 
 
 def _batch(job: _Job, groups: np.ndarray, advance: Any) -> Planned:
@@ -207,13 +220,13 @@ def _batch(job: _Job, groups: np.ndarray, advance: Any) -> Planned:
         arrays.append(array)
         has.append(axes)
     item_axes, group_axes = (jax.tree.unflatten(structure, [0 if h[i] else None for h in has]) for i in (0, 1))
-    lanes = job.items.combination[:, None] * job.layout.num_groups + groups
+    lanes, keys = job.items.combination[:, None] * job.layout.num_groups + groups, job.keys
     whole: Planned | None = None
     for chunk, longest in _chunks(job, members.size):
         per_item = [a[job.items.combination[chunk]] if h[0] else a for a, h in zip(arrays, has, strict=True)]
         allocator = jax.tree.unflatten(structure, per_item)
         prices = (close, val_price, job.features)
-        due = (job.items.start[chunk].astype(np.int32), job.items.end[chunk].astype(np.int32), job.keys[lanes[chunk]])
+        due = (job.items.start[chunk].astype(np.int32), job.items.end[chunk].astype(np.int32), keys[lanes[chunk]])
         answers = _ask_all(allocator, item_axes, group_axes, prices, due, np.float64(job.cash), longest)
         part = jax.tree.map(np.asarray, answers)
         if whole is None:
@@ -265,21 +278,20 @@ def _ask_all(
 # --- one after the other
 
 
-def _plan_reference(job: _Job) -> list[_Answers]:
+def _plan_reference(job: _Job, engine: Any, advance: Callable) -> list[_Answers]:
     leaves, structure = jax.tree.flatten(job.tree, is_leaf=lambda x: isinstance(x, Leaf))
     leaves = [settle(x) for x in leaves]
     answers = []
-    with progress_bar(job.num_answers, "range", job.progress) as advance:
-        for groups in job.layout.batches():
-            rows = []
-            for item in range(len(job.items)):
-                for group in groups.tolist():
-                    here = [_one(x, int(job.items.combination[item]), group, job.layout) for x in leaves]
-                    rows.append(_ask_here(job, jax.tree.unflatten(structure, here), item, group))
-                    advance(1)
-            shape = (len(job.items), len(groups))
-            stacked = jax.tree.map(lambda *x: np.stack(x).reshape(*shape, *np.shape(x[0])), *rows)  # noqa: B023
-            answers.append(_Answers(groups, stacked))
+    for groups in job.layout.batches():
+        rows = []
+        for item in range(len(job.items)):
+            for group in groups.tolist():
+                here = [_one(x, int(job.items.combination[item]), group, job.layout) for x in leaves]
+                rows.append(_ask_here(job, jax.tree.unflatten(structure, here), item, group))
+                advance(1)
+        shape = (len(job.items), len(groups))
+        stacked = jax.tree.map(lambda *x: np.stack(x).reshape(*shape, *np.shape(x[0])), *rows)  # noqa: B023
+        answers.append(_Answers(groups, stacked))
     return answers
 
 
@@ -303,6 +315,30 @@ def _one(leaf: Leaf, combination: int, group: int, layout: Layout) -> Any:
 
 
 _ENGINES = {"compiled": _plan_compiled, "reference": _plan_reference}
+
+
+# --- on other processes
+
+
+def _plan_elsewhere(job: _Job, engine: Any, advance: Callable) -> list[_Answers]:
+    """Consecutive items on each worker; the answers in their order."""
+    parts = shares(len(job.items), engine)
+    settled = replace(job, tree=jax.tree.map(settle, job.tree, is_leaf=lambda x: isinstance(x, Leaf)))
+    done: dict[int, list[_Answers]] = {}
+    for at, answers in run_everywhere(_work, settled, parts, engine):
+        done[at] = answers
+        advance(len(parts[at]) * job.layout.num_groups)
+    whole = []
+    for batch, groups in enumerate(job.layout.batches()):
+        planned = [done[at][batch].planned for at in range(len(parts))]
+        whole.append(_Answers(groups, jax.tree.map(lambda *x: np.concatenate(x), *planned)))
+    return whole
+
+
+def _work(job: _Job, items: np.ndarray) -> list[_Answers]:
+    """What a worker does."""
+    with jax.enable_x64(True):
+        return _ENGINES["compiled"](replace(job, items=job.items.some(items)), None, lambda count: None)
 
 
 # --- all together
@@ -346,7 +382,7 @@ def _collect(job: _Job, answers: list[_Answers]) -> Allocations:
             out[:, part.groups] = values
         return out
 
-    combinations = len(job.keys) // num_groups
+    combinations = len(job.key_data) // num_groups
     lane = (items.combination[:, None] * num_groups + np.arange(num_groups)).ravel()
     order = np.argsort(lane, kind="stable")  # items are by combination and bar already
 

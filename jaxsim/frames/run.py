@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Mapping
 from dataclasses import fields
+from functools import partial
 from types import FunctionType
 from typing import Any
 
@@ -22,6 +23,7 @@ from jaxsim.frames.allocations import Allocations
 from jaxsim.frames.backtest import Backtest
 from jaxsim.frames.broadcast import Leaf, Pending, module, number, settle, time_asset
 from jaxsim.frames.calendar import bar_length, to_timedelta
+from jaxsim.frames.distribute import run_elsewhere
 from jaxsim.frames.engines import ENGINES, Job
 from jaxsim.frames.groups import Layout, layout
 from jaxsim.frames.inputs import Prices, read_prices
@@ -29,8 +31,10 @@ from jaxsim.frames.keys import lane_keys
 from jaxsim.frames.lanes import Axis, Sweep, is_swept, lane_index
 from jaxsim.frames.ledger import Ledger
 from jaxsim.frames.paths import Context, Paths
+from jaxsim.frames.progress import progress_bar
 from jaxsim.frames.quotes import is_frame_of_prices, read_quotes
 from jaxsim.frames.terms import MEANING, is_given, read_costs, read_meaning, with_leaves
+from jaxsim.frames.workers import check_engine, is_distributed
 
 
 def backtest(
@@ -67,6 +71,7 @@ def backtest(
     key: Any = 0,
     engine: str = "compiled",
     log: bool = False,
+    progress: bool = False,
 ) -> Backtest:
     """Simulate a portfolio that is rebalanced when a trigger says so, or one that is sent given orders; under one or
     many parameters at once.
@@ -98,8 +103,10 @@ def backtest(
     features: what the allocator sees as `obs.features`, one row per bar, known at its open.
     freq, year_freq: length of a bar and of a year, for annualised metrics.
     key: random key or int.
-    engine: "compiled", or "reference": plain NumPy, one lane after the other, allocators called as ordinary Python.
+    engine: "compiled"; "reference": plain NumPy, one lane after the other, allocators called as ordinary Python;
+        "processes": lanes on all cores of this machine; "dask" or a `dask.distributed.Client`: lanes on a cluster.
     log: whether to keep the account around every order, for `Backtest.logs`.
+    progress: whether to show a progress bar.
 
     `size` to `raise_reject` and the trigger's numbers take one value, one per asset, per bar, per bar and asset, or a
     named index; `update_value` to `init_cash`, `key` and the allocator's own parameters one value or a named index.
@@ -155,6 +162,7 @@ def replay(
     year_freq: Any = "365D",
     engine: str = "compiled",
     log: bool = False,
+    progress: bool = False,
 ) -> Backtest:
     """Trade recorded targets at the recorded bars; the portfolio they came from must come out.
 
@@ -187,7 +195,7 @@ def replay(
 def _terms(arguments: dict[str, Any]) -> dict[str, Any]:
     """The arguments that `backtest` and `replay` hand on."""
     names = (*(field.name for field in fields(Costs)), *MEANING)
-    others = ("ffill_val_price", "init_cash", "freq", "year_freq", "key", "engine", "log")
+    others = ("ffill_val_price", "init_cash", "freq", "year_freq", "key", "engine", "log", "progress")
     return {name: arguments[name] for name in (*names, *others)}
 
 
@@ -276,8 +284,7 @@ def _run(
     resolved = with_leaves(policy, **leaves)
     cash = number(terms["init_cash"], "init_cash", sweep, CASH)
     seeds = number(key, "key", sweep, BARS) if is_swept(key) else None
-    if engine not in ENGINES:
-        raise ValueError(f"engine: expected one of {sorted(ENGINES)}, got {engine!r}")
+    check_engine(engine, ENGINES)
     if not isinstance(terms["log"], bool | np.bool_):
         raise TypeError(f"log: expected True or False, got {shown(terms['log'])}"[:200])
     bar, year = bar_length(prices.index, terms["freq"]), to_timedelta(terms["year_freq"], "year_freq")
@@ -300,7 +307,9 @@ def _run(
         lambda lane: name_lane(lanes, lane),
         bool(terms["log"]),
     )
-    ledgers = ENGINES[engine](job)
+    run = partial(run_elsewhere, engine=engine) if is_distributed(engine) else ENGINES[engine]
+    with progress_bar(len(sweep) * arrangement.num_groups, "lane", terms["progress"]) as advance:
+        ledgers = run(job, advance)
     _warn_of_leverage(ledgers)
     opening = np.repeat(per_combination, arrangement.num_groups).astype(np.float64)
     context = Context(prices.index, arrangement, prices.close, prices.mark, opening, bar, year)
