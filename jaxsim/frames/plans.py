@@ -6,7 +6,6 @@ from typing import Any
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 
@@ -29,8 +28,10 @@ from jaxsim.frames.workers import check_engine, is_distributed, run_everywhere, 
 
 #: Numbers in the windows of one call: a few megabytes, which caches hold.
 _CHUNK = 1 << 20
-#: Lengths of windows and numbers of ranges are rounded up to these times a power of four: few shapes, few programs.
-_SHORTEST, _FEWEST = 32, 16
+#: Few shapes, few programs: windows have this many rows times a power of four; and so many ranges are asked together,
+#: where there are no more than so many in all.
+_SHORTEST = 32
+_SIZES = {16: 16, 64: 64, 256: 4096, 1024: 1 << 62}
 
 
 def optimize(
@@ -220,14 +221,18 @@ def _batch(job: _Job, groups: np.ndarray, advance: Any) -> Planned:
         arrays.append(array)
         has.append(axes)
     item_axes, group_axes = (jax.tree.unflatten(structure, [0 if h[i] else None for h in has]) for i in (0, 1))
-    lanes, keys = job.items.combination[:, None] * job.layout.num_groups + groups, job.keys
+    lanes = job.items.combination[:, None] * job.layout.num_groups + groups
     whole: Planned | None = None
     for chunk, longest in _chunks(job, members.size):
         per_item = [a[job.items.combination[chunk]] if h[0] else a for a, h in zip(arrays, has, strict=True)]
         allocator = jax.tree.unflatten(structure, per_item)
         prices = (close, val_price, job.features)
-        due = (job.items.start[chunk].astype(np.int32), job.items.end[chunk].astype(np.int32), keys[lanes[chunk]])
-        answers = _ask_all(allocator, item_axes, group_axes, prices, due, np.float64(job.cash), longest)
+        due = (
+            job.items.start[chunk].astype(np.int32),
+            job.items.end[chunk].astype(np.int32),
+            job.key_data[lanes[chunk]],
+        )
+        answers = _ask_all(allocator, item_axes, group_axes, prices, due, job.key_impl, np.float64(job.cash), longest)
         part = jax.tree.map(np.asarray, answers)
         if whole is None:
             shapes = jax.tree.map(lambda x: np.zeros((len(job.items), *x.shape[1:]), x.dtype), part)
@@ -246,10 +251,15 @@ def _chunks(job: _Job, width: int) -> Iterator[tuple[np.ndarray, int]]:
     for rows in np.unique(longest):
         together = np.flatnonzero(longest == rows)
         most = max(2, 1 << int(np.log2(max(1, _CHUNK // (rows * width)))))
-        size = min(int(_rounded_up(np.array(len(together)), _FEWEST)), most)
+        size = min(_size(len(together)), most)
         for begin in range(0, len(together), size):
             chunk = together[begin : begin + size]
             yield np.concatenate([chunk, np.full(size - len(chunk), chunk[0])]), int(rows)
+
+
+def _size(count: int) -> int:
+    """How many ranges are asked together: few sizes, of which many ranges fill several."""
+    return next((size for size, up_to in _SIZES.items() if count <= up_to), max(_SIZES))
 
 
 def _rounded_up(number: np.ndarray, least: int) -> np.ndarray:
@@ -260,11 +270,12 @@ def _rounded_up(number: np.ndarray, least: int) -> np.ndarray:
 
 @eqx.filter_jit
 def _ask_all(
-    allocator: Any, item_axes: Any, group_axes: Any, prices: tuple, due: tuple, cash: Any, longest: int
+    allocator: Any, item_axes: Any, group_axes: Any, prices: tuple, due: tuple, impl: str, cash: Any, longest: int
 ) -> Planned:
     """Answers [item, group, ...].
 
-    prices: close and val_price, [group, time, asset], and features.     due: start and end, [item], and lane keys.
+    prices: close and val_price, [group, time, asset], and features.
+    due: start and end, [item], and what lane keys are made of, [item, group, ...]; `impl` is their kind.
     """
 
     def one(allocator, close, val_price, features, start, end, key):
@@ -272,7 +283,8 @@ def _ask_all(
 
     each_group = jax.vmap(one, in_axes=(group_axes, 0, 0, None, None, None, 0))
     each_item = jax.vmap(each_group, in_axes=(item_axes, None, None, None, 0, 0, 0))
-    return each_item(allocator, *jax.tree.map(jnp.asarray, prices), *due)
+    start, end, key_data = due
+    return each_item(allocator, *prices, start, end, jax.random.wrap_key_data(key_data, impl=impl))
 
 
 # --- one after the other
