@@ -89,7 +89,7 @@ def demo(out: Out = Path("runs/demo")) -> None:
 
 @app.command()
 def fetch(
-    symbols: Annotated[list[str], typer.Argument(metavar="SYMBOL...", help="Pairs, as BTCUSDT ETHUSDT.")],
+    symbols: Annotated[list[str], typer.Argument(metavar="SYMBOL", help="Pairs, as BTCUSDT ETHUSDT.")],
     start: Annotated[str, typer.Option(help="First bar, in UTC, as 2020-01-01 or 2020-01-01T12:00.")],
     end: Annotated[
         str | None, typer.Option(help="Last bar, likewise; a day means all of it. By default the last archived.")
