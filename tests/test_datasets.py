@@ -134,7 +134,7 @@ def test_the_embedded_file_is_small_and_is_the_pinned_source():
 
 
 def test_importing_it_imports_nothing_optional():
-    optional = {"plotly", "typer", "tqdm", "dask", "vectorbt"}
+    optional = {"plotly", "typer", "tqdm", "dask", "vectorbt", "pooch", "requests"}
     code = f"import sys, jaxsim.datasets; print(*{optional} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""

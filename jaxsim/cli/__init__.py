@@ -1,9 +1,9 @@
-"""The command line: `jaxsim demo`, `jaxsim sweep`, `jaxsim report`. The packages are an extra."""
+"""The command line: `jaxsim demo`, `jaxsim fetch`, `jaxsim sweep`, `jaxsim report`. The packages are an extra."""
 
 import importlib.util
 import sys
 
-_EXTRA = ("typer", "tqdm", "plotly", "pyarrow")
+_EXTRA = ("typer", "tqdm", "plotly", "pyarrow", "pooch", "requests")
 
 
 def main() -> None:

@@ -11,10 +11,11 @@ from tqdm import tqdm
 
 import jaxsim as js
 from jaxsim.cli import outcome, present
-from jaxsim.cli.complaint import Complaint, told_plainly
+from jaxsim.cli.complaint import Complaint, as_complaint, told_plainly
 from jaxsim.cli.job import Job
-from jaxsim.cli.prices import read_closes, read_opens
+from jaxsim.cli.prices import read_closes, read_opens, write_tables
 from jaxsim.cli.ranges import numbers, weights
+from jaxsim.datasets.binance_spot import BASE_URL
 
 app = typer.Typer(
     help="Threshold rebalancing of portfolios: sweeps, tables and reports.",
@@ -30,6 +31,13 @@ class Over(StrEnum):
 
     ALL = "all"
     TRADABLE = "tradable"
+
+
+class Format(StrEnum):
+    """Of the tables that `fetch` writes."""
+
+    CSV = "csv"
+    PARQUET = "parquet"
 
 
 class Engine(StrEnum):
@@ -77,6 +85,37 @@ def demo(out: Out = Path("runs/demo")) -> None:
 
     with told_plainly():
         _run(job, out)
+
+
+@app.command()
+def fetch(
+    symbols: Annotated[list[str], typer.Argument(metavar="SYMBOL", help="Pairs, as BTCUSDT ETHUSDT.")],
+    start: Annotated[str, typer.Option(help="First bar, in UTC, as 2020-01-01 or 2020-01-01T12:00.")],
+    end: Annotated[
+        str | None, typer.Option(help="Last bar, likewise; a day means all of it. By default the last archived.")
+    ] = None,
+    interval: Annotated[
+        str, typer.Option(help="Length of a bar: 1s, 1m, ..., 30m, 1h, ..., 12h, 1d, 3d, 1w or 1mo.")
+    ] = "1h",
+    form: Annotated[Format, typer.Option("--format", help="Of the tables.")] = Format.CSV,
+    cache: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Where fetched files are kept; else $JAXSIM_CACHE.")
+    ] = None,
+    base_url: Annotated[str, typer.Option(metavar="URL", help="The archive, or a mirror of it.")] = BASE_URL,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the tables; made where missing.")] = Path(
+        "prices"
+    ),
+) -> None:
+    """Spot prices of Binance from its public archive: a table each of open, high, low, close, volume."""
+    with told_plainly():
+        with as_complaint({"symbols": "SYMBOL"}):
+            data = js.datasets.binance(symbols, interval, start, end, cache=cache, base_url=base_url)
+        _make(out)
+        with as_complaint({}):
+            paths = write_tables(data, out, form.value)
+    typer.echo(f"{data}\nTables: {', '.join(path.name for path in paths.values())} in {out}")
+    freq = "" if interval == "1mo" else f" --freq {interval}"
+    typer.echo(f"Next: jaxsim sweep {paths['close']} --open {paths['open']}{freq}")
 
 
 @app.command()

@@ -24,7 +24,7 @@ def told_plainly() -> Iterator[None]:
 
 @contextlib.contextmanager
 def as_complaint(options: dict[str, str]) -> Iterator[None]:
-    """The ValueErrors and TypeErrors of jaxsim as complaints, and its warnings as lines on the error stream.
+    """The ValueErrors, TypeErrors and OSErrors of jaxsim as complaints, and its warnings as lines on the error stream.
 
     options: what the user calls an argument of jaxsim, as `{"close": "FILE"}`; others get their option.
     """
@@ -32,7 +32,7 @@ def as_complaint(options: dict[str, str]) -> Iterator[None]:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", UserWarning)
             yield
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, OSError) as error:
         raise Complaint(_translate(str(error), options)) from error
     for warning in caught:
         typer.echo(f"Warning: {warning.message}", err=True)

@@ -3,12 +3,14 @@
 import re
 import warnings
 import zlib
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from jaxsim.cli.complaint import Complaint
+from jaxsim.datasets import Prices
 
 _TIMES = ("time", "date", "timestamp", "datetime")
 _ASSETS = ("symbol", "asset", "ticker")
@@ -35,6 +37,16 @@ def read_opens(path: Path, long: bool | None) -> pd.DataFrame:
     """Opening prices [time, asset]: a wide file, or the column `open` of a long one. Raises Complaint."""
     table = _read(path, "--open")
     return _pivot(table, "open", "--open") if _is_long(table, "open", long, "--open") else _wide(table, "--open")
+
+
+def write_tables(data: Prices, folder: Path, form: str) -> dict[str, Path]:
+    """One wide table per field, that the two functions above read again; form: "csv" or "parquet"."""
+    paths = {}
+    for field in fields(data):
+        paths[field.name] = path = folder / f"{field.name}.{form}"
+        table: pd.DataFrame = getattr(data, field.name)
+        table.to_csv(path) if form == "csv" else table.to_parquet(path)
+    return paths
 
 
 def _read(path: Path, argument: str) -> pd.DataFrame:

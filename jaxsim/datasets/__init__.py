@@ -1,4 +1,4 @@
-"""Embedded market data, to try things on and to run the examples with.
+"""Market data: embedded, to try things on and to run the examples with, and fetched from a public archive.
 
 `stocks()` is the OHLCV panel of the PyPI package `bokeh-sampledata` 2026.1. Its source is Quandl's WIKI
 Prices, which their publisher declared public domain and free to copy and redistribute; the values are as
@@ -12,9 +12,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from jaxsim.datasets.binance_spot import binance
 from jaxsim.datasets.prices import Prices
 
-__all__ = ["Prices", "stocks"]
+__all__ = ["Prices", "binance", "stocks"]
 
 _STOCKS = Path(__file__).with_name("stocks.csv.gz")
 _DTYPE = [
