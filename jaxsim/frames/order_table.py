@@ -7,7 +7,7 @@ from jaxsim.engine.enums import OrderSide
 from jaxsim.frames.record_table import LaneRecords, RecordTable
 
 #: By OrderSide.
-_SIDES = pd.Index(["Buy", "Sell"]).array
+_SIDES = pd.Index(["Buy", "Sell"])
 
 
 class OrderTable(RecordTable):
