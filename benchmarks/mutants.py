@@ -184,8 +184,8 @@ MUTANTS = [
         "present-weight-remembered",
         "the present weights are remembered as targets, not those asked for",
         STEP,
-        "return Lane(holdings, target, memory, status, last_fills), event",
-        "return Lane(holdings, obs.weights, memory, status, last_fills), event",
+        "return Lane(holdings, target, memory, status, last_fills, plan), event",
+        "return Lane(holdings, obs.weights, memory, status, last_fills, plan), event",
         parity(0),
     ),
     Mutant(

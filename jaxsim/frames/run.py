@@ -14,7 +14,7 @@ import pandas as pd
 from jaxsim.engine.account import Account
 from jaxsim.engine.bounds import BARS, CASH, NUMBERS, shown
 from jaxsim.engine.costs import Costs
-from jaxsim.engine.destinations import AbstractDestination, ToTarget
+from jaxsim.engine.destinations import AbstractDestination, ToTarget, checked_destination
 from jaxsim.engine.enums import SizeType
 from jaxsim.engine.policy import Policy, RecordedTargets, allocator_name, order_book_policy, replay_policy
 from jaxsim.engine.triggers import Never
@@ -136,6 +136,7 @@ def replay(
     open: Any = None,
     price: Any = None,
     ffill_val_price: Any = True,
+    destination: Any = None,
     fees: Any = 0.0,
     fixed_fees: Any = 0.0,
     slippage: Any = 0.0,
@@ -158,6 +159,8 @@ def replay(
 
     allocations: from `Backtest.allocations`. Their lanes are the outermost ones; an index to sweep that is named like
         one of their levels is aligned with it instead of making the product.
+    destination: how far towards the targets to trade; that of the portfolio which they come from is not recorded. There
+        is no trigger to take a band from: `js.ToEdge(width)`, and no `js.OnlyBreached`.
     The other arguments are those of `backtest`.
 
     An asset of `close` that the allocations do not know is left alone.
@@ -171,8 +174,10 @@ def replay(
     arrangement = layout(prices.columns, groups, by)
     recorded = _Recorded(allocations, arrangement, prices.index)
     sweep = Sweep(recorded.axis)
+    way = module(_as_destination(destination), "destination", prices.index, arrangement, sweep)
     meaning = read_meaning(terms, prices.index, arrangement, sweep)
-    return _run(prices, price, arrangement, sweep, recorded.policy(sweep), {"call_seq": meaning["call_seq"]}, terms)
+    leaves = {"destination": way, "call_seq": meaning["call_seq"]}
+    return _run(prices, price, arrangement, sweep, recorded.policy(sweep), leaves, terms)
 
 
 def _terms(arguments: dict[str, Any]) -> dict[str, Any]:
@@ -202,10 +207,8 @@ def _as_policy(policy: Any, trigger: Any, destination: Any, min_history: Any, te
             raise TypeError(f"policy: {policy.__name__} is a class; pass an instance, {policy.__name__}(...)")
         if trigger is not None and (isinstance(trigger, type) or not callable(trigger)):
             raise TypeError(f"trigger: expected a trigger such as js.Threshold(0.05), got {trigger!r}")
-        if destination is not None and not isinstance(destination, AbstractDestination):
-            raise TypeError(f"destination: expected a destination such as js.ToEdge(), got {destination!r}")
-        rules = (Never() if trigger is None else trigger), (ToTarget() if destination is None else destination)
-        return Policy(_opaque(policy), rules[0], destination=rules[1], min_history=min_history)
+        rule, way = Never() if trigger is None else trigger, _as_destination(destination)
+        return Policy(_opaque(policy), rule, destination=way, min_history=min_history)
     if trigger is not None:
         raise ValueError("trigger: the Policy has one already")
     if destination is not None:
@@ -216,6 +219,10 @@ def _as_policy(policy: Any, trigger: Any, destination: Any, min_history: Any, te
         if getattr(policy, name) is not None and terms[name] is not None:
             raise ValueError(f"{name}: the Policy has one already")
     return policy
+
+
+def _as_destination(destination: Any) -> AbstractDestination:
+    return ToTarget() if destination is None else checked_destination(destination)
 
 
 class _Opaque:
