@@ -111,7 +111,8 @@ class OnlyBreached(AbstractDestination):
     """Trade only the assets that are beyond their own limit, and leave the others alone (Daryanani, Opportunistic
     Rebalancing, 2008: `OnlyBreached(of=ToEdge(width=...))` with a width of half the trigger's band).
 
-    While nothing is held yet, all are traded; where a date alone has set it off, none is. Raises ValueError for a trigger that is not about single assets.
+    While nothing is held yet, all are traded; where a date alone has set the trigger off, none is.
+    Raises ValueError for a trigger that is not about single assets.
     """
 
     of: AbstractDestination = _of()

@@ -3,6 +3,8 @@
 An asset without a price, or one that was left alone, has not drifted.
 """
 
+from typing import Any
+
 import equinox as eqx
 import numpy as np
 from jaxtyping import Float
@@ -84,6 +86,15 @@ class L2Drift(AbstractTrigger):
         return ordered_sum(product(apart, apart)) >= _one_number(self.threshold, obs) ** 2
 
 
+def _num_closes() -> Any:
+    def check(value: Any) -> int:
+        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 3:
+            raise ValueError(f"lookback: expected a whole number of closes >= 3, got {value!r}")
+        return int(value)
+
+    return eqx.field(static=True, converter=check)
+
+
 class TrackingError(AbstractTrigger):
     """Rebalance when the volatility of the difference between the portfolio and its targets reaches the threshold:
     `sqrt(d' C d) >= threshold`, d = weight - target, C the sample covariance of the simple returns of the last closes
@@ -91,13 +102,14 @@ class TrackingError(AbstractTrigger):
 
     threshold: per bar, or per year if `ann_factor` says how many bars that is; >= 0; a number, one per bar, or a named
         index to sweep.
-    lookback: number of closes before the bar.      ann_factor: bars per year; 1: the threshold is per bar.
+    lookback: number of closes before the bar, >= 3; a shape, which cannot be swept.
+    ann_factor: bars per year; 1: the threshold is per bar.
 
     A covariance that is not known yet counts as zero.
     """
 
     threshold: Number = bounded("threshold", THRESHOLD, by_bar_and_asset=True)
-    lookback: int = eqx.field(static=True)
+    lookback: int = _num_closes()
     ann_factor: Number = bounded("ann_factor", THRESHOLD, default=1.0)
 
     def __call__(self, obs: Observation) -> Answer:

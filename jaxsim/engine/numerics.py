@@ -84,7 +84,7 @@ def _snap_jvp(primals, tangents):
     return snap(*primals), tangents[0]
 
 
-def product(x: Numbers, y: Numbers) -> Numbers:
+def product(x: Numbers, y: Numbers) -> Inexact[Array, "..."]:
     """x * y rounded to the nearest number before anything is added to it; 0 where x is 0, whatever y is.
 
     XLA on CPU contracts `a * b + c` into one fused multiply-add, which rounds once where NumPy rounds twice. A
@@ -110,7 +110,7 @@ def _product_jvp(primals, tangents):
     return _product(x, y), jnp.where(known, dx * jnp.where(known, y, 0.0), 0.0) + jnp.where(known, x * dy, 0.0)
 
 
-def quotient(x: Numbers, y: Numbers) -> Numbers:
+def quotient(x: Numbers, y: Numbers) -> Inexact[Array, "..."]:
     """x / y rounded to the nearest number; 0 where x is 0.
 
     XLA rewrites (a / b) / c as a / (b * c), and division by a constant as multiplication by its inverse; both round
@@ -141,10 +141,10 @@ def dot(start: Float[Array, ""], x: Float[Array, " asset"], y: Float[Array, " as
     return lax.scan(lambda total, xy: (total + product(*xy), None), start, (x, y), unroll=unroll)[0]
 
 
-def ordered_sum(x: Inexact[Array, "asset *rest"]) -> Inexact[Array, "*rest"] | float:
+def ordered_sum(x: Inexact[Array, "asset *rest"]) -> Inexact[Array, "*rest"]:
     """x[0] + x[1] + ..., left to right, for sums that decide."""
     if isinstance(x, np.ndarray):
-        return sum(x[1:], start=x[0])
+        return np.asarray(sum(x[1:], start=x[0]))
     unroll = x.shape[0] if x.shape[0] <= UNROLL else 8
     return lax.scan(lambda total, one: (total + one, None), jnp.zeros_like(x[0]), x, unroll=unroll)[0]
 

@@ -177,6 +177,7 @@ def rebalance(
     faults, target = allocation_faults(allocation, request), allocation.weights
     plan, is_decision = lane.plan, None
     if plan is not None:
+        assert isinstance(policy.destination, SpreadOver)
         is_decision = ~lane.is_on_its_way
         plan, memory, target, faults = jax.tree.map(
             lambda new, old: jnp.where(is_decision, new, old),

@@ -28,7 +28,7 @@ class AbstractTrigger(eqx.Module):
     def excess(self, obs: Observation) -> Float[Array, " asset"]:
         """By how much each asset is beyond the limit that makes it trade, >= 0 where it breaches; NaN if the rule is
         not one about single assets."""
-        return namespace(obs.units).full_like(obs.units, float("nan"))
+        return _unknown(obs)
 
     def band(self, obs: Observation, target: Float[Array, " asset"]) -> Float[Array, "*asset"] | float | None:
         """Half the width of the band around each target within which an asset may stay, in weight; None if the rule
@@ -56,7 +56,11 @@ def _checked(trigger: Any) -> Callable:
 
 def excess_of(trigger: Callable, obs: Observation) -> Float[Array, " asset"]:
     """`AbstractTrigger.excess` of any trigger; NaN for a plain function."""
-    return trigger.excess(obs) if isinstance(trigger, AbstractTrigger) else AbstractTrigger.excess(trigger, obs)
+    return trigger.excess(obs) if isinstance(trigger, AbstractTrigger) else _unknown(obs)
+
+
+def _unknown(obs: Observation) -> Float[Array, " asset"]:
+    return namespace(obs.units).full_like(obs.units, float("nan"))
 
 
 def band_of(
