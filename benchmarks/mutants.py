@@ -73,6 +73,7 @@ NUMERICS = "jaxsim/engine/numerics.py"
 ORDERS = "jaxsim/engine/orders.py"
 FILL = "jaxsim/engine/fill.py"
 STEP = "jaxsim/engine/step.py"
+DESTINATIONS = "jaxsim/engine/destinations.py"
 SCHEDULE = "jaxsim/engine/schedule.py"
 POLICY = "jaxsim/engine/policy.py"
 METRICS = "jaxsim/engine/metrics.py"
@@ -160,8 +161,8 @@ MUTANTS = [
         "nan-triggers",
         "an asset without a price or target triggers",
         "jaxsim/engine/drift.py",
-        "jnp.any(self._drift(obs) >= at_bar(self.threshold, obs.step))",
-        "jnp.any(~(self._drift(obs) < at_bar(self.threshold, obs.step)))",
+        "return (self._drift(obs) >= at_bar(self.threshold, obs.step)).any()",
+        "return (~(self._drift(obs) < at_bar(self.threshold, obs.step))).any()",
         parity(0),
     ),
     Mutant(
@@ -184,17 +185,57 @@ MUTANTS = [
         "present-weight-remembered",
         "the present weights are remembered as targets, not those asked for",
         STEP,
-        "return Lane(holdings, target, memory, status, last_fills), event",
-        "return Lane(holdings, obs.weights, memory, status, last_fills), event",
+        "return Lane(holdings, target, memory, status, last_fills, plan), event",
+        "return Lane(holdings, obs.weights, memory, status, last_fills, plan), event",
         parity(0),
     ),
     Mutant(
         "leverage-normalised",
         "weights that sum to more than one are scaled down",
         STEP,
-        "    return Request(\n        size,\n",
-        "    return Request(\n        size / jnp.maximum(jnp.nansum(size), 1.0),\n",
+        "return Request(size, size_type,",
+        "return Request(size / jnp.maximum(jnp.nansum(size), 1.0), size_type,",
         parity(1, 0),
+    ),
+    Mutant(
+        "edge-is-reached",
+        "a trade to the edge ends on the limit itself, which is a breach",
+        DESTINATIONS,
+        "inside = 1 - max(REL_TOL, 16 * float(xp.finfo(target.dtype).eps))",
+        "inside = 1.0",
+        test("destinations", "test_an_asset_at_its_edge_does_not_set_it_off_again"),
+    ),
+    Mutant(
+        "edge-beside",
+        "the shift that leads to the edge is looked for between the wrong points",
+        DESTINATIONS,
+        "(sums < total).sum(), 1,",
+        "(sums < total).sum() + 1, 1,",
+        test("destinations", "test_the_edge_is_the_nearest_point_of_the_band"),
+    ),
+    Mutant(
+        "parts-too-small",
+        "the parts of a spread rebalance are those of one with a part more",
+        DESTINATIONS,
+        "left.astype(end.dtype))",
+        "(left + 1).astype(end.dtype))",
+        test("destinations", "test_spread_rebalances_are_replayed", "test_numbers_are_swept"),
+    ),
+    Mutant(
+        "asked-on-the-way",
+        "a rebalance begins anew at each of its parts",
+        STEP,
+        "is_decision = ~lane.is_on_its_way",
+        "is_decision = lane.is_on_its_way | True",
+        test("destinations", "test_spread_rebalances_are_replayed", "test_numbers_are_swept"),
+    ),
+    Mutant(
+        "parts-are-decisions",
+        "every part of a spread rebalance is listed as an allocation",
+        "jaxsim/frames/ledger.py",
+        "np.flatnonzero(self.is_decision)",
+        "np.arange(len(self.bar))",
+        test("destinations", "test_equal_parts_by_hand"),
     ),
     Mutant(
         "idle-lanes-trade",

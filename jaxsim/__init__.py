@@ -10,6 +10,7 @@ from jaxsim.engine.costs import Costs as Costs
 from jaxsim.engine.destinations import AbstractDestination as AbstractDestination
 from jaxsim.engine.destinations import Fraction as Fraction
 from jaxsim.engine.destinations import OnlyBreached as OnlyBreached
+from jaxsim.engine.destinations import SpreadOver as SpreadOver
 from jaxsim.engine.destinations import ToEdge as ToEdge
 from jaxsim.engine.destinations import ToTarget as ToTarget
 from jaxsim.engine.destinations import TurnoverCap as TurnoverCap

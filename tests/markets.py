@@ -42,6 +42,27 @@ def run(close, policy, open_=None, threshold=0.05, **options) -> js.Backtest:
     return js.backtest(close, policy, open=open_, trigger=js.Threshold(threshold), **options)
 
 
+def look(weights, target=None, tradable=None, value: float = 200.0, xp=np) -> js.Observation:
+    """What a policy sees of an account with these weights, at prices of 10."""
+    weights = xp.asarray(weights, float)
+    nothing = xp.zeros_like(weights)
+    return js.Observation(
+        step=1,
+        weights=weights,
+        units=weights * value / 10,
+        value=value,
+        cash=float((1 - weights.sum()) * value),
+        debt=nothing,
+        free_cash=float((1 - weights.sum()) * value),
+        val_price=nothing + 10.0,
+        target=nothing * xp.nan if target is None else xp.asarray(target, float),
+        tradable=nothing == 0 if tradable is None else xp.asarray(tradable),
+        key=None,
+        features=None,
+        closes=nothing[None],
+    )
+
+
 _compiled = [0]
 
 

@@ -3,13 +3,15 @@
 An asset without a price, or one that was left alone, has not drifted.
 """
 
-import equinox as eqx
-import jax.numpy as jnp
-from jaxtyping import Bool, Float
+from typing import Any
 
-from jaxsim.engine.arrays import Array
+import equinox as eqx
+import numpy as np
+from jaxtyping import Float
+
+from jaxsim.engine.arrays import Answer, Array, namespace
 from jaxsim.engine.bounds import THRESHOLD, bounded
-from jaxsim.engine.numerics import Number, at_bar
+from jaxsim.engine.numerics import Number, at_bar, ordered_sum, product
 from jaxsim.engine.observation import Observation
 from jaxsim.engine.triggers import AbstractTrigger
 
@@ -19,7 +21,8 @@ def drift(obs: Observation) -> Float[Array, " asset"]:
 
     Not from `obs.weights`, which is 0 without a price: NaN compares false, 0 might not.
     """
-    return obs.units * obs.val_price / obs.value - obs.target
+    with np.errstate(divide="ignore", invalid="ignore"):  # of an account that is worth nothing
+        return obs.units * obs.val_price / obs.value - obs.target
 
 
 class Threshold(AbstractTrigger):
@@ -35,8 +38,8 @@ class Threshold(AbstractTrigger):
     threshold: Number = bounded("threshold", THRESHOLD, by_bar_and_asset=True)
     relative: bool = eqx.field(static=True, default=False, kw_only=True)
 
-    def __call__(self, obs: Observation) -> Bool[Array, ""]:
-        return jnp.any(self._drift(obs) >= at_bar(self.threshold, obs.step))
+    def __call__(self, obs: Observation) -> Answer:
+        return (self._drift(obs) >= at_bar(self.threshold, obs.step)).any()
 
     def excess(self, obs: Observation) -> Float[Array, " asset"]:
         """Drift less threshold."""
@@ -44,15 +47,15 @@ class Threshold(AbstractTrigger):
 
     def band(self, obs: Observation, target: Float[Array, " asset"]) -> Float[Array, "*asset"]:
         width = at_bar(self.threshold, obs.step)
-        return width * jnp.abs(target) if self.relative else width
+        return width * abs(target) if self.relative else width
 
     def _drift(self, obs: Observation) -> Float[Array, " asset"]:
-        distance = jnp.abs(drift(obs))
+        distance = abs(drift(obs))
         if not self.relative:
             return distance
-        size = jnp.abs(obs.target)
-        at_zero = jnp.where(distance > 0, jnp.inf, distance)
-        return jnp.where(size == 0, at_zero, distance / jnp.where(size == 0, 1.0, size))
+        xp, size = namespace(distance), abs(obs.target)
+        at_zero = xp.where(distance > 0, xp.inf, distance)
+        return xp.where(size == 0, at_zero, distance / xp.where(size == 0, 1.0, size))
 
 
 class HalfL1Drift(AbstractTrigger):
@@ -64,22 +67,32 @@ class HalfL1Drift(AbstractTrigger):
 
     threshold: Number = bounded("threshold", THRESHOLD, by_bar_and_asset=True)
 
-    def __call__(self, obs: Observation) -> Bool[Array, ""]:
-        return _known(jnp.abs(drift(obs))).sum() / 2 >= _one_number(self.threshold, obs)
+    def __call__(self, obs: Observation) -> Answer:
+        return ordered_sum(_known(abs(drift(obs)))) / 2 >= _one_number(self.threshold, obs)
 
 
 class L2Drift(AbstractTrigger):
     """Rebalance when the distance between weights and targets reaches the threshold:
-    `sqrt(sum((weight - target)**2)) >= threshold` (cxvportfolio's AdaptiveRebalance).
+    `sqrt(sum((weight - target)**2)) >= threshold` (cvxportfolio's AdaptiveRebalance).
 
     threshold: in weight, >= 0; a number, one per bar, or a named index to sweep.
     """
 
     threshold: Number = bounded("threshold", THRESHOLD, by_bar_and_asset=True)
 
-    def __call__(self, obs: Observation) -> Bool[Array, ""]:
+    def __call__(self, obs: Observation) -> Answer:
         # Squared, since the root has no derivative at zero.
-        return _known(drift(obs) ** 2).sum() >= _one_number(self.threshold, obs) ** 2
+        apart = _known(drift(obs))
+        return ordered_sum(product(apart, apart)) >= _one_number(self.threshold, obs) ** 2
+
+
+def _num_closes() -> Any:
+    def check(value: Any) -> int:
+        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 3:
+            raise ValueError(f"lookback: expected a whole number of closes >= 3, got {value!r}")
+        return int(value)
+
+    return eqx.field(static=True, converter=check)
 
 
 class TrackingError(AbstractTrigger):
@@ -89,24 +102,26 @@ class TrackingError(AbstractTrigger):
 
     threshold: per bar, or per year if `ann_factor` says how many bars that is; >= 0; a number, one per bar, or a named
         index to sweep.
-    lookback: number of closes before the bar.      ann_factor: bars per year; 1: the threshold is per bar.
+    lookback: number of closes before the bar, >= 3; a shape, which cannot be swept.
+    ann_factor: bars per year; 1: the threshold is per bar.
 
     A covariance that is not known yet counts as zero.
     """
 
     threshold: Number = bounded("threshold", THRESHOLD, by_bar_and_asset=True)
-    lookback: int = eqx.field(static=True)
+    lookback: int = _num_closes()
     ann_factor: Number = bounded("ann_factor", THRESHOLD, default=1.0)
 
-    def __call__(self, obs: Observation) -> Bool[Array, ""]:
+    def __call__(self, obs: Observation) -> Answer:
         apart = _known(drift(obs))
-        covariance = _known(jnp.asarray(obs.window(self.lookback).covariance()))
+        covariance = _known(obs.window(self.lookback).covariance())
         variance = apart @ covariance @ apart * self.ann_factor
         return variance >= _one_number(self.threshold, obs) ** 2
 
 
 def _known(x: Array) -> Array:
-    return jnp.where(jnp.isnan(x), 0.0, x)
+    xp = namespace(x)
+    return xp.where(xp.isnan(x), 0.0, x)
 
 
 def _one_number(threshold: Number, obs: Observation) -> Array:

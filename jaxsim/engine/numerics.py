@@ -26,6 +26,9 @@ UNROLL = 16
 #: What users may put into a numeric field: a number, an array, a tracer, or (in the pandas face) a named index.
 Number = Any
 
+#: An array, or in the reference engine a plain float.
+Numbers = Inexact[Array, "..."] | float
+
 
 def as_number(x: Number) -> Number:
     """Field converter: plain numbers become NumPy float64 arrays, all else passes as it comes.
@@ -81,8 +84,7 @@ def _snap_jvp(primals, tangents):
     return snap(*primals), tangents[0]
 
 
-@jax.custom_jvp
-def product(x: Inexact[Array, "..."], y: Inexact[Array, "..."]) -> Inexact[Array, "..."]:
+def product(x: Numbers, y: Numbers) -> Inexact[Array, "..."]:
     """x * y rounded to the nearest number before anything is added to it; 0 where x is 0, whatever y is.
 
     XLA on CPU contracts `a * b + c` into one fused multiply-add, which rounds once where NumPy rounds twice. A
@@ -91,17 +93,24 @@ def product(x: Inexact[Array, "..."], y: Inexact[Array, "..."]) -> Inexact[Array
     - its other arm is no constant: LLVM turns `c - select(p, a * b, 0)` into `select(p, c - a * b, c)`.
     The select on `x` lets an empty position have no price.
     """
+    if _are_numpy(x, y):
+        return np.where(x == 0, x, x * y)
+    return _product(x, y)
+
+
+@jax.custom_jvp
+def _product(x, y):
     return jnp.where(x == 0, x, jnp.where(y == y, x * y, y))
 
 
-@product.defjvp
+@_product.defjvp
 def _product_jvp(primals, tangents):
     (x, y), (dx, dy) = primals, tangents
     known = ~jnp.isnan(y)  # an asset without a price must not poison the gradient of the others
-    return product(x, y), jnp.where(known, dx * jnp.where(known, y, 0.0), 0.0) + jnp.where(known, x * dy, 0.0)
+    return _product(x, y), jnp.where(known, dx * jnp.where(known, y, 0.0), 0.0) + jnp.where(known, x * dy, 0.0)
 
 
-def quotient(x: Inexact[Array, "..."], y: Inexact[Array, "..."]) -> Inexact[Array, "..."]:
+def quotient(x: Numbers, y: Numbers) -> Inexact[Array, "..."]:
     """x / y rounded to the nearest number; 0 where x is 0.
 
     XLA rewrites (a / b) / c as a / (b * c), and division by a constant as multiplication by its inverse; both round
@@ -109,7 +118,14 @@ def quotient(x: Inexact[Array, "..."], y: Inexact[Array, "..."]) -> Inexact[Arra
     gradients.
     """
     is_zero = x == 0
+    if _are_numpy(x, y):
+        return np.where(is_zero, x, x / np.where(is_zero, 1.0, y))
     return jnp.where(is_zero, x, jnp.where(y == y, x / jnp.where(is_zero, 1.0, y), y))
+
+
+def _are_numpy(*xs: Any) -> bool:
+    """Whether these are numbers of the reference engine, which round as they should by themselves."""
+    return all(isinstance(x, np.ndarray | np.generic | float | int) for x in xs)
 
 
 def in_sequence(step: Callable, carry: Any, xs: Any) -> tuple[Any, Any]:
@@ -127,12 +143,17 @@ def dot(start: Float[Array, ""], x: Float[Array, " asset"], y: Float[Array, " as
 
 def ordered_sum(x: Inexact[Array, "asset *rest"]) -> Inexact[Array, "*rest"]:
     """x[0] + x[1] + ..., left to right, for sums that decide."""
+    if isinstance(x, np.ndarray):
+        return np.asarray(sum(x[1:], start=x[0]))
     unroll = x.shape[0] if x.shape[0] <= UNROLL else 8
     return lax.scan(lambda total, one: (total + one, None), jnp.zeros_like(x[0]), x, unroll=unroll)[0]
 
 
 def at_bar(x: Number, step: Step) -> Array:
     """The row of `x` for one bar: `x` is a number, one per asset [asset], or [time or 1, asset or 1]."""
+    if isinstance(step, int) and not isinstance(x, jax.Array):
+        x = np.asarray(x)
+        return x if x.ndim < 2 else x[0 if x.shape[0] == 1 else step]
     x = jnp.asarray(x)
     if x.ndim < 2:
         return x

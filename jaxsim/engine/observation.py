@@ -3,16 +3,10 @@
 from typing import Any
 
 import equinox as eqx
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float
 
-from jaxsim.engine.arrays import Amount, Array, Step
-
-
-def _namespace(x: Any):
-    """NumPy for NumPy arrays (the reference engine), jax.numpy for all else."""
-    return np if isinstance(x, np.ndarray) else jnp
+from jaxsim.engine.arrays import Amount, Array, Step, namespace
 
 
 class Window(eqx.Module):
@@ -30,13 +24,13 @@ class Window(eqx.Module):
     def mean_return(self) -> Float[Array, " asset"]:
         """Mean simple return per bar."""
         returns, known, count = self._known_returns()
-        xp = _namespace(returns)
+        xp = namespace(returns)
         return xp.where(count > 0, (returns * known).sum(0) / xp.maximum(count, 1), xp.nan)
 
     def volatility(self, ddof: int = 1) -> Float[Array, " asset"]:
         """Standard deviation of the simple returns per bar (not annualised)."""
         returns, known, count = self._known_returns()
-        xp = _namespace(returns)
+        xp = namespace(returns)
         mean = (returns * known).sum(0) / xp.maximum(count, 1)
         variance = (known * (returns - mean) ** 2).sum(0) / xp.maximum(count - ddof, 1)
         positive = variance > 0  # the root has no derivative at zero
@@ -47,7 +41,7 @@ class Window(eqx.Module):
         """Covariance of the simple returns per bar, over the bars that both assets of a pair have (pairwise complete,
         as `pandas.DataFrame.cov`)."""
         returns, known, _ = self._known_returns()
-        xp = _namespace(returns)
+        xp = namespace(returns)
         pairs = known.T @ known
         count = xp.maximum(pairs, 1)
         x = returns * known
@@ -57,7 +51,7 @@ class Window(eqx.Module):
 
     def _known_returns(self):
         returns = self.returns()
-        xp = _namespace(returns)
+        xp = namespace(returns)
         known = ~xp.isnan(returns)
         return xp.where(known, returns, 0.0), known.astype(returns.dtype), known.sum(0).astype(returns.dtype)
 
@@ -107,7 +101,7 @@ class Observation(eqx.Module):
         Raises ValueError unless `length` is a positive Python integer (it is a shape, so it cannot be traced), or if it
         is left out where there is no range.
         """
-        xp = _namespace(self.closes)
+        xp = namespace(self.closes)
         if length is None:
             if self.longest is None:
                 raise ValueError("obs.window(): without a length there is a window in js.optimize only; pass one")

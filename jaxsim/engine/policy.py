@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from jaxsim.engine.allocation import Allocation, as_allocation
 from jaxsim.engine.bounds import BARS, CALL_SEQ, DIRECTION, SIZE_TYPE, bounded
-from jaxsim.engine.destinations import AbstractDestination, ToTarget
+from jaxsim.engine.destinations import AbstractDestination, ToTarget, checked_destination
 from jaxsim.engine.numerics import Number, at_bar
 from jaxsim.engine.observation import Observation
 from jaxsim.engine.triggers import AbstractTrigger, AtBars, Never
@@ -34,7 +34,7 @@ class Policy(eqx.Module):
 
     allocator: Callable
     trigger: Callable = eqx.field(default_factory=Never)
-    destination: AbstractDestination = eqx.field(default_factory=ToTarget, kw_only=True)
+    destination: AbstractDestination = eqx.field(default_factory=ToTarget, converter=checked_destination, kw_only=True)
     min_history: Number = bounded("min_history", BARS, default=0, kw_only=True)
     size_type: Any = bounded("size_type", SIZE_TYPE, by_bar_and_asset=True, default=None, kw_only=True)
     direction: Any = bounded("direction", DIRECTION, by_bar_and_asset=True, default=None, kw_only=True)

@@ -77,7 +77,8 @@ def _simulate(
     def one_bar(lane: Lane, bar):
         lane, traded, event, aux = step(policy, market, costs, lane, bar, key, axes)
         value = lane.holdings.value(at_bar_row(market.mark, bar))
-        kept = (value, lane.holdings.cash, traded, lane.holdings.units if save.units else None)
+        asked = traded if event.is_decision is None else traded & event.is_decision
+        kept = (value, lane.holdings.cash, asked, lane.holdings.units if save.units else None)
         return lane, (*kept, event if save.events else None, aux)
 
     start = Lane.start(market, policy, costs, account)

@@ -15,6 +15,7 @@ from jaxsim.engine.account import Account, Holdings
 from jaxsim.engine.allocation import Allocation
 from jaxsim.engine.arrays import Amount, Array, Step
 from jaxsim.engine.costs import Costs
+from jaxsim.engine.destinations import SpreadOver, ToTarget, next_part
 from jaxsim.engine.enums import CallSeq, Direction, SizeType
 from jaxsim.engine.fill import first_of
 from jaxsim.engine.keys import reject_draws
@@ -49,6 +50,31 @@ class LastFills(eqx.Module):
         )
 
 
+class Plan(eqx.Module):
+    """What is left of a rebalance that is spread over several bars.
+
+    request: where it leads, as weights.      left: number of parts still to be traded, int; 0: none.
+    """
+
+    request: Request
+    left: Int[Array, ""]
+
+    @classmethod
+    def blank(cls, market: Market, policy: Policy, lane: "Lane") -> "Plan | None":
+        """Nothing left to do; None if the policy spreads nothing."""
+        if not isinstance(policy.destination, SpreadOver):
+            return None
+
+        def request() -> Request:
+            obs = observe(market, lane, jnp.int32(0), at_bar_row(market.val_price, 0), jax.random.key(0))
+            return request_of(policy, ask(policy.allocator, obs, lane.memory, market.dtype)[0], obs)
+
+        shapes = jax.eval_shape(request)
+        if shapes.size_type is not None:
+            return None
+        return cls(jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes), jnp.int32(0))
+
+
 class Lane(eqx.Module):
     """What one lane carries from bar to bar."""
 
@@ -57,6 +83,7 @@ class Lane(eqx.Module):
     memory: Any  # the allocator's state
     status: LaneStatus
     last_fills: LastFills | None  # only if they can be newer than the market's prices
+    plan: Plan | None = None  # only if rebalances are spread over several bars
 
     @classmethod
     def start(cls, market: Market, policy: Policy, costs: Costs, account: Account) -> "Lane":
@@ -65,7 +92,13 @@ class Lane(eqx.Module):
         holdings, unknown = Holdings.opened(account, num_assets, dtype), jnp.full(num_assets, jnp.nan, dtype)
         moves_prices = costs.update_value is not None and market.priced_at is not None
         last_fills = LastFills(unknown, jnp.zeros(num_assets, jnp.int32)) if moves_prices else None
-        return cls(holdings, unknown, memory, LaneStatus.ok(), last_fills)
+        lane = cls(holdings, unknown, memory, LaneStatus.ok(), last_fills)
+        return replace(lane, plan=Plan.blank(market, policy, lane))
+
+    @property
+    def is_on_its_way(self) -> Bool[Array, ""]:
+        """Whether parts of the last rebalance are still to be traded."""
+        return jnp.asarray(False) if self.plan is None else self.plan.left > 0
 
 
 class Event(eqx.Module):
@@ -75,6 +108,7 @@ class Event(eqx.Module):
     excess: by how much each asset was beyond the trigger's limit, as `AbstractTrigger.excess`.
     target: what the allocator answered.    size_type, direction: what it counts; None for target weights, both ways.
     sequence: place of each asset in the order of execution, if the allocator has chosen it.
+    is_decision: whether the allocator was asked; False for a further part of the rebalance before; None: always.
     """
 
     value: Amount
@@ -85,6 +119,7 @@ class Event(eqx.Module):
     sequence: Int[Array, " asset"] | None
     fills: Fills
     aux: dict
+    is_decision: Bool[Array, ""] | None = None
 
 
 def observe(
@@ -121,12 +156,14 @@ def at_bar_row(x: Array, step: Step) -> Array:
 
 
 def decide(policy: Policy, lane: Lane, obs: Observation) -> Bool[Array, ""]:
-    """Event 3: whether to rebalance at this bar."""
+    """Event 3: whether to rebalance at this bar, or to go on with the rebalance before."""
     wants = jnp.asarray(policy.trigger(obs), bool)
     if wants.shape != ():
         raise ValueError(f"trigger: expected one answer, yes or no, got shape {wants.shape}; jnp.any makes one of many")
     if policy.trades_when_flat:
         wants = wants | ~jnp.any(obs.units != 0)
+    if lane.plan is not None:
+        wants = wants | lane.is_on_its_way
     return wants & (obs.step >= policy.min_history) & lane.status.is_ok
 
 
@@ -137,7 +174,19 @@ def rebalance(
     allocation, memory = ask(policy.allocator, obs, lane.memory, market.dtype)
     memory = as_state(memory, lane.memory, allocator_name(policy.allocator))
     request = request_of(policy, allocation, obs)
-    status = lane.status.first(allocation_faults(allocation, request), obs.step)
+    faults, target = allocation_faults(allocation, request), allocation.weights
+    plan, is_decision = lane.plan, None
+    if plan is not None:
+        assert isinstance(policy.destination, SpreadOver)
+        is_decision = ~lane.is_on_its_way
+        plan, memory, target, faults = jax.tree.map(
+            lambda new, old: jnp.where(is_decision, new, old),
+            (Plan(request, policy.destination.num_parts(obs)), memory, target, faults),
+            (plan, lane.memory, lane.target, jnp.full_like(faults, LaneFault.NONE)),
+        )
+        request, way = plan.request, plan.request.direction
+        request = replace(request, size=facing(way, next_part(obs, facing(way, request.size), plan.left)))
+    status = lane.status.first(faults, obs.step)
     # A lane that has gone wrong trades no more.
     request = replace(request, size=jnp.where(status.is_ok, request.size, jnp.nan))
     draw = None if costs.reject_prob is None else reject_draws(obs.key, obs.num_assets).astype(market.dtype)
@@ -146,11 +195,12 @@ def rebalance(
     if fills.fault is not None:
         status = status.first(fills.fault, obs.step, fills.rank, fills.info)
     last_fills = None if lane.last_fills is None else lane.last_fills.after(fills, obs.step)
-    target = allocation.weights
+    if plan is not None:
+        plan = replace(plan, left=jnp.where((holdings.units != 0).any(), plan.left - 1, 0))
     excess = excess_of(policy.trigger, obs)
     asked = (request.size_type, request.direction, request.sequence)
-    event = Event(obs.value, excess, target, *asked, fills, dict(allocation.aux))
-    return Lane(holdings, target, memory, status, last_fills), event
+    event = Event(obs.value, excess, target, *asked, fills, dict(allocation.aux), is_decision)
+    return Lane(holdings, target, memory, status, last_fills, plan), event
 
 
 def request_of(policy: Policy, allocation: Allocation, obs: Observation) -> Request:
@@ -168,15 +218,15 @@ def request_of(policy: Policy, allocation: Allocation, obs: Observation) -> Requ
     elif order is None:
         order = policy.call_seq
     size, size_type = allocation.weights, chosen(allocation.size_type, policy.size_type)
-    if size_type is None:
-        size = policy.destination(obs, size, policy.trigger)
-    return Request(
-        size,
-        size_type,
-        chosen(allocation.direction, policy.direction),
-        order,
-        sequence,
-    )
+    direction = chosen(allocation.direction, policy.direction)
+    if size_type is None and not isinstance(policy.destination, ToTarget):
+        size = facing(direction, policy.destination(obs, facing(direction, size), policy.trigger))
+    return Request(size, size_type, direction, order, sequence)
+
+
+def facing(direction: Int[Array, " asset"] | None, weights: Float[Array, " asset"]) -> Float[Array, " asset"]:
+    """Weights as sizes, or sizes as weights: where only short positions are allowed, one is the other's negative."""
+    return weights if direction is None else jnp.where(direction == Direction.SHORT_ONLY, -weights, weights)
 
 
 def allocation_faults(allocation: Allocation, request: Request) -> Int[Array, " asset"]:

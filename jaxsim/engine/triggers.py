@@ -10,10 +10,9 @@ from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
-import jax.numpy as jnp
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 
-from jaxsim.engine.arrays import Array
+from jaxsim.engine.arrays import Answer, Array, namespace
 from jaxsim.engine.bounds import BARS, BARS_FROM_ONE, bounded
 from jaxsim.engine.numerics import Number
 from jaxsim.engine.observation import Observation
@@ -23,15 +22,15 @@ class AbstractTrigger(eqx.Module):
     """A rule that says when to rebalance."""
 
     @abc.abstractmethod
-    def __call__(self, obs: Observation) -> Bool[Array, ""]:
+    def __call__(self, obs: Observation) -> Answer:
         """Whether to rebalance at this bar."""
 
     def excess(self, obs: Observation) -> Float[Array, " asset"]:
         """By how much each asset is beyond the limit that makes it trade, >= 0 where it breaches; NaN if the rule is
         not one about single assets."""
-        return jnp.full_like(obs.units, jnp.nan)
+        return _unknown(obs)
 
-    def band(self, obs: Observation, target: Float[Array, " asset"]) -> Float[Array, "*asset"] | None:
+    def band(self, obs: Observation, target: Float[Array, " asset"]) -> Float[Array, "*asset"] | float | None:
         """Half the width of the band around each target within which an asset may stay, in weight; None if the rule
         is not one about single assets."""
         return None
@@ -57,12 +56,25 @@ def _checked(trigger: Any) -> Callable:
 
 def excess_of(trigger: Callable, obs: Observation) -> Float[Array, " asset"]:
     """`AbstractTrigger.excess` of any trigger; NaN for a plain function."""
-    return trigger.excess(obs) if isinstance(trigger, AbstractTrigger) else jnp.full_like(obs.units, jnp.nan)
+    return trigger.excess(obs) if isinstance(trigger, AbstractTrigger) else _unknown(obs)
 
 
-def band_of(trigger: Callable, obs: Observation, target: Float[Array, " asset"]) -> Float[Array, "*asset"] | None:
+def _unknown(obs: Observation) -> Float[Array, " asset"]:
+    return namespace(obs.units).full_like(obs.units, float("nan"))
+
+
+def band_of(
+    trigger: Callable, obs: Observation, target: Float[Array, " asset"]
+) -> Float[Array, "*asset"] | float | None:
     """`AbstractTrigger.band` of any trigger; None for a plain function."""
     return trigger.band(obs, target) if isinstance(trigger, AbstractTrigger) else None
+
+
+def is_about_assets(trigger: Callable) -> bool:
+    """Whether a trigger, or one of those that it is made of, says which assets made it fire."""
+    if isinstance(trigger, _Pair):
+        return is_about_assets(trigger.left) or is_about_assets(trigger.right)
+    return isinstance(trigger, AbstractTrigger) and type(trigger).excess is not AbstractTrigger.excess
 
 
 class _Pair(AbstractTrigger):
@@ -71,58 +83,60 @@ class _Pair(AbstractTrigger):
     left: Callable = eqx.field(converter=_checked)
     right: Callable = eqx.field(converter=_checked)
 
-    def _answers(self, obs: Observation) -> tuple[Bool[Array, ""], Bool[Array, ""]]:
-        return jnp.asarray(self.left(obs), bool), jnp.asarray(self.right(obs), bool)
+    def _answers(self, obs: Observation) -> tuple[Answer, Answer]:
+        xp = namespace(obs.units)
+        return xp.asarray(self.left(obs), bool), xp.asarray(self.right(obs), bool)
 
-    def band(self, obs: Observation, target: Float[Array, " asset"]) -> Float[Array, "*asset"] | None:
+    def band(self, obs: Observation, target: Float[Array, " asset"]) -> Float[Array, "*asset"] | float | None:
         """The narrower of the two bands, or the one that there is."""
         left, right = (band_of(x, obs, target) for x in (self.left, self.right))
         if left is None or right is None:
             return right if left is None else left
-        return jnp.minimum(left, right)
+        return namespace(obs.units).minimum(left, right)
 
     def _excesses(self, obs: Observation) -> tuple[Array, Array]:
         """Of both, each in the place of the other where that is about no single asset."""
-        left, right = (jnp.asarray(excess_of(x, obs)) for x in (self.left, self.right))
-        return jnp.where(jnp.isnan(left), right, left), jnp.where(jnp.isnan(right), left, right)
+        xp = namespace(obs.units)
+        left, right = (xp.asarray(excess_of(x, obs)) for x in (self.left, self.right))
+        return xp.where(xp.isnan(left), right, left), xp.where(xp.isnan(right), left, right)
 
 
 class AllOf(_Pair):
     """Trade when both triggers say so: `left & right`."""
 
-    def __call__(self, obs: Observation) -> Bool[Array, ""]:
+    def __call__(self, obs: Observation) -> Answer:
         left, right = self._answers(obs)
         return left & right
 
     def excess(self, obs: Observation) -> Float[Array, " asset"]:
         left, right = self._excesses(obs)
-        return jnp.minimum(left, right)
+        return namespace(left).minimum(left, right)
 
 
 class AnyOf(_Pair):
     """Trade when either trigger says so: `left | right`."""
 
-    def __call__(self, obs: Observation) -> Bool[Array, ""]:
+    def __call__(self, obs: Observation) -> Answer:
         left, right = self._answers(obs)
         return left | right
 
     def excess(self, obs: Observation) -> Float[Array, " asset"]:
         left, right = self._excesses(obs)
-        return jnp.maximum(left, right)
+        return namespace(left).maximum(left, right)
 
 
 class Never(AbstractTrigger):
     """Buy once, then hold."""
 
-    def __call__(self, obs: Observation) -> Bool[Array, ""]:
-        return jnp.zeros_like(obs.step, dtype=bool)
+    def __call__(self, obs: Observation) -> Answer:
+        return namespace(obs.units).asarray(False)
 
 
 class Always(AbstractTrigger):
     """Rebalance at every bar."""
 
-    def __call__(self, obs: Observation) -> Bool[Array, ""]:
-        return jnp.ones_like(obs.step, dtype=bool)
+    def __call__(self, obs: Observation) -> Answer:
+        return namespace(obs.units).asarray(True)
 
 
 class EveryN(AbstractTrigger):
@@ -134,9 +148,10 @@ class EveryN(AbstractTrigger):
     bars: Number = bounded("bars", BARS_FROM_ONE)
     start: Number = bounded("start", BARS, default=0)
 
-    def __call__(self, obs: Observation) -> Bool[Array, ""]:
-        since = obs.step - jnp.asarray(self.start).astype(jnp.int32)
-        return (since >= 0) & (since % jnp.asarray(self.bars).astype(jnp.int32) == 0)
+    def __call__(self, obs: Observation) -> Answer:
+        xp = namespace(obs.units)
+        since = obs.step - xp.asarray(self.start).astype(xp.int32)
+        return (since >= 0) & (since % xp.asarray(self.bars).astype(xp.int32) == 0)
 
 
 class AtBars(AbstractTrigger):
@@ -147,14 +162,14 @@ class AtBars(AbstractTrigger):
 
     mask: Number
 
-    def __call__(self, obs: Observation) -> Bool[Array, ""]:
-        return jnp.asarray(self.mask[obs.step])
+    def __call__(self, obs: Observation) -> Answer:
+        return namespace(obs.units).asarray(self.mask[obs.step])
 
 
 class AbstractCalendar(AbstractTrigger):
     """A rule about dates. In the pandas face, which knows the dates of the bars, it becomes `AtBars`."""
 
-    def __call__(self, obs: Observation) -> Bool[Array, ""]:
+    def __call__(self, obs: Observation) -> Answer:
         raise TypeError(
             f"trigger: {type(self).__name__} needs the dates of the bars, which js.backtest knows; in the core use "
             "js.AtBars(mask), with a mask made from js.index_points(index, ...)"

@@ -62,8 +62,10 @@ def _of_ledger(ledger: Ledger) -> Decisions:
     clip = np.where(is_cut, Clip.CASH if ledger.clip is None else rows(ledger.clip), Clip.NONE)
     reason = np.where(is_filled, _texts(Clip)[clip], _texts(OrderStatusInfo)[info])
     reason[(info == OrderStatusInfo.SIZE_ZERO) & (np.abs(requested) > ABS_TOL)] = "less than one size_granularity"
+    rebalance, part = _numbers(ledger)
     columns = {
-        "rebalance": np.arange(num_events)[event] - np.searchsorted(lane_of_event, lane_of_event)[event],
+        "rebalance": rebalance[event],
+        "part": part[event],
         "weight": rows(weight),
         "last_target": rows(target_before),
         "drift": rows(drift),
@@ -84,6 +86,16 @@ def _of_ledger(ledger: Ledger) -> Decisions:
     }
     at = lane_of_event[event]
     return Decisions(columns, ledger.lanes[at], ledger.columns[at, asset], ledger.bar[event])
+
+
+def _numbers(ledger: Ledger) -> tuple[np.ndarray, np.ndarray]:
+    """The number of the rebalance that each event belongs to, within its lane, and which part of it the event is,
+    [event]; both from 0."""
+    first = np.searchsorted(ledger.lane_of_event, ledger.lane_of_event)
+    begins = np.zeros(len(ledger.bar), int)
+    begins[ledger.decided] = 1
+    count = np.cumsum(begins)
+    return count - count[first], np.arange(len(count)) - np.searchsorted(count, count)
 
 
 def _target_weights(ledger: Ledger) -> np.ndarray:
@@ -112,8 +124,12 @@ def _codes(codes: np.ndarray | None, neutral: SizeType | Direction, shape: tuple
     return np.array([names.get(k, "") for k in range(max(names) + 1)], object)[values]
 
 
-#: Columns that say nothing where all orders are target weights in both directions.
-ONLY_IF_MIXED = {"size_type": plain_name(SizeType.TARGET_PERCENT), "direction": plain_name(Direction.BOTH)}
+#: Columns that say nothing where all orders are target weights in both directions, and none is spread over bars.
+ONLY_IF_MIXED = {
+    "part": 0,
+    "size_type": plain_name(SizeType.TARGET_PERCENT),
+    "direction": plain_name(Direction.BOTH),
+}
 
 
 def decision_table(decisions: Decisions, assets: pd.Index, index: pd.Index, lanes: pd.Index | None) -> pd.DataFrame:

@@ -15,7 +15,8 @@ from jaxsim.frames.logs import log_of_orders, log_of_runs
 
 @dataclass(frozen=True, eq=False)
 class Ledger:
-    """The rebalances ("events") of lanes whose groups have the same number of assets, lane by lane.
+    """The rebalances ("events") of lanes whose groups have the same number of assets, lane by lane. One that was spread
+    over several bars is an event on each of them.
 
     lanes: number of each lane among all lanes of the result, [lane].
     columns: price-frame columns of each lane's assets, [lane, asset].
@@ -28,6 +29,8 @@ class Ledger:
     sequence: [event, asset], place of each asset in the order of execution, if that was chosen; else NaN or None.
     clip: int [event, asset], Clip of each filled order; None: it can only be cash.
     val_price: [event, asset], what the event was sized at.
+    is_decision: bool [event], whether the allocator was asked, and not only a further part of the rebalance before
+        traded; None: always.
     log: the account around each order, by name [event, asset], if it was kept (`logs.LOG_FIELDS`).
     aux: recorded arrays by name, [event, ...].       bar_aux: what `observe` recorded, [lane, time, ...].
     """
@@ -55,12 +58,18 @@ class Ledger:
     sequence: np.ndarray | None = None
     clip: np.ndarray | None = None
     val_price: np.ndarray | None = None
+    is_decision: np.ndarray | None = None
     log: dict[str, np.ndarray] | None = None
 
     @property
     def lane_of_event(self) -> np.ndarray:
         """Position within this ledger of the lane of each event, [event]."""
         return np.repeat(np.arange(len(self.lanes)), self.counts)
+
+    @property
+    def decided(self) -> np.ndarray:
+        """The events at which the allocator was asked, by number."""
+        return np.arange(len(self.bar)) if self.is_decision is None else np.flatnonzero(self.is_decision)
 
     @property
     def filled(self) -> np.ndarray:
@@ -87,7 +96,7 @@ class Ledger:
 
     @property
     def _optional(self) -> dict[str, np.ndarray | None]:
-        names = ("size_type", "direction", "sequence", "clip", "val_price")
+        names = ("size_type", "direction", "sequence", "clip", "val_price", "is_decision")
         return {name: getattr(self, name) for name in names}
 
     # --- paths: holdings stay what they are between two events
@@ -193,6 +202,7 @@ def ledger_from_pages(
         direction=event.direction,
         sequence=event.sequence,
         clip=fills.clip,
+        is_decision=event.is_decision,
         log=None if fills.log is None else log_of_orders(fills.log),
     )
 
@@ -223,6 +233,7 @@ def ledger_from_runs(
         direction=_codes_if_needed(joined("direction"), Direction.BOTH),
         sequence=_sequences_if_any(joined("sequence")),
         clip=joined("clip"),
+        is_decision=None if joined("is_decision").all() else joined("is_decision"),
         log=log_of_runs(runs, columns.shape[1]) if keep_log else None,
         **{name: joined(name) for name in _PER_EVENT if name != "bar"},
     )

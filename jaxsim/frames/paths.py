@@ -159,7 +159,7 @@ class Paths:
     def rebalances(self) -> np.ndarray:
         out = np.zeros((len(self.context.index), self.num_lanes), bool)
         for ledger in self.ledgers:
-            out[ledger.bar, ledger.lanes[ledger.lane_of_event]] = True
+            out[ledger.bar[ledger.decided], ledger.lanes[ledger.lane_of_event[ledger.decided]]] = True
         return out
 
     # --- totals
@@ -184,11 +184,11 @@ class Paths:
     def total_fees(self) -> np.ndarray:
         return self.total([x.fees.sum(axis=1) for x in self.ledgers])
 
-    # --- events
+    # --- events at which the allocator was asked
 
     def events(self, parts: Sequence[np.ndarray]) -> np.ndarray:
         """Arrays [event, ...], one per ledger, as one, by lane and bar."""
-        joined = np.concatenate(parts)
+        joined = np.concatenate([part[ledger.decided] for ledger, part in zip(self.ledgers, parts, strict=True)])
         return joined if len(self.ledgers) == 1 else joined[np.argsort(self._unsorted_lanes, kind="stable")]
 
     def events_by_asset(self, parts: Sequence[np.ndarray]) -> np.ndarray:
@@ -219,7 +219,7 @@ class Paths:
 
     @cached_property
     def _unsorted_lanes(self) -> np.ndarray:
-        return np.concatenate([x.lanes[x.lane_of_event] for x in self.ledgers])
+        return np.concatenate([x.lanes[x.lane_of_event[x.decided]] for x in self.ledgers])
 
     @property
     def event_lane(self) -> np.ndarray:

@@ -42,7 +42,8 @@ class Plots(abc.ABC):
         """One rebalance of one lane: each asset's weight before and after, its target, and what kept it from getting
         there.
 
-        when: its time, or its number among the lane's rebalances (negative: from the last).
+        when: its time, or its number among the lane's rebalances (negative: from the last); of one that is spread over
+            several bars the number is its first part, and each time one part.
         key: label of the lane, as in `[]`; not needed for a single one.
         Raises ValueError if several lanes are left; KeyError if there was no rebalance then.
         """
@@ -56,6 +57,7 @@ class Plots(abc.ABC):
         if isinstance(when, int | np.integer) and not isinstance(when, bool):
             count = int(number.max()) + 1 if len(table) else 0
             rows = table[number == (when + count if when < 0 else when)]
+            rows = rows[rows["part"] == 0] if "part" in rows else rows
         else:
             rows = table[table["timestamp"] == when]
         if rows.empty:

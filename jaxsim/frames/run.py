@@ -15,7 +15,7 @@ import pandas as pd
 from jaxsim.engine.account import Account
 from jaxsim.engine.bounds import BARS, CASH, NUMBERS, shown
 from jaxsim.engine.costs import Costs
-from jaxsim.engine.destinations import AbstractDestination, ToTarget
+from jaxsim.engine.destinations import AbstractDestination, ToTarget, checked_destination
 from jaxsim.engine.enums import SizeType
 from jaxsim.engine.policy import Policy, RecordedTargets, allocator_name, order_book_policy, replay_policy
 from jaxsim.engine.triggers import Never
@@ -170,7 +170,8 @@ def replay(
         the outermost ones; an index to sweep that is named like one of their levels is aligned with it instead of
         making the product.
     trigger: when to go back to the last recorded targets between the recorded bars; without it, never.
-    destination: how far towards the targets to trade, at recorded bars and at others.
+    destination: how far towards the targets to trade, at recorded bars and at others; that of the portfolio which they
+        come from is not recorded. The bands of `js.ToEdge` and `js.OnlyBreached` are those of the trigger here.
     The other arguments are those of `backtest`.
 
     An asset of `close` that the allocations do not know is left alone.
@@ -232,9 +233,8 @@ def _rules(trigger: Any, destination: Any) -> tuple[Any, AbstractDestination]:
     """Trigger and destination, or what holds without them. Raises TypeError naming the argument."""
     if trigger is not None and (isinstance(trigger, type) or not callable(trigger)):
         raise TypeError(f"trigger: expected a trigger such as js.Threshold(0.05), got {trigger!r}")
-    if destination is not None and not isinstance(destination, AbstractDestination):
-        raise TypeError(f"destination: expected a destination such as js.ToEdge(), got {destination!r}")
-    return (Never() if trigger is None else trigger), (ToTarget() if destination is None else destination)
+    way = ToTarget() if destination is None else checked_destination(destination)
+    return (Never() if trigger is None else trigger), way
 
 
 class _Opaque:

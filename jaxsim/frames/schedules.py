@@ -33,6 +33,10 @@ def index_points(
         return np.arange(0, len(index), every)
     if not isinstance(index, pd.DatetimeIndex):
         raise TypeError(f"every: dates need a DatetimeIndex, close has {type(index).__name__}")
+    if not index.is_monotonic_increasing:
+        raise ValueError("index: expected the labels of the bars in ascending order")
+    if len(index) == 0:
+        return np.zeros(0, np.int64)
     dates = _dates_on(on, index) if every is None else _dates_every(every, index)
     if at_time is not None:
         time = _time_of_day(at_time)
@@ -41,6 +45,8 @@ def index_points(
         dates = naive if dates.tz is None else _localized(naive, dates.tz)
     if offset is not None:
         dates = dates + _timedelta(offset, "offset")
+    if every is not None:
+        dates = dates[dates >= index[0]]  # moved to before the first bar
     bars = index.searchsorted(dates, side="left")
     return np.unique(bars[bars < len(index)]).astype(np.int64)
 
@@ -100,7 +106,7 @@ def _dates_on(on: Any, index: pd.DatetimeIndex) -> pd.DatetimeIndex:
     if dates.hasnans:
         raise ValueError("on: a date is missing (NaT)")
     if dates.tz is None and index.tz is not None:
-        dates = dates.tz_localize(index.tz)
+        dates = _localized(dates, index.tz)
     elif dates.tz is not None:
         if index.tz is None:
             raise ValueError("on: the dates have a time zone, the index of close has none")
@@ -112,9 +118,12 @@ def _time_of_day(at_time: Any) -> datetime.time:
     if isinstance(at_time, datetime.time):
         return at_time
     try:
-        return pd.Timestamp(f"2000-01-01 {at_time}").time()
+        moment = pd.Timestamp(f"2000-01-01 {at_time}")
     except (ValueError, TypeError):
-        raise ValueError(f"at_time: expected a time of day such as '09:30', got {at_time!r}") from None
+        moment = pd.NaT
+    if not isinstance(moment, pd.Timestamp):
+        raise ValueError(f"at_time: expected a time of day such as '09:30', got {at_time!r}")
+    return moment.time()
 
 
 def _timedelta(value: Any, argument: str) -> pd.Timedelta:

@@ -72,6 +72,7 @@ class Tables(abc.ABC):
         """Why each order did what it did: one row for every rebalance and asset, in the order of execution.
 
         rebalance: number within the lane; then the lane levels, asset, timestamp.
+        part: from 0, which part of it, where rebalances are spread over several bars.
         weight: at the valuation price, before the rebalance.       last_target: asked for at the last one.
         drift: weight less last target.     excess: drift beyond the threshold, >= 0 where it was `breached`; NaN for
         rules that are not about single assets.

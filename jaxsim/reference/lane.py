@@ -1,7 +1,7 @@
 """One lane, bar after bar: DESIGN section 3 as a plain Python loop."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf, isinf, isnan, nan
 from typing import Any, NamedTuple
 
@@ -12,7 +12,7 @@ from jaxsim.engine.account import Account
 from jaxsim.engine.allocation import Allocation, read_codes, refuse_labels
 from jaxsim.engine.bounds import CALL_SEQ, DIRECTION, SIZE_TYPE, Codes
 from jaxsim.engine.costs import Costs
-from jaxsim.engine.destinations import ToTarget
+from jaxsim.engine.destinations import SpreadOver, ToTarget
 from jaxsim.engine.drift import Threshold
 from jaxsim.engine.enums import CallSeq, Direction, OrderSide, SizeType
 from jaxsim.engine.keys import reject_draws
@@ -46,6 +46,7 @@ class LaneRun:
     excess: drift beyond the threshold; NaN for other triggers.
     target: weights or sizes asked for, NaN where the asset was left alone.      size_type, direction: of each.
     sequence: place of each in the order of execution, if the allocator chose it; else NaN.
+    is_decision: whether the allocator was asked, and not only a further part of the rebalance before traded.
     units, cash, free_cash: after it.
     request: units asked for, > 0 to buy; infinite: as many as possible; NaN where that could not be worked out.
     trade: units traded, > 0 bought.    price: with slippage; NaN without one.    fees: paid, currency.
@@ -66,6 +67,7 @@ class LaneRun:
     size_type: np.ndarray
     direction: np.ndarray
     sequence: np.ndarray
+    is_decision: np.ndarray
     units: np.ndarray
     cash: np.ndarray
     free_cash: np.ndarray
@@ -146,6 +148,15 @@ class _Answer:
 
 
 @dataclass(frozen=True)
+class _Plan:
+    """What is left of a rebalance that is spread over several bars: where it leads, and in how many parts."""
+
+    answer: _Answer
+    end: list[float]
+    parts: int
+
+
+@dataclass(frozen=True)
 class _Rebalance:
     """One row of a LaneRun's arrays per rebalance; the orders say the rest."""
 
@@ -156,6 +167,7 @@ class _Rebalance:
     size_type: list[int]
     direction: list[int]
     sequence: list[float]
+    is_decision: bool
     units: list[float]
     cash: float
     free_cash: float
@@ -210,6 +222,7 @@ class _Lane:
         self.target = [nan] * self.num_assets
         self.state = initial_state(policy.allocator, self.num_assets)
         self.fault = (LaneFault.NONE, -1, -1)
+        self.plan: _Plan | None = None
         self.rebalances: list[_Rebalance] = []
         self.bar_aux: list[dict] = []
         self.seen: Observation | None = None
@@ -242,6 +255,9 @@ class _Lane:
             # An account is snapped at every bar, traded or not (SEMANTICS 3.1).
             self.cash, self.free_cash = snap(self.cash), snap(self.free_cash)
             self.units, self.debt = ([snap(x) for x in balance] for balance in (self.units, self.debt))
+            return
+        if self.plan is not None:
+            self.trade_to(bar, value, self.plan.answer, is_decision=False)
             return
         answer = self.ask(self.observation(bar, value))  # 4. allocate
         self.rebalance(bar, value, answer)  # 5. order
@@ -300,9 +316,11 @@ class _Lane:
         self.bar_aux.append(_copied(aux))
 
     def wants_to_trade(self, bar: int, value: float) -> bool:
-        """Whether the allocator is asked at this bar (SEMANTICS 5.1)."""
+        """Whether the allocator is asked at this bar (SEMANTICS 5.1), or a rebalance goes on."""
         if self.fault[0] != LaneFault.NONE or bar < self.min_history:
             return False
+        if self.plan is not None:
+            return True
         if self.policy.trades_when_flat and all(units == 0 for units in self.units):
             return True
         trigger = self.policy.trigger
@@ -368,14 +386,32 @@ class _Lane:
 
     def rebalance(self, bar: int, value: float, answer: _Answer) -> None:
         """Remember the target weights and trade towards them, unless one of them is at fault."""
-        if self.threshold:
-            excess = [x - limit for x, limit in zip(self.drift(value), self.threshold[bar], strict=True)]
-        else:
-            excess = np.array(excess_of(self.policy.trigger, self.observation(bar, value)), float).tolist()
+        excess = self.excess(bar, value)
         self.target = answer.weights
         self.note_faults(bar, answer)
-        # Orders of no size are ignored.
-        sizes = self.destination(bar, value, answer) if self.fault[0] == LaneFault.NONE else [nan] * self.num_assets
+        if answer.are_weights and isinstance(self.policy.destination, SpreadOver):
+            is_at_once = not self.policy.destination.when_flat and all(units == 0 for units in self.units)
+            parts = 1 if is_at_once else int(self.policy.destination.bars)
+            self.plan = _Plan(answer, self.destination(bar, value, answer), parts)
+        self.trade_to(bar, value, answer, excess)
+
+    def excess(self, bar: int, value: float) -> list[float]:
+        """By how much each asset is beyond the limit of the trigger."""
+        if self.threshold:
+            return [x - limit for x, limit in zip(self.drift(value), self.threshold[bar], strict=True)]
+        return np.array(excess_of(self.policy.trigger, self.observation(bar, value)), float).tolist()
+
+    def trade_to(
+        self, bar: int, value: float, answer: _Answer, excess: list[float] | None = None, is_decision: bool = True
+    ) -> None:
+        """Trade a rebalance, or the next part of it."""
+        excess = self.excess(bar, value) if excess is None else excess
+        if self.fault[0] != LaneFault.NONE:
+            sizes = [nan] * self.num_assets  # orders of no size are ignored
+        elif self.plan is not None:
+            sizes = self.next_part(bar, value, self.plan)
+        else:
+            sizes = self.destination(bar, value, answer)
         log = self.execute(bar, value, sizes, answer)
         row = _Rebalance(
             bars=bar,
@@ -385,6 +421,7 @@ class _Lane:
             size_type=answer.size_type,
             direction=answer.direction,
             sequence=self.chosen_sequence(answer),
+            is_decision=is_decision,
             units=list(self.units),
             cash=self.cash,
             free_cash=self.free_cash,
@@ -392,6 +429,18 @@ class _Lane:
             log=[log[n] for n in range(self.num_assets)],
         )
         self.rebalances.append(row)
+        if self.plan is not None:
+            is_done = self.plan.parts == 1 or all(units == 0 for units in self.units)
+            self.plan = None if is_done else replace(self.plan, parts=self.plan.parts - 1)
+
+    def next_part(self, bar: int, value: float, plan: _Plan) -> list[float]:
+        """An equal share of what is left of the way, from the present weights; the last part goes all of it."""
+        if plan.parts == 1:
+            return plan.end
+        present = self.observation(bar, value).weights.tolist()
+        ways = [-1.0 if way == Direction.SHORT_ONLY else 1.0 for way in plan.answer.direction]
+        ends = zip(present, plan.end, ways, strict=True)
+        return [way * (start + (way * end - start) / plan.parts) for start, end, way in ends]
 
     def chosen_sequence(self, answer: _Answer) -> list[float]:
         """The place of each asset in the order of execution; NaN unless the allocator has chosen it."""
@@ -404,7 +453,8 @@ class _Lane:
         if not answer.are_weights or type(self.policy.destination) is ToTarget:
             return self.target
         obs = self.observation(bar, value)
-        return np.array(self.policy.destination(obs, np.array(self.target), self.policy.trigger), float).tolist()
+        way = np.where(np.array(answer.direction) == Direction.SHORT_ONLY, -1.0, 1.0)
+        return (way * np.array(self.policy.destination(obs, way * self.target, self.policy.trigger), float)).tolist()
 
     def note_faults(self, bar: int, answer: _Answer) -> None:
         """What is wrong with an answer, if anything."""
@@ -491,6 +541,7 @@ def _columns(rebalances: Sequence[_Rebalance], num_assets: int) -> dict[str, Any
     for name in ("excess", "target", "units", "size_type", "direction", "sequence"):
         dtype = int if name in ("size_type", "direction") else float
         columns[name] = column([getattr(row, name) for row in rebalances], dtype)
+    columns["is_decision"] = column([row.is_decision for row in rebalances], bool, False)
     for name in ("bars", "value", "cash", "free_cash"):
         columns[name] = column([getattr(row, name) for row in rebalances], int if name == "bars" else float, False)
     for name in ("request", "trade", "price", "fees", "info", "rank", "clip"):
