@@ -6,6 +6,9 @@ from jaxsim import reference as reference
 from jaxsim import views as views
 from jaxsim.engine.account import Account as Account
 from jaxsim.engine.allocation import Allocation as Allocation
+from jaxsim.engine.checks import AbstractCheck as AbstractCheck
+from jaxsim.engine.checks import StopLoss as StopLoss
+from jaxsim.engine.checks import TakeProfit as TakeProfit
 from jaxsim.engine.costs import Costs as Costs
 from jaxsim.engine.destinations import AbstractDestination as AbstractDestination
 from jaxsim.engine.destinations import Fraction as Fraction

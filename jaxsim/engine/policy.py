@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from jaxsim.engine.allocation import Allocation, as_allocation
 from jaxsim.engine.bounds import BARS, CALL_SEQ, DIRECTION, SIZE_TYPE, bounded
+from jaxsim.engine.checks import Guard
 from jaxsim.engine.destinations import AbstractDestination, ToTarget, checked_destination
 from jaxsim.engine.numerics import Number, at_bar
 from jaxsim.engine.observation import Observation
@@ -28,6 +29,7 @@ class Policy(eqx.Module):
     direction: Direction: which positions its orders may lead to unless it says so itself; None: both.
     call_seq: CallSeq: in which order the assets trade unless the allocator says so itself; None: by order value.
     trades_when_flat: trade also without the trigger while no position is held; off in a replay.
+    guard: checks that close positions between the dates of a replay.
 
     `size_type` and `direction` are one code, one per asset, or [time or 1, asset or 1].
     """
@@ -40,6 +42,7 @@ class Policy(eqx.Module):
     direction: Any = bounded("direction", DIRECTION, by_bar_and_asset=True, default=None, kw_only=True)
     call_seq: Any = bounded("call_seq", CALL_SEQ, default=None, kw_only=True)
     trades_when_flat: bool = eqx.field(static=True, default=True, kw_only=True)
+    guard: Guard | None = eqx.field(default=None, kw_only=True)
 
     def __check_init__(self):
         for name in ("allocator", "trigger"):
@@ -140,13 +143,17 @@ class RecordedTargets(eqx.Module):
         return Allocation(weights, skip=skip, size_type=size_type, direction=direction, call_seq=call_seq)
 
 
-def replay_policy(mask: Number, targets: RecordedTargets, trigger: Callable | None = None) -> Policy:
+def replay_policy(
+    mask: Number, targets: RecordedTargets, trigger: Callable | None = None, checks: tuple = ()
+) -> Policy:
     """The policy that acts at the recorded bars and asks for what was asked for then.
 
     mask: bool [time], true at the recorded bars.       trigger: when else to go back to the targets that hold.
+    checks: what closes positions in between.
     """
     recorded = AtBars(mask)
-    return Policy(targets, recorded if trigger is None else recorded | trigger, trades_when_flat=False)
+    when = recorded if trigger is None else recorded | trigger
+    return Policy(targets, when, trades_when_flat=False, guard=Guard(recorded, checks) if checks else None)
 
 
 class OrderBook(eqx.Module):

@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float, Int
 from jaxsim.engine.account import Account, Holdings
 from jaxsim.engine.allocation import Allocation
 from jaxsim.engine.arrays import Amount, Array, Step
+from jaxsim.engine.checks import Entries
 from jaxsim.engine.costs import Costs
 from jaxsim.engine.destinations import SpreadOver, ToTarget, next_part
 from jaxsim.engine.enums import CallSeq, Direction, SizeType
@@ -84,6 +85,7 @@ class Lane(eqx.Module):
     status: LaneStatus
     last_fills: LastFills | None  # only if they can be newer than the market's prices
     plan: Plan | None = None  # only if rebalances are spread over several bars
+    entries: Entries | None = None  # only if there are checks
 
     @classmethod
     def start(cls, market: Market, policy: Policy, costs: Costs, account: Account) -> "Lane":
@@ -93,7 +95,8 @@ class Lane(eqx.Module):
         moves_prices = costs.update_value is not None and market.priced_at is not None
         last_fills = LastFills(unknown, jnp.zeros(num_assets, jnp.int32)) if moves_prices else None
         lane = cls(holdings, unknown, memory, LaneStatus.ok(), last_fills)
-        return replace(lane, plan=Plan.blank(market, policy, lane))
+        entries = None if policy.guard is None else Entries.none(num_assets, dtype)
+        return replace(lane, plan=Plan.blank(market, policy, lane), entries=entries)
 
     @property
     def is_on_its_way(self) -> Bool[Array, ""]:
@@ -164,6 +167,9 @@ def decide(policy: Policy, lane: Lane, obs: Observation) -> Bool[Array, ""]:
         wants = wants | ~jnp.any(obs.units != 0)
     if lane.plan is not None:
         wants = wants | lane.is_on_its_way
+    if policy.guard is not None:
+        assert lane.entries is not None
+        wants = wants | policy.guard.closes(obs, lane.entries).any()
     return wants & (obs.step >= policy.min_history) & lane.status.is_ok
 
 
@@ -173,8 +179,16 @@ def rebalance(
     """Events 4 and 5: ask the allocator, remember its targets, and trade towards them."""
     allocation, memory = ask(policy.allocator, obs, lane.memory, market.dtype)
     memory = as_state(memory, lane.memory, allocator_name(policy.allocator))
+    entries, closing, target = lane.entries, None, allocation.weights
+    if policy.guard is not None:
+        assert entries is not None
+        target, is_out, closing = policy.guard.sizes(obs, entries, target, policy.trigger(obs))
+        allocation = replace(allocation, weights=target, skip=jnp.isnan(target))
+        entries = Entries(entries.price, jnp.where(policy.guard.due(obs), obs.value, entries.value), is_out)
     request = request_of(policy, allocation, obs)
-    faults, target = allocation_faults(allocation, request), allocation.weights
+    if closing is not None:
+        request = replace(request, size=jnp.where(closing, 0.0, request.size))  # however far the others go
+    faults = allocation_faults(allocation, request)
     plan, is_decision = lane.plan, None
     if plan is not None:
         assert isinstance(policy.destination, SpreadOver)
@@ -200,7 +214,11 @@ def rebalance(
     excess = excess_of(policy.trigger, obs)
     asked = (request.size_type, request.direction, request.sequence)
     event = Event(obs.value, excess, target, *asked, fills, dict(allocation.aux), is_decision)
-    return Lane(holdings, target, memory, status, last_fills, plan), event
+    if entries is not None:
+        entries = entries.after(lane.holdings, holdings, fills)
+        # What a check has left alone keeps its target, which a threshold goes on to compare with.
+        target = jnp.where(jnp.isnan(target) & ~policy.guard.due(obs), lane.target, target)
+    return Lane(holdings, target, memory, status, last_fills, plan, entries), event
 
 
 def request_of(policy: Policy, allocation: Allocation, obs: Observation) -> Request:

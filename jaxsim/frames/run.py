@@ -14,8 +14,9 @@ import pandas as pd
 
 from jaxsim.engine.account import Account
 from jaxsim.engine.bounds import BARS, CASH, NUMBERS, shown
+from jaxsim.engine.checks import AbstractCheck
 from jaxsim.engine.costs import Costs
-from jaxsim.engine.destinations import AbstractDestination, ToTarget, checked_destination
+from jaxsim.engine.destinations import AbstractDestination, SpreadOver, ToTarget, checked_destination
 from jaxsim.engine.enums import SizeType
 from jaxsim.engine.policy import Policy, RecordedTargets, allocator_name, order_book_policy, replay_policy
 from jaxsim.engine.triggers import Never
@@ -141,6 +142,7 @@ def replay(
     *,
     trigger: Any = None,
     destination: Any = None,
+    checks: Any = (),
     call_seq: Any = None,
     open: Any = None,
     price: Any = None,
@@ -172,6 +174,8 @@ def replay(
     trigger: when to go back to the last recorded targets between the recorded bars; without it, never.
     destination: how far towards the targets to trade, at recorded bars and at others; that of the portfolio which they
         come from is not recorded. The bands of `js.ToEdge` and `js.OnlyBreached` are those of the trigger here.
+    checks: what closes positions between the recorded bars: a check such as `js.StopLoss(0.1)`, or a list of them. What
+        has been closed stays closed until the next recorded bar.
     The other arguments are those of `backtest`.
 
     An asset of `close` that the allocations do not know is left alone.
@@ -188,9 +192,11 @@ def replay(
     when, how_far = _rules(trigger, destination)
     rule = None if trigger is None else module(when, "trigger", prices.index, arrangement, sweep)
     way = module(how_far, "destination", prices.index, arrangement, sweep)
+    guards = _checks(checks, allocations, how_far)
+    guards = tuple(module(check, "checks", prices.index, arrangement, sweep) for check in guards)
     meaning = read_meaning(terms, prices.index, arrangement, sweep)
     leaves = {"destination": way, "call_seq": meaning["call_seq"], "min_history": recorded.first_bar(sweep)}
-    return _run(prices, price, arrangement, sweep, recorded.policy(sweep, rule), leaves, terms)
+    return _run(prices, price, arrangement, sweep, recorded.policy(sweep, rule, guards), leaves, terms)
 
 
 def _terms(arguments: dict[str, Any]) -> dict[str, Any]:
@@ -235,6 +241,18 @@ def _rules(trigger: Any, destination: Any) -> tuple[Any, AbstractDestination]:
         raise TypeError(f"trigger: expected a trigger such as js.Threshold(0.05), got {trigger!r}")
     way = ToTarget() if destination is None else checked_destination(destination)
     return (Never() if trigger is None else trigger), way
+
+
+def _checks(checks: Any, allocations: Allocations, destination: AbstractDestination) -> list[AbstractCheck]:
+    """Raises TypeError or ValueError naming the argument for what is no check, or cannot be one here."""
+    found = [checks] if isinstance(checks, AbstractCheck) else checks
+    if not isinstance(found, list | tuple) or not all(isinstance(x, AbstractCheck) for x in found):
+        raise TypeError(f"checks: expected checks such as js.StopLoss(0.1), got {shown(checks)}"[:200])
+    if found and allocations.size_type is not None:
+        raise ValueError("checks: they close what target weights have opened; these allocations are other sizes")
+    if found and isinstance(destination, SpreadOver):
+        raise ValueError("checks: not beside SpreadOver, whose parts are on their way already")
+    return list(found)
 
 
 class _Opaque:
@@ -381,11 +399,11 @@ class _Recorded:
         """Before it nothing trades, whatever a trigger says."""
         return self._leaf(sweep, self._bars[:, :, 0].astype(np.float64))
 
-    def policy(self, sweep: Sweep, trigger: Any = None) -> Policy:
+    def policy(self, sweep: Sweep, trigger: Any = None, checks: tuple = ()) -> Policy:
         asked = {n: None if x is None else self._leaf(sweep, x, pads_assets=True) for n, x in self._asked.items()}
         weights = self._leaf(sweep, self._weights, pads_assets=True)
         targets = RecordedTargets(self._leaf(sweep, self._bars), weights, **asked)
-        return replay_policy(self._leaf(sweep, self._mask), targets, trigger)
+        return replay_policy(self._leaf(sweep, self._mask), targets, trigger, checks)
 
 
 def _rounded_up(longest: int, lane: np.ndarray) -> int:

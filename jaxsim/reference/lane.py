@@ -22,6 +22,7 @@ from jaxsim.engine.policy import Policy, allocator_name, initial_state, keeps_st
 from jaxsim.engine.status import LaneFault, OrderStatus
 from jaxsim.engine.triggers import AtBars, Never, excess_of
 from jaxsim.errors import OrderError
+from jaxsim.reference.guard import Positions
 from jaxsim.reference.orders import (
     AccountState,
     NotFilled,
@@ -223,6 +224,7 @@ class _Lane:
         self.state = initial_state(policy.allocator, self.num_assets)
         self.fault = (LaneFault.NONE, -1, -1)
         self.plan: _Plan | None = None
+        self.positions = None if policy.guard is None else Positions(policy.guard, self.num_assets)
         self.rebalances: list[_Rebalance] = []
         self.bar_aux: list[dict] = []
         self.seen: Observation | None = None
@@ -260,7 +262,10 @@ class _Lane:
             self.trade_to(bar, value, self.plan.answer, is_decision=False)
             return
         answer = self.ask(self.observation(bar, value))  # 4. allocate
-        self.rebalance(bar, value, answer)  # 5. order
+        if self.positions is None:
+            self.rebalance(bar, value, answer)  # 5. order
+        else:
+            self.rebalance_guarded(bar, value, answer, self.positions)
 
     def valuation(self, bar: int) -> list[float]:
         """The market's valuation prices, or those of later fills that moved them (SEMANTICS 3.10, 4.3)."""
@@ -323,6 +328,12 @@ class _Lane:
             return True
         if self.policy.trades_when_flat and all(units == 0 for units in self.units):
             return True
+        if self.is_triggered(bar, value):
+            return True
+        return self.positions is not None and any(self.positions.breached(self.observation(bar, value)))
+
+    def is_triggered(self, bar: int, value: float) -> bool:
+        """Whether the trigger says so."""
         trigger = self.policy.trigger
         if is_plain_threshold(trigger):
             return self.has_drifted(bar, value)
@@ -395,6 +406,15 @@ class _Lane:
             self.plan = _Plan(answer, self.destination(bar, value, answer), parts)
         self.trade_to(bar, value, answer, excess)
 
+    def rebalance_guarded(self, bar: int, value: float, answer: _Answer, positions: Positions) -> None:
+        """A rebalance, or what checks close, or both."""
+        obs, remembered = self.observation(bar, value), self.target
+        asked = positions.asked(obs, answer.weights, self.is_triggered(bar, value))
+        self.rebalance(bar, value, replace(answer, weights=asked, skip=[isnan(x) for x in asked]))
+        if not positions.is_due(obs):
+            # What a check has left alone keeps its target, which a threshold goes on to compare with.
+            self.target = [old if isnan(new) else new for old, new in zip(remembered, self.target, strict=True)]
+
     def excess(self, bar: int, value: float) -> list[float]:
         """By how much each asset is beyond the limit of the trigger."""
         if self.threshold:
@@ -412,6 +432,8 @@ class _Lane:
             sizes = self.next_part(bar, value, self.plan)
         else:
             sizes = self.destination(bar, value, answer)
+            if self.positions is not None:  # however far the others go
+                sizes = [0.0 if x else size for x, size in zip(self.positions.closing, sizes, strict=True)]
         log = self.execute(bar, value, sizes, answer)
         row = _Rebalance(
             bars=bar,
@@ -482,6 +504,8 @@ class _Lane:
                 raise type(error)(str(error), bar, n) from error
             log[n] = LoggedOrder(before, order, after, result, rank)
             self.cash, self.free_cash, value = after.cash, after.free_cash, after.value
+            if self.positions is not None and log[n].is_filled:
+                self.positions.filled(n, before.position, after.position, log[n].price)
             self.units[n], self.debt[n] = after.position, after.debt
             if self.update_value and log[n].is_filled:
                 self.last_fill[n] = (after.val_price, bar)

@@ -1,0 +1,53 @@
+"""Checks between the dates of a replay, one lane, one asset at a time."""
+
+from math import isnan, nan
+from typing import Any
+
+import numpy as np
+
+from jaxsim.engine.checks import Entries, Guard
+from jaxsim.engine.observation import Observation
+
+
+class Positions:
+    """How the positions of a lane were entered, and which of them checks have closed."""
+
+    def __init__(self, guard: Guard, num_assets: int):
+        self.guard = guard
+        self.price = [nan] * num_assets  # mean price of each entry
+        self.value = nan  # of the account at the last recorded date
+        self.is_out = [False] * num_assets
+        self.closing = [False] * num_assets  # at this bar
+
+    def is_due(self, obs: Observation) -> bool:
+        return bool(self.guard.due.mask[obs.step])
+
+    def breached(self, obs: Observation) -> list[bool]:
+        """Which positions a check wants closed at this bar."""
+        entries: Any = Entries(np.array(self.price), float(self.value), np.array(self.is_out))
+        answers = [np.broadcast_to(check(obs, entries), obs.units.shape) for check in self.guard.checks]
+        return [bool(units != 0 and any(a[n] for a in answers)) for n, units in enumerate(obs.units)]
+
+    def asked(self, obs: Observation, weights: list[float], is_rebalance: bool) -> list[float]:
+        """What is asked for in the end: NaN leaves an asset alone."""
+        if self.is_due(obs):
+            self.value = obs.value
+            self.is_out = [False] * len(weights)
+            self.closing = [False] * len(weights)
+            return weights
+        self.closing = self.breached(obs)
+        self.is_out = [a or b for a, b in zip(self.is_out, self.closing, strict=True)]
+        if is_rebalance:
+            return [0.0 if out else weight for out, weight in zip(self.is_out, weights, strict=True)]
+        return [0.0 if closes else nan for closes in self.closing]
+
+    def filled(self, n: int, before: float, after: float, price: float) -> None:
+        """Asset `n` has traded from one position to another."""
+        if after == 0:
+            self.price[n] = nan
+        elif before == 0 or (before > 0) != (after > 0):
+            self.price[n] = price
+        elif abs(after) > abs(before):
+            known = 0.0 if isnan(self.price[n]) else self.price[n]
+            added = abs(after - before)
+            self.price[n] = (abs(before) * known + added * price) / (abs(before) + added)
