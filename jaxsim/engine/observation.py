@@ -96,11 +96,16 @@ class Observation(eqx.Module):
     def num_assets(self) -> int:
         return self.units.shape[-1]
 
-    def window(self, length: int) -> Window:
+    def window(self, length: int | None = None) -> Window:
         """The `length` closes before this bar, [length, asset], oldest first; rows before the first bar are NaN.
 
         Raises ValueError unless `length` is a positive Python integer (it is a shape, so it cannot be traced).
         """
+        if length is None:
+            raise ValueError(
+                "obs.window(length): there is no look-back range here (js.optimize has them): say how many closes, as "
+                "in obs.window(60), or lookback=60 for an allocator that has that field"
+            )
         if isinstance(length, bool) or not isinstance(length, int | np.integer) or length < 1:
             raise ValueError(f"obs.window(length): length must be a positive integer, got {length!r}")
         xp = _namespace(self.closes)
