@@ -72,10 +72,11 @@ class RiskParity(AbstractLookback):
         return weights / weights.sum()
 
 
-def risk_contributions(
-    weights: Float[Array, " asset"], covariance: Float[Array, "asset asset"]
-) -> Float[Array, " asset"]:
-    """The share of each asset in the variance of a portfolio, `w_i (C w)_i / (w' C w)`; they sum to one."""
+def risk_contributions(weights: Any, covariance: Any) -> Float[Array, " asset"]:
+    """The share of each asset in the variance of a portfolio, `w_i (C w)_i / (w' C w)`; they sum to one.
+
+    weights: [asset].       covariance: [asset, asset]. Arrays of NumPy or JAX.
+    """
     weights, covariance = jnp.asarray(weights), jnp.asarray(covariance)
     marginal = covariance @ weights
     return weights * marginal / (weights @ marginal)
