@@ -5,6 +5,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import numpy as np
+from jax.core import Tracer
 
 
 def number(
@@ -33,7 +34,7 @@ def number(
     def convert(value: Any) -> Any:
         if value is None and options.get("default", 0) is None:
             return None
-        if isinstance(value, jax.core.Tracer):
+        if isinstance(value, Tracer):
             return value
         is_plain = isinstance(value, int | float | list | tuple | np.generic)
         array = _values(value, name)
