@@ -104,7 +104,10 @@ class Observation(eqx.Module):
         xp = namespace(self.closes)
         if length is None:
             if self.longest is None:
-                raise ValueError("obs.window(): without a length there is a window in js.optimize only; pass one")
+                raise ValueError(
+                    "obs.window(length): there is no look-back range here (js.optimize has them): say how many closes, "
+                    "as in obs.window(60), or lookback=60 for an allocator that has that field"
+                )
             length, start = self.longest, self.range_start
         elif isinstance(length, bool) or not isinstance(length, int | np.integer) or length < 1:
             raise ValueError(f"obs.window(length): length must be a positive integer, got {length!r}")

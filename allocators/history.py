@@ -1,0 +1,141 @@
+"""What a look-back window tells of each asset, and what to do where it tells too little; one rule for all."""
+
+import abc
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float
+
+import jaxsim as js
+
+#: Returns whose standard deviation is below this many roundings have not moved.
+STILL = 16
+
+
+class History(eqx.Module):
+    """Simple returns of a window, with what is missing marked rather than NaN, so that no gradient meets a NaN.
+
+    returns: of consecutive closes, 0 where one of the two is missing.      known: where both are there.
+    """
+
+    returns: Float[Array, "time asset"]
+    known: Bool[Array, "time asset"]
+
+    @classmethod
+    def of(cls, window: js.Window) -> "History":
+        values = jnp.asarray(window.values)
+        priced = ~jnp.isnan(values)
+        values = jnp.where(priced, values, 1.0)
+        known = priced[1:] & priced[:-1]
+        return cls(jnp.where(known, values[1:] / values[:-1] - 1, 0.0), known)
+
+    @property
+    def count(self) -> Float[Array, " asset"]:
+        """Number of returns of each asset."""
+        return self.known.sum(0).astype(self.returns.dtype)
+
+    @property
+    def usable(self) -> Bool[Array, " asset"]:
+        """The assets with at least two returns that are not all the same: those that have a risk."""
+        apart = jnp.where(self.known, self.returns - self.mean(), 0.0)
+        still = STILL * jnp.finfo(self.returns.dtype).eps
+        return (self.count >= 2) & ((apart**2).sum(0) > still**2 * self.count)
+
+    def mean(self) -> Float[Array, " asset"]:
+        """Mean return per bar; 0 for an asset without any."""
+        return self.returns.sum(0) / jnp.maximum(self.count, 1)
+
+    def total(self) -> Float[Array, " asset"]:
+        """Total return over the bars that are known."""
+        return jnp.prod(1 + self.returns, axis=0) - 1
+
+
+class Moments(eqx.Module):
+    """What an allocator works with.
+
+    mean: of the returns per bar; 0 for an asset that is not usable.
+    total: total return over the bars that are known; 0 likewise.
+    covariance: of the returns per bar; an asset that is not usable has variance 1 and no covariance.
+    live: the usable assets; all where none is, so that numbers stay finite until they are thrown away.
+    """
+
+    mean: Float[Array, " asset"]
+    total: Float[Array, " asset"]
+    covariance: Float[Array, "asset asset"]
+    live: Bool[Array, " asset"]
+
+    @property
+    def num_assets(self) -> int:
+        return self.live.shape[0]
+
+    @property
+    def variance(self) -> Float[Array, " asset"]:
+        return jnp.diagonal(self.covariance)
+
+
+class Present(eqx.Module):
+    """What an allocator may ask of the present, besides the window: fields of the observation.
+
+    is_flat: whether no asset is held.
+    """
+
+    weights: Float[Array, " asset"]
+    is_flat: Bool[Array, ""]
+    tradable: Bool[Array, " asset"]
+    key: Any
+
+
+class AbstractLookback(eqx.Module):
+    """An allocator that looks at the returns of a window of closes.
+
+    lookback: number of closes before the bar; None: the look-back range, which `js.optimize` provides.
+
+    An asset is usable if the window has at least two returns of it and they are not all the same. Others get weight 0.
+    If none is usable, the assets that have had a price by now get equal weights; if there is none of those either, all
+    are left alone. Weights are therefore always finite, unless constraints cannot be met: then they are NaN, which
+    `js.backtest` raises with lane and date.
+    """
+
+    lookback: int | None = eqx.field(static=True, default=None, kw_only=True)
+
+    def __check_init__(self):
+        lookback = self.lookback
+        if lookback is None:
+            return
+        if isinstance(lookback, bool) or not isinstance(lookback, int | np.integer) or lookback < 3:
+            raise ValueError(f"lookback: expected a whole number of closes, at least 3, or None, got {lookback!r}")
+
+    @property
+    def estimator(self) -> Callable[[js.Window], Float[Array, "asset asset"]]:
+        """How the covariance is estimated."""
+        return self.covariance  # pyright: ignore[reportAttributeAccessIssue]
+
+    @abc.abstractmethod
+    def weigh(self, moments: Moments, present: Present) -> Float[Array, " asset"]:
+        """Weights of the live assets; those of others are thrown away."""
+
+    def __call__(self, obs: js.Observation) -> js.Allocation:
+        window = js.Window(jnp.asarray(obs.window(self.lookback).values))
+        is_flat = ~jnp.any(jnp.asarray(obs.units) != 0)
+        dtype = window.values.dtype
+        present = Present(jnp.asarray(obs.weights, dtype), is_flat, jnp.asarray(obs.tradable), obs.key)
+        return _answer(self, window, present)
+
+
+@eqx.filter_jit  # for the reference engine, which calls it as ordinary Python
+def _answer(allocator: AbstractLookback, window: js.Window, present: Present) -> js.Allocation:
+    history = History.of(window)
+    usable = history.usable
+    live = usable | ~usable.any()
+    pairs = usable[:, None] & usable[None, :]
+    neutral = jnp.eye(len(usable), dtype=window.values.dtype)
+    covariance = jnp.where(pairs, allocator.estimator(window), neutral)
+    moments = Moments(jnp.where(usable, history.mean(), 0.0), jnp.where(usable, history.total(), 0.0), covariance, live)
+    weights = jnp.where(usable, allocator.weigh(moments, present), 0.0)
+    tradable = present.tradable
+    equal = jnp.where(tradable, 1.0 / jnp.maximum(tradable.sum(), 1), 0.0).astype(weights.dtype)
+    nothing = ~(usable.any() | tradable.any())
+    return js.Allocation(jnp.where(usable.any(), weights, equal), skip=jnp.broadcast_to(nothing, weights.shape))

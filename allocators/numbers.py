@@ -1,0 +1,62 @@
+"""Fields of allocators that hold numbers: what they accept, checked where the values are known."""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import numpy as np
+from jax.core import Tracer
+
+
+def number(
+    name: str,
+    *,
+    low: float = -np.inf,
+    high: float = np.inf,
+    is_open: bool = False,
+    is_whole: bool = False,
+    is_finite: bool = True,
+    per_asset: bool = False,
+    **options: Any,
+) -> Any:
+    """A Module field for numbers from `low` to `high`; with a default of None, None means that the feature is off.
+
+    is_open: `low` itself is not allowed.       is_whole: only whole numbers.       is_finite: no infinities.
+    per_asset: an array as well, one number for each asset (or group).
+
+    A plain number becomes a NumPy float64 array. A named index to sweep, a Series by asset and a tracer pass as they
+    come. Raises TypeError or ValueError naming the field for anything else, or for a value out of bounds.
+    """
+    limits = [text for bound, text in ((low, f"{'>' if is_open else '>='} {low:g}"), (high, f"<= {high:g}"))
+              if np.isfinite(bound)]  # fmt: skip
+    expected = " ".join(["a whole number" if is_whole else "a number", " and ".join(limits)]).strip()
+
+    def convert(value: Any) -> Any:
+        if value is None and options.get("default", 0) is None:
+            return None
+        if isinstance(value, Tracer):
+            return value
+        is_plain = isinstance(value, int | float | list | tuple | np.generic)
+        array = _values(value, name)
+        shapes = (0, 1) if per_asset or not isinstance(value, list | tuple | np.ndarray | jax.Array) else (0,)
+        if array.ndim not in shapes:
+            raise ValueError(f"{name}: expected {'one number per asset' if per_asset else 'one number'}, got shape "
+                             f"{array.shape}")  # fmt: skip
+        bad = np.isnan(array) | (array > high) | (array <= low if is_open else array < low)
+        bad |= ~np.isfinite(array) & is_finite
+        bad |= (array != np.round(array)) & is_whole
+        if bad.any():
+            raise ValueError(f"{name}: expected {expected}, got {array[bad].ravel()[0]:g}")
+        return array if is_plain or isinstance(value, np.ndarray) else value
+
+    return eqx.field(converter=convert, **options)
+
+
+def _values(value: Any, name: str) -> np.ndarray:
+    """The numbers in an array, a pandas object or an index to sweep, as float64."""
+    index = getattr(value, "index", None)
+    is_zipped = not hasattr(value, "to_numpy") and hasattr(index, "to_numpy")
+    array = np.asarray(index if is_zipped else value)
+    if array.dtype.kind not in "iuf":
+        raise TypeError(f"{name}: expected numbers, got {type(value).__name__} {value!r}"[:200])
+    return array.astype(np.float64)
