@@ -42,7 +42,8 @@ def host(function: Callable, /, *, aux: Mapping[str, int | tuple[int, ...]] | No
     aux: names and shapes of the arrays in the answers' `aux`, as `{"risk": ()}`.
     parameters: numbers, arrays, Series by asset, or named indexes to sweep; a single number arrives as Python's.
 
-    In a backtest nothing is compiled anew for another function, or for another value of a parameter. No derivative goes through it: to `jax.grad`, its weights are constants.
+    In a backtest nothing is compiled anew for another function, or for another value of a parameter. No derivative goes
+    through it: to `jax.grad`, its weights are constants. It is called on the CPU.
 
     Raises TypeError for what is not callable, or for a parameter that is no number. In a backtest,
     js.AllocatorError from what the function raises; TypeError, ValueError or js.AllocationError for an answer that

@@ -54,12 +54,12 @@ def call_host(
     goes to the `HostRun` by which the lane is known, or else to the log of the name "jaxsim".
     """
     if isinstance(obs.units, np.ndarray):
-        return ask_function(function, obs, {name: _plain(x) for name, x in parameters.items()}, aux)
+        return Allocation(*ask_function(function, obs, {name: _plain(x) for name, x in parameters.items()}, aux))
     seen = {name: getattr(obs, name) for name in ("step", "features", *_ARRAYS, *_AMOUNTS, "is_asked")}
     seen |= {"parameters": dict(parameters), "ticket": obs.ticket, "place": place}
     if obs.ticket is None:
         seen["closes"] = obs.closes
-    if jax.default_backend() != "cpu" and jax.config.jax_default_device is None:
+    if jax.default_backend() != "cpu" and getattr(jax.config, "jax_default_device", None) is None:
         raise RuntimeError(
             "Python functions are called on the CPU: run them inside of "
             "`with jax.default_device(jax.devices('cpu')[0]):`, or set JAX_PLATFORMS=cpu"
@@ -80,39 +80,50 @@ def call_host(
     return Allocation(*ask(jax.tree.map(lambda x: lax.stop_gradient(jnp.asarray(x)), seen)))
 
 
-def ask_function(function: Callable, obs: Observation, parameters: Mapping[str, Any], aux: Shapes) -> Allocation:
-    """Ask now. Raises AllocatorError from what the function raises; TypeError or ValueError naming the function if it
-    does not answer with one number per asset, or with other arrays than it was said to record."""
+def ask_function(
+    function: Callable, obs: Observation, parameters: Mapping[str, Any], aux: Shapes
+) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
+    """Ask now: weights, skip and what is to be recorded.
+
+    Raises AllocatorError from what the function raises; TypeError or ValueError naming the function if it does not
+    answer with one number per asset, or with other arrays than it was said to record.
+    """
     name = function_name(function)
     try:
         answer = function(obs, **parameters)
     except Exception as error:
         raise AllocatorError(f"allocator {name} raised {type(error).__name__}: {error}", int(obs.step)) from error
-    allocation = answer if isinstance(answer, Allocation) else Allocation(answer)
-    refuse_labels(allocation.weights, name)
-    for field in ("size_type", "direction", "call_seq"):
-        if getattr(allocation, field) is not None:
-            raise TypeError(f"allocator {name} returned a {field}; on the host, {field} is an argument of the backtest")
-    weights = _numbers(allocation.weights, lambda: not_weights(answer, name))
-    skip = np.zeros(obs.num_assets, bool) if allocation.skip is None else np.asarray(allocation.skip, bool)
+    weights, skip, extra = answer, None, {}
+    if isinstance(answer, Allocation):
+        weights, skip, extra = answer.weights, answer.skip, answer.aux
+        for field in ("size_type", "direction", "call_seq"):
+            if getattr(answer, field) is not None:
+                raise TypeError(
+                    f"allocator {name} returned a {field}; on the host, {field} is an argument of the backtest"
+                )
+    refuse_labels(weights, name)
+    weights = _numbers(weights, lambda: not_weights(answer, name))
+    skip = np.zeros(obs.num_assets, bool) if skip is None else np.asarray(skip, bool)
     check_shape("weights", weights.shape, obs.num_assets, name)
     check_shape("skip", skip.shape, obs.num_assets, name)
-    if set(allocation.aux) != set(aux):
+    return weights, skip, _recorded(extra, aux, name)
+
+
+def _recorded(extra: Mapping[str, Any], aux: Shapes, name: str) -> dict[str, np.ndarray]:
+    if set(extra) != set(aux):
         raise ValueError(
-            f"allocator {name} returned aux {sorted(allocation.aux)}; expected {sorted(aux)}: what is to be recorded "
+            f"allocator {name} returned aux {sorted(extra)}; expected {sorted(aux)}: what is to be recorded "
             "is said beforehand, as in al.host(fn, aux={'risk': ()})"
         )
     recorded = {}
     for key, shape in aux.items():
-        recorded[key] = _numbers(
-            allocation.aux[key], lambda key=key: f"allocator {name} returned aux {key!r} that is no numbers"
-        )
-        if recorded[key].shape != shape:
+        array = _numbers(extra[key], lambda key=key: f"allocator {name} returned aux {key!r} that is no numbers")
+        if array.shape != shape:
             raise ValueError(
-                f"allocator {name} returned aux {key!r} of shape {recorded[key].shape}; expected {shape}, as it was "
-                "said to al.host"
+                f"allocator {name} returned aux {key!r} of shape {array.shape}; expected {shape}, as al.host was told"
             )
-    return Allocation(weights, skip, recorded)
+        recorded[key] = array
+    return recorded
 
 
 def function_name(function: Any) -> str:
@@ -206,7 +217,7 @@ def _answer_lanes(function: Callable, aux: Shapes, key_kind: Any, out: Any, seen
         run = None if ticket is None else HostRun.of(ticket)
         if ticket is not None and (run is None or run.failure is not None):
             return
-        lane = at if ticket is None else int(ticket[1])
+        lane: Any = at if ticket is None else int(ticket[1])
         if lane in done:  # a single lane runs beside a copy of itself
             weights[at], skip[at] = weights[done[lane]], skip[done[lane]]
             continue
@@ -218,10 +229,10 @@ def _answer_lanes(function: Callable, aux: Shapes, key_kind: Any, out: Any, seen
             if run is not None and places is not None:
                 function = run.functions[int(_row(places, at))]
             with _held_up(run):
-                answer = ask_function(function, _observation(here, own, key_kind), _parameters(here), aux)
-            weights[at], skip[at] = answer.weights, answer.skip
-            for name, array in recorded.items():
-                array[at] = answer.aux[name]
+                obs = _observation(here, own, key_kind)
+                weights[at], skip[at], arrays = ask_function(function, obs, _parameters(here), aux)
+            for name, array in arrays.items():
+                recorded[name][at] = array
         except BaseException as error:
             if run is not None:
                 run.failure = Failure(lane, bar, error)
@@ -242,11 +253,12 @@ def _parameters(here: dict[str, Any]) -> dict[str, Any]:
 
 def _observation(here: dict[str, Any], closes: np.ndarray, key_kind: Any) -> Observation:
     """One lane's observation, as the reference engine makes it; of copies, for the buffers do not outlive the call."""
-    arrays = {name: np.array(here[name]) for name in _ARRAYS}
-    key = None if key_kind is None else jax.random.wrap_key_data(np.array(here["key"]), impl=key_kind)
-    features = jax.tree.map(lambda x: x.copy(), here["features"])
-    amounts = {name: float(here[name]) for name in _AMOUNTS}
-    return Observation(step=int(here["step"]), key=key, features=features, closes=closes, **arrays, **amounts)
+    known: dict[str, Any] = {name: np.array(here[name]) for name in _ARRAYS}
+    known |= {name: float(here[name]) for name in _AMOUNTS}
+    known |= {"step": int(here["step"]), "features": jax.tree.map(lambda x: x.copy(), here["features"])}
+    data: Any = here.get("key")
+    known["key"] = None if key_kind is None else jax.random.wrap_key_data(data.copy(), impl=key_kind)
+    return Observation(closes=closes, **known)
 
 
 _here = threading.local()

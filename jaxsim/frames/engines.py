@@ -99,7 +99,7 @@ def _run_batch(job: Job, groups: np.ndarray) -> tuple[Ledger, list[Fault]]:
         axes += (LaneAxis("combination", width, in_axes(0)),)
     if is_grouped:
         axes += (LaneAxis("group", len(groups), in_axes(1)),)
-    closes = market.close
+    closes = np.asarray(market.close)
     for which in (1, 0):  # [combination or 1, group or 1, time, asset]
         closes = closes if in_axes(which).market.close == 0 else np.expand_dims(closes, 0)
     with HostRun(closes, lanes.shape, functions) as host:
