@@ -5,6 +5,8 @@ from allocators.covariance import ExponentialCovariance as ExponentialCovariance
 from allocators.covariance import LedoitWolf as LedoitWolf
 from allocators.covariance import SampleCovariance as SampleCovariance
 from allocators.hierarchical import HierarchicalRiskParity as HierarchicalRiskParity
+from allocators.host import Host as Host
+from allocators.host import host as host
 from allocators.learned import SoftmaxWeights as SoftmaxWeights
 from allocators.mean_variance import MaximumSharpe as MaximumSharpe
 from allocators.mean_variance import MeanVariance as MeanVariance

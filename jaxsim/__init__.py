@@ -25,6 +25,7 @@ from jaxsim.engine.enums import CallSeq as CallSeq
 from jaxsim.engine.enums import Direction as Direction
 from jaxsim.engine.enums import OrderSide as OrderSide
 from jaxsim.engine.enums import SizeType as SizeType
+from jaxsim.engine.host import call_host as call_host
 from jaxsim.engine.market import Market as Market
 from jaxsim.engine.observation import Observation as Observation
 from jaxsim.engine.observation import Window as Window
@@ -43,6 +44,7 @@ from jaxsim.engine.triggers import EveryN as EveryN
 from jaxsim.engine.triggers import Never as Never
 from jaxsim.engine.triggers import On as On
 from jaxsim.errors import AllocationError as AllocationError
+from jaxsim.errors import AllocatorError as AllocatorError
 from jaxsim.frames import market as _market  # noqa: F401  attaches Market.from_frames
 from jaxsim.frames.allocations import Allocations as Allocations
 from jaxsim.frames.backtest import Backtest as Backtest

@@ -16,5 +16,16 @@ class RejectedOrderError(OrderError):
     """An order was rejected that had asked for an error in this case (`raise_reject`)."""
 
 
+class AllocatorError(RuntimeError):
+    """A Python function that was asked for weights raised; its exception, with its traceback, is the `__cause__`.
+
+    bar: number of the bar at which it was asked.
+    """
+
+    def __init__(self, message: str, bar: int | None = None):
+        super().__init__(message)
+        self.bar = bar
+
+
 class AllocationError(ValueError):
     """An allocator returned weights that cannot be traded; the message names the lane, the asset and the bar."""

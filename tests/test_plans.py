@@ -288,7 +288,11 @@ MISUSE = {
         ValueError,
         "allocator .*shape",
     ),
-    "a window elsewhere": (lambda: js.backtest(CLOSE, by_volatility), ValueError, r"obs.window\(length\): there is no look-back range"),
+    "a window elsewhere": (
+        lambda: js.backtest(CLOSE, by_volatility),
+        ValueError,
+        r"obs.window\(length\): there is no look-back range",
+    ),
     "no ranges": (lambda: PLAN.ranges, ValueError, "ranges: "),
     "no table": (lambda: js.Allocations.from_weights(3, INDEX), TypeError, "weights: "),
     "a time": (

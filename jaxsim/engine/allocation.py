@@ -40,6 +40,17 @@ def refuse_labels(weights: Any, name: str) -> None:
         raise TypeError(f"allocator {name} returned labelled weights; return an array in the order of the columns")
 
 
+def check_shape(field: str, shape: tuple[int, ...], num_assets: int, name: str) -> None:
+    """Raises ValueError naming the allocator unless there is one entry per asset."""
+    if shape != (num_assets,):
+        raise ValueError(f"allocator {name} returned {field} of shape {shape}; expected one per asset, ({num_assets},)")
+
+
+def not_weights(answer: Any, name: str) -> str:
+    """What to say of an answer that is not numeric."""
+    return f"allocator {name} returned {type(answer).__name__}, not weights: one number per asset"
+
+
 def as_allocation(answer: Any, num_assets: int, dtype: Any, name: str) -> Allocation:
     """An allocator's answer, bare weights or `Allocation`, with shapes checked.
 
@@ -50,15 +61,10 @@ def as_allocation(answer: Any, num_assets: int, dtype: Any, name: str) -> Alloca
     try:
         weights = jnp.asarray(allocation.weights, dtype)
     except (TypeError, ValueError) as error:
-        raise TypeError(
-            f"allocator {name} returned {type(answer).__name__}, not weights: one number per asset"
-        ) from error
+        raise TypeError(not_weights(answer, name)) from error
     skip = jnp.zeros(num_assets, bool) if allocation.skip is None else jnp.asarray(allocation.skip, bool)
     for field, array in (("weights", weights), ("skip", skip)):
-        if array.shape != (num_assets,):
-            raise ValueError(
-                f"allocator {name} returned {field} of shape {array.shape}; expected one per asset, ({num_assets},)"
-            )
+        check_shape(field, array.shape, num_assets, name)
     return Allocation(
         jnp.where(skip, jnp.nan, weights),
         skip,

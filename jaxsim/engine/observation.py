@@ -3,8 +3,9 @@
 from typing import Any
 
 import equinox as eqx
+import jax
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 
 from jaxsim.engine.arrays import Amount, Array, Step, namespace
 
@@ -59,7 +60,7 @@ class Window(eqx.Module):
 class Observation(eqx.Module):
     """What is known at the open of bar `step`, before anything is traded.
 
-    step: number of the bar, from 0 (a plain int in the reference engine, where money is plain floats).
+    step: number of the bar, from 0 (a plain int in the reference engine and on the host, where money is plain floats).
     weights: present weight of each asset at the valuation price; 0 for an asset without a price.
     units: units held.
     value: value of the account at the valuation price, currency.
@@ -70,6 +71,9 @@ class Observation(eqx.Module):
     tradable: the assets that have had a price by now.
     key: random key of this lane and bar.
     features: the rows of the user's features for this bar.
+    is_asked: whether an answer is asked for. A compiled allocator also runs for lanes that do not rebalance at this
+        bar, beside others that do; what it answers for them is thrown away.
+    ticket: by which Python functions know the lane, int32 [2]; see `jaxsim.engine.host`.
     """
 
     step: Step
@@ -87,10 +91,17 @@ class Observation(eqx.Module):
     closes: Float[Array, "all_time asset"] = eqx.field(repr=False)  # the market's; `window` is the way to them
     range_start: Step | None = eqx.field(default=None, repr=False)  # in a plan: where the look-back range begins
     longest: int | None = eqx.field(default=None, static=True, repr=False)  # and the rows that its window has
+    is_asked: Bool[Array, ""] | bool = True
+    ticket: Int[Array, "2"] | None = eqx.field(default=None, repr=False)
 
     @property
     def num_assets(self) -> int:
         return self.units.shape[-1]
+
+    def rng(self) -> np.random.Generator:
+        """A NumPy generator seeded by `key`, the same at every call, where observations hold NumPy arrays: in
+        `allocators.host` and in the reference engine."""
+        return np.random.default_rng(np.asarray(jax.random.key_data(self.key)))
 
     def window(self, length: int | None = None) -> Window:
         """The `length` closes before this bar, [length, asset], oldest first; rows before the first bar are NaN.

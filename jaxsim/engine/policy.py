@@ -78,7 +78,8 @@ def ask(allocator: Any, obs: Observation, state: Any, dtype: Any) -> tuple[Alloc
     except (jax.errors.TracerArrayConversionError, jax.errors.ConcretizationTypeError) as error:
         raise TypeError(
             f"allocator {name} needs numbers where the compiled engine has none yet (NumPy, float() or `if` on what "
-            'it observes): use jax.numpy and jnp.where, or run it as ordinary Python with engine="reference"'
+            "it observes): use jax.numpy and jnp.where, or have it run as ordinary Python, by allocators.host or with "
+            'engine="reference"'
         ) from error
     return as_allocation(answer, obs.num_assets, dtype, name), state
 

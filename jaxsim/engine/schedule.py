@@ -21,6 +21,7 @@ from jaxtyping import Bool, Float, Int
 from jaxsim.engine.account import Account, Holdings
 from jaxsim.engine.arrays import Array
 from jaxsim.engine.costs import Costs
+from jaxsim.engine.host import refuse_deadlock
 from jaxsim.engine.market import Market
 from jaxsim.engine.numerics import any_lane, cast_inexact
 from jaxsim.engine.policy import Policy, observes
@@ -36,6 +37,7 @@ class Run(eqx.Module):
     account: Account
     key: Any
     keep_log: bool = eqx.field(static=True, default=False)
+    ticket: Any = None  # by which the host knows the lane
 
 
 class Balances(eqx.Module):
@@ -76,7 +78,9 @@ class Scan(eqx.Module):
         page = min(self.page, num_bars)
 
         def take(lane: Lane, bar: Array) -> tuple[Lane, Row]:
-            lane, traded, event, aux = step(run.policy, run.market, run.costs, lane, bar, run.key, axes, run.keep_log)
+            lane, traded, event, aux = step(
+                run.policy, run.market, run.costs, lane, bar, run.key, axes, run.keep_log, run.ticket
+            )
             return lane, Row(bar, traded, Balances.of(lane.holdings), event, aux)
 
         blank = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(lambda: take(lane, bar)[1]))
@@ -117,7 +121,7 @@ class LookAhead(eqx.Module):
             first = first_trade(lane, seen, bar)
             trades, at = first < num_bars, jnp.minimum(first, num_bars - 1)
             obs = observe(market, lane, at, at_bar_row(market.val_price, at), run.key)
-            lane, event = rebalance_if(trades, policy, market, run.costs, lane, obs, axes, run.keep_log)
+            lane, event = rebalance_if(trades, policy, market, run.costs, lane, obs, axes, run.keep_log, run.ticket)
             return lane, Row(at, trades, Balances.of(lane.holdings), event, {})
 
         def advance(state):
@@ -193,6 +197,7 @@ def pages(run: Run, axes: tuple[LaneAxis, ...], schedule: Scan | LookAhead | Non
     different lanes at one place are of different bars; those with `traded` false, or a bar beyond the market's
     last, are blank.
     """
+    refuse_deadlock()
     schedule = schedule or forward_schedule(run.policy)
     lane = _start(run, axes)
     seen = jnp.zeros(tuple(axis.size for axis in axes), jnp.int32)

@@ -9,6 +9,7 @@ from jax import lax
 from jaxsim.engine.account import Account
 from jaxsim.engine.bounds import check_fields
 from jaxsim.engine.costs import Costs
+from jaxsim.engine.host import refuse_deadlock
 from jaxsim.engine.keys import as_key
 from jaxsim.engine.market import Market
 from jaxsim.engine.metrics import returns_from_value
@@ -47,6 +48,7 @@ def simulate(
     costs = _of_kind(Costs, costs, "costs")
     account = _of_kind(Account, account, "account")
     save = _of_kind(Save, save, "save")
+    refuse_deadlock()
     for module in (policy, costs, account):
         check_fields(module, market.num_bars, market.num_assets)
     axes = () if lane_axis is None else (lane_axis,)

@@ -273,9 +273,14 @@ def rebalance_if(
     obs: Observation,
     axes: Sequence[str],
     keep_log: bool = False,
+    ticket: Any = None,
 ) -> tuple[Lane, Event]:
     """`rebalance` the lanes that trade. Where no lane of the mapped `axes` does, nothing is computed at all: the
-    allocator costs nothing on such bars. The event of a lane that does not trade is meaningless."""
+    allocator costs nothing on such bars. The event of a lane that does not trade is meaningless.
+
+    ticket: as `Observation.ticket`.
+    """
+    obs = replace(obs, is_asked=trades, ticket=ticket)
     blank = jax.eval_shape(lambda: rebalance(policy, market, costs, lane, obs, keep_log)[1])
 
     def act():
@@ -298,6 +303,7 @@ def step(
     key: Any,
     axes: Sequence[str] = (),
     keep_log: bool = False,
+    ticket: Any = None,
 ) -> tuple[Lane, Bool[Array, ""], Event, dict]:
     """One bar of one lane: the lane after it, whether it traded, the event if so, and what `observe` recorded."""
     obs = observe(market, lane, bar, at_bar_row(market.val_price, bar), key)
@@ -305,5 +311,5 @@ def step(
     memory = as_state(memory, lane.memory, allocator_name(policy.allocator))
     lane = replace(lane, memory=memory)
     trades = decide(policy, lane, obs)
-    lane, event = rebalance_if(trades, policy, market, costs, lane, obs, axes, keep_log)
+    lane, event = rebalance_if(trades, policy, market, costs, lane, obs, axes, keep_log, ticket)
     return lane, trades, event, aux

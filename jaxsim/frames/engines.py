@@ -3,15 +3,16 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import jax
 import numpy as np
 import pandas as pd
 
+from jaxsim.engine.host import HostRun, interruptibly, take_out
 from jaxsim.engine.schedule import LaneAxis, Run, pages
 from jaxsim.engine.status import LaneFault, OrderStatusInfo
-from jaxsim.errors import AllocationError, OrderError, RejectedOrderError
+from jaxsim.errors import AllocationError, AllocatorError, OrderError, RejectedOrderError
 from jaxsim.frames.broadcast import Leaf, settle
 from jaxsim.frames.groups import Layout
 from jaxsim.frames.ledger import Ledger, ledger_from_pages, ledger_from_runs
@@ -89,28 +90,35 @@ def _run_batch(job: Job, groups: np.ndarray) -> tuple[Ledger, list[Fault]]:
 
     keys = job.keys if len(job.keys) == lanes.size else job.keys[lanes.ravel()]
     keys = fit(keys.reshape(lanes.shape) if is_grouped else keys)
-    parts = (job.quotes, job.policy, job.costs, job.account)
+    bare, functions = take_out(job.policy)
+    parts = (job.quotes, bare, job.costs, job.account)
     leaves, structure = jax.tree.flatten(parts, is_leaf=lambda x: isinstance(x, Leaf))
     arrays, has = zip(*(settle(x).of(groups, job.layout.members, is_grouped) for x in leaves), strict=True)
     arrays = [fit(array) if by_combination else array for array, (by_combination, _) in zip(arrays, has, strict=True)]
     quotes, policy, costs, account = jax.tree.unflatten(structure, arrays)
-    run = Run(market_tree(quotes, job.features), policy, costs, account, keys, job.keep_log)
+    market = market_tree(quotes, job.features)
 
     def in_axes(which: int) -> Run:
         axis_here = has_combinations if which == 0 else is_grouped
         here = [0 if h[which] and axis_here else None for h in has]
         quotes, policy, costs, account = jax.tree.unflatten(structure, here)
-        return Run(market_tree(quotes, None), policy, costs, account, 0, job.keep_log)
+        return Run(market_tree(quotes, None), policy, costs, account, 0, job.keep_log, 0)
 
     axes = ()
     if has_combinations:
         axes += (LaneAxis("combination", width, in_axes(0)),)
     if is_grouped:
         axes += (LaneAxis("group", len(groups), in_axes(1)),)
-    rows, lanes_after = [], None
-    for page, lanes_after in pages(run, axes):  # noqa: B007
-        rows.append(page)
-    assert lanes_after is not None
+    closes = np.asarray(market.close)
+    for which in (1, 0):  # [combination or 1, group or 1, time, asset]
+        closes = closes if in_axes(which).market.close == 0 else np.expand_dims(closes, 0)
+    with HostRun(closes, lanes.shape, functions) as host:
+        tickets = fit(host.tickets() if is_grouped else host.tickets()[:, 0])
+        run = Run(market, policy, costs, account, keys, job.keep_log, tickets)
+        done = interruptibly(host, lambda: list(pages(run, axes))) if functions else list(pages(run, axes))
+    rows, lanes_after = [page for page, _ in done], done[-1][1]
+    if host.failure is not None:
+        raise_failure(job, int(lanes.ravel()[host.failure.lane]), host.failure.bar, host.failure.error)
     columns = np.stack([job.layout.members[g] for g in groups])[np.tile(np.arange(len(groups)), combinations)]
     num_bars = len(job.index)
     ledger = ledger_from_pages(rows, tuple(a.size for a in axes), lanes.ravel(), columns, num_bars)
@@ -157,6 +165,9 @@ def run_reference(job: Job, advance: Callable[[int], object] = _ignore) -> list[
                     column = int(members[error.asset])
                     where = _where(job, lane, column, error.bar)
                     raise type(error)(f"{error} ({where})", error.bar, column) from error
+                except AllocatorError as error:
+                    assert error.bar is not None
+                    raise_failure(job, lane, error.bar, error)
                 if run.fault[0] != LaneFault.NONE:
                     kind, bar, asset = run.fault
                     raise_fault(job, Fault(lane, int(members[asset]), kind, bar))
@@ -189,11 +200,24 @@ def raise_fault(job: Job, fault: Fault) -> None:
     raise AllocationError(message)
 
 
-def _where(job: Job, lane: int, column: int, bar: int | None) -> str:
+def raise_failure(job: Job, lane: int, bar: int, error: BaseException) -> NoReturn:
+    """Raise what a Python function that was asked for weights raised, with the labels of its lane. What the user raised
+    is the cause; what is no Exception, such as a KeyboardInterrupt, is raised as it is."""
+    if not isinstance(error, Exception):
+        raise error
+    message = f"{error} ({_where(job, lane, None, bar)})"
+    if isinstance(error, AllocatorError):
+        raise AllocatorError(message, bar) from error.__cause__
+    if type(error) in (TypeError, ValueError):
+        raise type(error)(message) from error
+    raise AllocatorError(message, bar) from error
+
+
+def _where(job: Job, lane: int, column: int | None, bar: int | None) -> str:
     """A place in a run, as people say it."""
-    labels = job.name_lane(lane)
     assert bar is not None
-    return f"{labels}{', ' if labels else ''}asset {job.layout.assets[column]!r}, bar {bar}, {job.index[bar]}"
+    asset = "" if column is None else f"asset {job.layout.assets[column]!r}"
+    return ", ".join(part for part in (job.name_lane(lane), asset, f"bar {bar}", str(job.index[bar])) if part)
 
 
 ENGINES = {"compiled": run_compiled, "reference": run_reference}
