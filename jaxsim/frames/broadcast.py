@@ -110,7 +110,7 @@ def module(tree: Any, argument: str, index: pd.Index, layout: Layout, sweep: Swe
         return Leaf(leaf)
 
     def _field(value: Any, field: Any) -> Any:
-        if "kind" not in field.metadata or value is None:
+        if "kind" not in field.metadata or (value is None and field.default is None):
             return descend(value)
         if field.metadata["by_bar_and_asset"]:
             return time_asset(value, field.name, index, layout, sweep, field.metadata["kind"])
