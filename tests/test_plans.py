@@ -280,7 +280,7 @@ MISUSE = {
     ),
     "an exception": (
         lambda: js.optimize(CLOSE, fails, every=js.grid(every=[40]), engine="reference"),
-        js.AllocationError,
+        js.AllocatorError,
         r"allocator fails raised RuntimeError: no solution \(every=40, bar 40, 2021-01-11",
     ),
     "the wrong length": (
@@ -288,7 +288,7 @@ MISUSE = {
         ValueError,
         "allocator .*shape",
     ),
-    "a window elsewhere": (
+    "a window": (
         lambda: js.backtest(CLOSE, by_volatility),
         ValueError,
         r"obs.window\(length\): there is no look-back range",

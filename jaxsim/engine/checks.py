@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float
 from jaxsim.engine.account import Holdings
 from jaxsim.engine.arrays import Amount, Array, namespace
 from jaxsim.engine.bounds import GAIN, LOSS, bounded
-from jaxsim.engine.numerics import Number, at_bar
+from jaxsim.engine.numerics import ABS_TOL, Number, at_bar
 from jaxsim.engine.observation import Observation
 from jaxsim.engine.orders import Fills
 from jaxsim.engine.triggers import AtBars
@@ -73,7 +73,8 @@ def _gain(check: Any, obs: Observation, entries: Entries) -> Float[Array, " asse
 
 
 class StopLoss(AbstractCheck):
-    """Close what has lost so much: `price / entry price - 1 <= -loss` for a long position.
+    """Close what has lost so much: `price / entry price - 1 <= -loss` for a long position, to within 1e-12, so that ten
+    percent of 10 is 1.
 
     loss: in parts of the entry, > 0 (0.1 is ten percent); a number, one per asset, or [time or 1, asset or 1]; or a
         named index to sweep.
@@ -85,7 +86,7 @@ class StopLoss(AbstractCheck):
     of: str = eqx.field(static=True, default="asset", kw_only=True, converter=_of)
 
     def __call__(self, obs: Observation, entries: Entries) -> Bool[Array, " asset"]:
-        return _gain(self, obs, entries) <= -at_bar(self.loss, obs.step)
+        return _gain(self, obs, entries) <= -at_bar(self.loss, obs.step) + ABS_TOL
 
 
 class TakeProfit(AbstractCheck):
@@ -98,7 +99,7 @@ class TakeProfit(AbstractCheck):
     of: str = eqx.field(static=True, default="asset", kw_only=True, converter=_of)
 
     def __call__(self, obs: Observation, entries: Entries) -> Bool[Array, " asset"]:
-        return _gain(self, obs, entries) >= at_bar(self.gain, obs.step)
+        return _gain(self, obs, entries) >= at_bar(self.gain, obs.step) - ABS_TOL
 
 
 class Guard(eqx.Module):

@@ -10,10 +10,11 @@ import numpy as np
 import pandas as pd
 
 from jaxsim.engine.bounds import BARS, CASH
+from jaxsim.engine.host import take_out
 from jaxsim.engine.policy import allocator_name, keeps_state
 from jaxsim.engine.ranges import History, Planned, Range, allocate
 from jaxsim.engine.status import LaneFault
-from jaxsim.errors import AllocationError
+from jaxsim.errors import AllocationError, AllocatorError
 from jaxsim.frames.allocations import Allocations
 from jaxsim.frames.broadcast import Leaf, module, number, settle
 from jaxsim.frames.groups import Layout, layout
@@ -73,7 +74,7 @@ def optimize(
     Returns `Allocations` with `ranges`. Their lanes: schedule levels (every, on, at_time, lookback, offset), those of
     the allocator, then groups.
     Raises TypeError or ValueError naming the argument; AllocationError naming lane, asset and bar for weights that
-    cannot be traded, and for an exception of a function that runs in Python.
+    cannot be traded; AllocatorError naming lane and bar, from what a function that runs in Python has raised.
     """
     prices = read_prices(close, open, None, features)
     arrangement, sweep = layout(prices.columns, groups, by), Sweep()
@@ -208,6 +209,8 @@ class _Answers:
 
 
 def _plan_compiled(job: _Job, engine: Any, advance: Callable) -> list[_Answers]:
+    if take_out(job.tree)[1]:
+        return _plan_reference(job, engine, advance)  # the host is asked directly: nothing is to be compiled
     return [_Answers(groups, _batch(job, groups, advance)) for groups in job.layout.batches()]
 
 
@@ -314,10 +317,13 @@ def _ask_here(job: _Job, allocator: Any, item: int, group: int) -> Planned:
     lane = int(job.items.combination[item]) * job.layout.num_groups + group
     try:
         answer = allocate(allocator, history, Range(start, end, job.keys[lane]), job.cash, end - start)
+    except AllocatorError as error:
+        raise AllocatorError(f"{error} ({job.where(item, group)})", end) from error.__cause__
     except Exception as error:
-        raise AllocationError(
-            f"allocator {job.name} raised {type(error).__name__}: {error} ({job.where(item, group)})"
-        ) from error
+        if str(error).startswith("allocator "):  # it has answered, but not with weights
+            raise type(error)(f"{error} ({job.where(item, group)})") from error
+        message = f"allocator {job.name} raised {type(error).__name__}: {error}"
+        raise AllocatorError(f"{message} ({job.where(item, group)})", end) from error
     return jax.tree.map(np.asarray, answer)
 
 

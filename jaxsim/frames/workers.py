@@ -3,6 +3,7 @@
 import os
 import pickle
 import traceback
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -64,7 +65,14 @@ def _on_processes(function: Callable, common: Any, parts: Sequence[Any], engine:
         raise ImportError('engine="processes" needs joblib: pip install "jaxsim-portfolio[processes]"') from error
     packed = cloudpickle.dumps((function, common))
     pool = joblib.Parallel(n_jobs=_num_workers(engine), return_as="generator_unordered", batch_size=1)
-    yield from pool(joblib.delayed(_run)(packed, number, part) for number, part in enumerate(parts))
+    results = pool(joblib.delayed(_run)(packed, number, part) for number, part in enumerate(parts))
+    try:
+        for result in results:  # noqa: UP028, `yield from` would close them outside
+            yield result
+    finally:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # that tasks have been cancelled, where one has failed
+            results.close()
 
 
 def _on_dask(function: Callable, common: Any, parts: Sequence[Any], engine: Any) -> Iterator[tuple[int, Any]]:
