@@ -36,6 +36,9 @@ from jaxsim.engine.simulate import simulate as simulate
 from jaxsim.engine.status import LaneFault as LaneFault
 from jaxsim.engine.status import OrderStatus as OrderStatus
 from jaxsim.engine.status import OrderStatusInfo as OrderStatusInfo
+from jaxsim.engine.step import Event as Event
+from jaxsim.engine.step import Lane as Lane
+from jaxsim.engine.step import step as step
 from jaxsim.engine.triggers import AbstractTrigger as AbstractTrigger
 from jaxsim.engine.triggers import Always as Always
 from jaxsim.engine.triggers import AtBars as AtBars

@@ -163,7 +163,7 @@ class AtBars(AbstractTrigger):
     mask: Number
 
     def __call__(self, obs: Observation) -> Answer:
-        return namespace(obs.units).asarray(self.mask[obs.step])
+        return namespace(obs.units).asarray(self.mask)[obs.step]
 
 
 class AbstractCalendar(AbstractTrigger):

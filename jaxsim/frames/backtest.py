@@ -175,6 +175,25 @@ class Backtest(Scores, Tables, Plots):
             sequence=paths.sequences_by_asset(),
         )
 
+    def compare_allocations(self) -> pd.DataFrame:
+        """What was asked for at each rebalance beside what came of it: the weights after the close of its bar, when
+        fees have been paid and prices have moved on. Indexed as `allocations.weights`; columns (asset, one of "target",
+        "realised", "difference").
+
+        Raises ValueError for sizes that are no weights.
+        """
+        asked = self.allocations
+        if asked.size_type is not None:
+            raise ValueError("compare_allocations: sizes of other kinds than target weights were asked for")
+        paths = self._paths
+        pairs = zip(paths.weights, paths.ledgers, strict=True)
+        realised = paths.events_by_asset([weights[x.lane_of_event, :, x.bar] for weights, x in pairs])
+        parts = {"target": asked.targets, "realised": realised, "difference": realised - asked.targets}
+        frames = {name: pd.DataFrame(x, asked.row_labels, asked.assets) for name, x in parts.items()}
+        columns = [(asset, name) for asset in asked.assets for name in frames]
+        table = pd.concat([frames[name][asset] for asset, name in columns], axis=1)
+        return table.set_axis(pd.MultiIndex.from_tuples(columns, names=[asked.assets.name, None]), axis=1)
+
     @property
     def aux(self) -> dict[str, Any]:
         """The arrays that the allocator handed out, by name: per rebalance indexed as `allocations.weights`, per bar
