@@ -214,7 +214,8 @@ def rebalance(
     excess = excess_of(policy.trigger, obs)
     asked = (request.size_type, request.direction, request.sequence)
     event = Event(obs.value, excess, target, *asked, fills, dict(allocation.aux), is_decision)
-    if entries is not None:
+    if policy.guard is not None:
+        assert entries is not None
         entries = entries.after(lane.holdings, holdings, fills)
         # What a check has left alone keeps its target, which a threshold goes on to compare with.
         target = jnp.where(jnp.isnan(target) & ~policy.guard.due(obs), lane.target, target)

@@ -171,7 +171,8 @@ class Backtest(Scores, Tables, Plots):
             paths.assets,
             paths.is_member,
             len(in_lanes),
-            **asked,
+            size_type=asked["size_type"],
+            direction=asked["direction"],
             sequence=paths.sequences_by_asset(),
         )
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxsim.frames.broadcast import Leaf, settle
@@ -55,8 +56,8 @@ def _work(whole: _Whole, combinations: np.ndarray) -> list[Ledger]:
     here = replace(
         job,
         num_combinations=len(combinations),
-        keys=jax.random.wrap_key_data(key_data, impl=whole.key_impl),
-        name_lane=lambda lane: job.name_lane(lanes[lane]),
+        keys=jax.random.wrap_key_data(jnp.asarray(key_data), impl=whole.key_impl),
+        name_lane=lambda lane: job.name_lane(int(lanes[lane])),
         **jax.tree.map(some, _terms(job), is_leaf=lambda x: isinstance(x, Leaf)),
     )
     return [replace(x, lanes=lanes[x.lanes]) for x in run_compiled(here)]

@@ -1,11 +1,12 @@
 """Plans: an allocator asked on all look-back ranges of all lanes at once, before anything is traded."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 
@@ -182,7 +183,7 @@ class _Job:
 
     @property
     def keys(self) -> Any:
-        return jax.random.wrap_key_data(self.key_data, impl=self.key_impl)
+        return jax.random.wrap_key_data(jnp.asarray(self.key_data), impl=self.key_impl)
 
     @property
     def num_answers(self) -> int:
@@ -287,7 +288,8 @@ def _ask_all(
     each_group = jax.vmap(one, in_axes=(group_axes, 0, 0, None, None, None, 0))
     each_item = jax.vmap(each_group, in_axes=(item_axes, None, None, None, 0, 0, 0))
     start, end, key_data = due
-    return each_item(allocator, *prices, start, end, jax.random.wrap_key_data(key_data, impl=impl))
+    close, val_price, features = prices
+    return each_item(allocator, close, val_price, features, start, end, jax.random.wrap_key_data(key_data, impl=impl))
 
 
 # --- one after the other
@@ -376,7 +378,7 @@ def _collect(job: _Job, answers: list[_Answers]) -> Allocations:
     for group, columns in enumerate(layout.members):
         member[group, places[columns]] = True
 
-    def over_assets(parts: list[np.ndarray | None]) -> np.ndarray:
+    def over_assets(parts: Sequence[Any]) -> np.ndarray:
         """[item, group, asset of the group], one for each group size, over all assets; NaN elsewhere."""
         out = np.full((num_items, num_groups, len(assets)), np.nan)
         for part, values in zip(answers, parts, strict=True):

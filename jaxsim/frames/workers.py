@@ -64,7 +64,7 @@ def _on_processes(function: Callable, common: Any, parts: Sequence[Any], engine:
     except ImportError as error:
         raise ImportError('engine="processes" needs joblib: pip install "jaxsim-portfolio[processes]"') from error
     packed = cloudpickle.dumps((function, common))
-    pool = joblib.Parallel(n_jobs=_num_workers(engine), return_as="generator_unordered", batch_size=1)
+    pool: Any = joblib.Parallel(n_jobs=_num_workers(engine), return_as="generator_unordered")
     results = pool(joblib.delayed(_run)(packed, number, part) for number, part in enumerate(parts))
     try:
         for result in results:  # noqa: UP028, `yield from` would close them outside
@@ -85,7 +85,9 @@ def _on_dask(function: Callable, common: Any, parts: Sequence[Any], engine: Any)
         if _is_client(engine):
             client = engine
         else:
-            size = dict(n_workers=_num_workers(engine), threads_per_worker=1, dashboard_address=None, silence_logs=50)
+            size: dict[str, Any] = dict(
+                n_workers=_num_workers(engine), threads_per_worker=1, dashboard_address=None, silence_logs=50
+            )
             client = stack.enter_context(distributed.Client(stack.enter_context(distributed.LocalCluster(**size))))
         packed = client.scatter(cloudpickle.dumps((function, common)), broadcast=True, hash=False)
         futures = [client.submit(_run, packed, number, part, pure=False) for number, part in enumerate(parts)]
