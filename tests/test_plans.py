@@ -320,6 +320,16 @@ def test_misuse(case):
         call()
 
 
+@pytest.mark.parametrize("run", [js.optimize, js.backtest])
+def test_what_is_raised_while_compiling_says_so(run):
+    options = dict(every=js.grid(every=[40])) if run is js.optimize else dict(fees=js.grid(fees=[0.1]))
+    with pytest.raises(RuntimeError, match=r"^no solution") as info:
+        run(CLOSE, fails, **options)
+    note = info.value.__notes__[-1]  # JAX has one of its own
+    first = "every=40, bar 40, 2021-01-11" if run is js.optimize else "fees=0.1"
+    assert "allocator fails was compiled for all" in note and f"the first of them: {first}" in note
+
+
 def test_a_file_of_something_else(tmp_path):
     path = tmp_path / "x.parquet"
     TABLE.to_parquet(path)

@@ -54,9 +54,7 @@ def sweep(policy=waves, **options):
 @pytest.mark.slow
 def test_processes():
     np.testing.assert_array_equal(plan(calm, engine="processes", progress=True).targets, plan(calm).targets)
-    with pytest.raises(
-        js.AllocatorError, match=r"allocator fails_late raised KeyError.*bar 40, 2021-02-10"
-    ):
+    with pytest.raises(js.AllocatorError, match=r"allocator fails_late raised KeyError.*bar 40, 2021-02-10"):
         plan(fails_late, engine="processes")
 
 
@@ -73,9 +71,7 @@ def test_a_cluster(tmp_path, monkeypatch):
         pd.testing.assert_frame_equal(other.value, one.value, rtol=1e-12)
         pd.testing.assert_frame_equal(other.orders, one.orders)
         pd.testing.assert_frame_equal(other.allocations.weights, one.allocations.weights)
-        with pytest.raises(
-            js.AllocationError, match=r"NaN weight.*threshold=0.01, asset 'A', bar 0"
-        ) as info:
+        with pytest.raises(js.AllocationError, match=r"NaN weight.*threshold=0.01, asset 'A', bar 0") as info:
             sweep(lambda obs: obs.weights + jnp.nan, engine=client)
         assert any("On the worker" in note for note in info.value.__notes__)
 
@@ -93,9 +89,7 @@ def test_a_missing_library_is_named(engine, monkeypatch):
 def test_misuse():
     for run in (lambda engine: plan(calm, engine=engine), lambda engine: sweep(engine=engine)):
         for engine in ("gpu", 3, None):
-            with pytest.raises(
-                ValueError, match=r"^engine: expected 'compiled', 'reference', 'proc"
-            ):
+            with pytest.raises(ValueError, match=r"^engine: expected 'compiled', 'reference', 'proc"):
                 run(engine)
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from jaxsim.engine.host import HostRun, interruptibly, take_out
+from jaxsim.engine.policy import allocator_name
 from jaxsim.engine.schedule import LaneAxis, Run, pages
 from jaxsim.engine.status import LaneFault, OrderStatusInfo
 from jaxsim.errors import AllocationError, AllocatorError, OrderError, RejectedOrderError
@@ -115,7 +116,13 @@ def _run_batch(job: Job, groups: np.ndarray) -> tuple[Ledger, list[Fault]]:
     with HostRun(closes, lanes.shape, functions) as host:
         tickets = fit(host.tickets() if is_grouped else host.tickets()[:, 0])
         run = Run(market, policy, costs, account, keys, job.keep_log, tickets)
-        done = interruptibly(host, lambda: list(pages(run, axes))) if functions else list(pages(run, axes))
+        try:
+            done = interruptibly(host, lambda: list(pages(run, axes))) if functions else list(pages(run, axes))
+        except Exception as error:
+            name, lane = allocator_name(policy.allocator), job.name_lane(int(lanes.flat[0]))
+            first = f", the first of them: {lane}" if lane else ""
+            error.add_note(f"while a policy with allocator {name} was compiled for all bars and lanes at once{first}")
+            raise
     rows, lanes_after = [page for page, _ in done], done[-1][1]
     if host.failure is not None:
         raise_failure(job, int(lanes.ravel()[host.failure.lane]), host.failure.bar, host.failure.error)

@@ -236,7 +236,16 @@ def _batch(job: _Job, groups: np.ndarray, advance: Any) -> Planned:
             job.items.end[chunk].astype(np.int32),
             job.key_data[lanes[chunk]],
         )
-        answers = _ask_all(allocator, item_axes, group_axes, prices, due, job.key_impl, np.float64(job.cash), longest)
+        try:
+            answers = _ask_all(
+                allocator, item_axes, group_axes, prices, due, job.key_impl, np.float64(job.cash), longest
+            )
+        except Exception as error:
+            where = job.where(int(chunk[0]), int(groups[0]))
+            error.add_note(
+                f"while allocator {job.name} was compiled for all ranges at once, the first of them: {where}"
+            )
+            raise
         part = jax.tree.map(np.asarray, answers)
         if whole is None:
             shapes = jax.tree.map(lambda x: np.zeros((len(job.items), *x.shape[1:]), x.dtype), part)
