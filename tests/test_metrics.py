@@ -35,6 +35,7 @@ WHOLE = [name for name in metrics.__all__ if not name.startswith("rolling_") and
 
 #: They share one implementation; vectorbt compiles each of them anew, some five seconds.
 SAMPLE = ["rolling_sharpe_ratio", "rolling_beta"]
+COMPARED = [*SAMPLE, "rolling_calmar_ratio", "rolling_max_drawdown"]
 
 #: Settings other than the defaults.
 SETTINGS = [
@@ -164,9 +165,23 @@ def test_deflated_sharpe_over_columns_as_vectorbt(vectorbt_score):
     np.testing.assert_allclose(ours, theirs, rtol=1e-9)
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=() if name in SAMPLE else pytest.mark.slow) for name in ROLLING]
-)
+@pytest.mark.parametrize("name", ROLLING)
+def test_rolling_is_the_metric_of_each_window(name):
+    """And the metrics are vectorbt's; it would compile each rolling one anew, some ten seconds, so only a few are
+    compared themselves."""
+    returns, benchmark = make_paths(40)
+    columns = [*(f"random{i}" for i in range(5)), "holes", "ruin", "large"]
+    returns, benchmark = returns[columns], benchmark[columns]
+    rolled = score(name, returns, benchmark, window=12)
+    for end in range(12, 41, 7):
+        part = slice(end - 12, end)
+        whole = score(name.removeprefix("rolling_"), returns.iloc[part], benchmark.iloc[part])
+        known = returns.iloc[part].notna().all().to_numpy() & benchmark.iloc[part].notna().all().to_numpy()
+        assert known.sum() >= 6
+        np.testing.assert_allclose(np.asarray(rolled)[end - 1, known], np.asarray(whole)[known], rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", COMPARED)
 def test_rolling_as_vectorbt(name, vectorbt_score):
     # Drawdowns of 1e-7, in the tiny returns, are known to eight digits: they are what is left of 1 - 1.
     rtol = 1e-8 if name in ("rolling_calmar_ratio", "rolling_martin_ratio") else 1e-9

@@ -95,7 +95,6 @@ UPPER = np.array([0.5, 0.3, 0.3, 0.6, 0.4])
 LIMITS = {
     "long only": (al.Constraints(), lambda w, k: [w >= 0]),
     "box": (al.Constraints([-0.1, 0.05, 0, 0, 0.1], UPPER), lambda w, k: [w >= [-0.1, 0.05, 0, 0, 0.1], w <= UPPER]),
-    "unbounded": (al.Constraints(-np.inf, np.inf, budget=0.9), lambda w, k: []),
     "groups": (
         al.Constraints(groups=GROUPS, group_lower={"last": 0.4}, group_upper=[0.55, 0.7]),
         lambda w, k: [w >= 0, w[:3].sum() <= 0.55, w[3:].sum() >= 0.4, w[3:].sum() <= 0.7],
@@ -402,8 +401,6 @@ POLICIES = [
     al.MaximumSharpe(js.grid(risk_free=[0.0, 0.001]), al.Constraints(pd.Series([0.0, 0.1, 0.2], list("CBA"))),
                      lookback=20),
     al.RiskParity(covariance=al.ExponentialCovariance(js.grid(halflife=[5.0, 50.0])), lookback=20),
-    al.HierarchicalRiskParity(covariance=al.LedoitWolf(), lookback=20),
-    al.Momentum(top=js.grid(top=[1, 2]), lookback=20),
 ]  # fmt: skip
 
 
@@ -439,7 +436,6 @@ def test_a_sweep_is_one_program():
 
 SHORT = [
     al.MinimumVariance(lookback=BARS),
-    al.MeanVariance(5.0, lookback=BARS),
     al.MaximumSharpe(lookback=BARS),
     al.RandomSearchSharpe(20, lookback=BARS),
     al.InverseVolatility(lookback=BARS),
@@ -496,7 +492,6 @@ def test_nothing_tradable_is_left_alone():
 
 GRADIENTS = {
     "MinimumVariance": lambda x: al.MinimumVariance(al.Constraints(0.0, x), lookback=BARS),
-    "MeanVariance": lambda x: al.MeanVariance(10 * x, lookback=BARS),
     "MaximumSharpe": lambda x: al.MaximumSharpe(0.001 * x, al.Constraints(0.0, 0.5), lookback=BARS),
     "RiskParity": lambda x: al.RiskParity(jnp.stack([x, 1, 1, 1, 1.0]), lookback=BARS),
     "HierarchicalRiskParity": lambda x: al.HierarchicalRiskParity(
