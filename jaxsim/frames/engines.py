@@ -111,8 +111,9 @@ def _run_batch(job: Job, groups: np.ndarray) -> tuple[Ledger, list[Fault]]:
     if is_grouped:
         axes += (LaneAxis("group", len(groups), in_axes(1)),)
     closes = np.asarray(market.close)
-    for which in (1, 0):  # [combination or 1, group or 1, time, asset]
-        closes = closes if in_axes(which).market.close == 0 else np.expand_dims(closes, 0)
+    differ_by = {axis.name for axis in axes if axis.in_axes.market.close == 0}
+    for name in ("group", "combination"):  # [combination or 1, group or 1, time, asset]
+        closes = closes if name in differ_by else np.expand_dims(closes, 0)
     with HostRun(closes, lanes.shape, functions) as host:
         tickets = fit(host.tickets() if is_grouped else host.tickets()[:, 0])
         run = Run(market, policy, costs, account, keys, job.keep_log, tickets)
