@@ -99,7 +99,7 @@ def module(tree: Any, argument: str, index: pd.Index, layout: Layout, sweep: Swe
         if isinstance(leaf, AbstractCalendar):
             return AtBars(_due_bars(leaf, index, sweep))
         if isinstance(leaf, eqx.Module):
-            return _module_of(leaf, {f.name: _field(getattr(leaf, f.name), f) for f in fields(leaf) if _is_leaf(f)})
+            return module_of(leaf, {f.name: _field(getattr(leaf, f.name), f) for f in fields(leaf) if _is_leaf(f)})
         if is_swept(leaf):
             return _swept(leaf, argument, sweep, ANY)
         if isinstance(leaf, pd.Series | pd.DataFrame):
@@ -127,7 +127,7 @@ def _is_leaf(field: Any) -> bool:
     return not field.metadata.get("static", False)
 
 
-def _module_of(module: eqx.Module, leaves: dict[str, Any]) -> eqx.Module:
+def module_of(module: eqx.Module, leaves: dict[str, Any]) -> eqx.Module:
     """A copy with other leaves, which the constructor would not take."""
     copy = object.__new__(type(module))
     for field in fields(module):

@@ -22,7 +22,7 @@ from jaxsim.engine.policy import Policy, RecordedTargets, allocator_name, order_
 from jaxsim.engine.triggers import Never
 from jaxsim.frames.allocations import Allocations
 from jaxsim.frames.backtest import Backtest
-from jaxsim.frames.broadcast import Leaf, Pending, module, number, settle, time_asset
+from jaxsim.frames.broadcast import Leaf, Pending, module, module_of, number, settle, time_asset
 from jaxsim.frames.calendar import bar_length, to_timedelta
 from jaxsim.frames.distribute import run_elsewhere
 from jaxsim.frames.engines import ENGINES, Job
@@ -34,7 +34,7 @@ from jaxsim.frames.ledger import Ledger
 from jaxsim.frames.paths import Context, Paths
 from jaxsim.frames.progress import progress_bar
 from jaxsim.frames.quotes import is_frame_of_prices, read_quotes
-from jaxsim.frames.terms import MEANING, is_given, read_costs, read_meaning, with_leaves
+from jaxsim.frames.terms import MEANING, is_given, read_costs, read_meaning
 from jaxsim.frames.workers import check_engine, is_distributed
 
 
@@ -299,7 +299,7 @@ def _run(
     costs = read_costs(terms, prices.index, arrangement, sweep)
     if "min_history" not in leaves:
         leaves["min_history"] = number(policy.min_history, "min_history", sweep, BARS)
-    resolved = with_leaves(policy, **leaves)
+    resolved = module_of(policy, leaves)
     cash = number(terms["init_cash"], "init_cash", sweep, CASH)
     seeds = number(key, "key", sweep, BARS) if is_swept(key) else None
     check_engine(engine, ENGINES)

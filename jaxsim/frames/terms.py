@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
-import equinox as eqx
 import numpy as np
 import pandas as pd
 
@@ -84,11 +83,3 @@ def is_given(value: Any, neutral: Any) -> bool:
     if value is None or is_swept(value) or not np.isscalar(value):
         return value is not None
     return value != neutral
-
-
-def with_leaves(module: Any, **leaves: Any) -> Any:
-    """A Module with some fields replaced by leaves, which its constructor would not take."""
-    names = list(leaves)
-    return eqx.tree_at(
-        lambda m: [getattr(m, name) for name in names], module, list(leaves.values()), is_leaf=lambda x: x is None
-    )
