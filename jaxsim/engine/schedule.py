@@ -200,10 +200,11 @@ def pages(run: Run, axes: tuple[LaneAxis, ...], schedule: Scan | LookAhead | Non
     refuse_deadlock()
     schedule = schedule or forward_schedule(run.policy)
     lane = _start(run, axes)
-    seen = jnp.zeros(tuple(axis.size for axis in axes), jnp.int32)
-    bar = jnp.int32(0)
+    # NumPy's, since every operation on a jax.Array outside of a program is a program of its own.
+    seen = np.zeros(tuple(axis.size for axis in axes), np.int32)
+    bar = np.zeros((), np.int32)
     num_bars = run.market.close.shape[-2]
-    while bar < num_bars:
+    while int(bar) < num_bars:
         lane, seen, bar, rows, count = _page(run, lane, seen, bar, axes, schedule)
         yield _filled(rows, len(axes), int(count)), lane
 
