@@ -248,9 +248,6 @@ def _hangs_on_rounding(table: str, bt: js.Backtest, pf: Any) -> bool:
         both, largest = (getattr(bt, kind).records, getattr(pf, kind).values), _largest_orders(pf)
         if any(_is_dust(x, largest).any() for x in both):
             return True
-        # Where a trade gains nothing, rounding decides whether it won or lost.
-        if len(both[0]) == len(both[1]) and (np.sign(both[0]["pnl"]) != np.sign(both[1]["pnl"])).any():
-            return True
     return table in ("stats", "drawdowns") and not _same_bars(bt.drawdowns.records, pf.drawdowns.values)
 
 

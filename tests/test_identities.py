@@ -163,10 +163,13 @@ def test_the_order_of_the_columns_does_not_matter(kind):
     assert not np.allclose(as_they_stand.value, one.value), "the order of execution matters here"
 
 
-@pytest.mark.xfail(reason="gains are not snapped as vectorbt snaps them (SEMANTICS 1.3)")
 def test_a_trade_that_breaks_even_is_no_gain():
-    """Bought at 0.1 and 0.7, sold at 0.4: the average, but for its last bit."""
+    """Bought at 0.1 and 0.7, sold at 0.4: the average, but for its last bit. As in vectorbt, that is a gain of 0, and
+    fees make it a loss."""
     close = pd.DataFrame({"A": [0.1, 0.7, 0.4]}, INDEX[:3])
-    bt = js.backtest(close, size=pd.DataFrame({"A": [1.0, 1.0, -2.0]}, INDEX[:3]), engine="reference")
-    assert bt.exit_trades["pnl"].tolist() == [0.0]
-    assert bt.trades.win_rate() == 0.0
+    size = pd.DataFrame({"A": [1.0, 1.0, -2.0]}, INDEX[:3])
+    bt = js.backtest(close, size=size, engine="reference")
+    assert bt.exit_trades["pnl"].tolist() == bt.positions["pnl"].tolist() == [0.0]
+    assert bt.trades.stats()["Win Rate [%]"] == 0.0
+    paid = js.backtest(close, size=size, fixed_fees=0.001, engine="reference")
+    np.testing.assert_allclose(paid.exit_trades["pnl"], [-0.003], rtol=1e-12)

@@ -518,7 +518,7 @@ def test_derivatives(name):
         value, (slopes, by_price) = derive(x, np.tile(cases, (3, 1, 1)))
     _, above, below = np.asarray(value).reshape(3, count)
     slope, expected = slopes[:count], (above - below) / (2 * step)
-    np.testing.assert_allclose(slope, expected, rtol=1e-3, atol=1e-5)
+    np.testing.assert_allclose(slope, expected, rtol=1e-4, atol=1e-5)
     assert np.abs(slope).max() > 1e-4
     assert np.isfinite(by_price).all()
 

@@ -4,7 +4,7 @@ from enum import IntEnum
 
 import numpy as np
 
-from jaxsim.frames.lots import match_lots
+from jaxsim.frames.lots import ABS_TOL, REL_TOL, match_lots
 
 #: id (from 0, by column), column, size (units, > 0), bar, average price and fees (currency) of the entry and of the
 #: exit, pnl (currency, after fees), return (pnl / entered value, a fraction), TradeDirection, TradeStatus, id of the
@@ -146,6 +146,10 @@ def positions(trades: np.ndarray) -> np.ndarray:
 def _finished(out: np.ndarray) -> np.ndarray:
     entered, exited = out["size"] * out["entry_price"], out["size"] * out["exit_price"]
     gain = np.where(out["direction"] == TradeDirection.LONG, exited - entered, entered - exited)
+    # Flows that cancel to within the tolerance are no gain and no loss (SEMANTICS 1.3).
+    with np.errstate(invalid="ignore"):
+        is_even = np.abs(gain) <= np.maximum(REL_TOL * np.maximum(np.abs(entered), np.abs(exited)), ABS_TOL)
+    gain = np.where(is_even & np.isfinite(entered) & np.isfinite(exited), 0.0, gain)
     out["pnl"] = gain - out["entry_fees"] - out["exit_fees"]
     out["return"] = out["pnl"] / entered
     out["id"] = np.arange(len(out))
