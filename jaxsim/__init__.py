@@ -48,6 +48,7 @@ from jaxsim.engine.triggers import Never as Never
 from jaxsim.engine.triggers import On as On
 from jaxsim.errors import AllocationError as AllocationError
 from jaxsim.errors import AllocatorError as AllocatorError
+from jaxsim.frames import features as features
 from jaxsim.frames import market as _market  # noqa: F401  attaches Market.from_frames
 from jaxsim.frames.allocations import Allocations as Allocations
 from jaxsim.frames.backtest import Backtest as Backtest
