@@ -7,6 +7,10 @@ from allocators.covariance import SampleCovariance as SampleCovariance
 from allocators.hierarchical import HierarchicalRiskParity as HierarchicalRiskParity
 from allocators.host import Host as Host
 from allocators.host import host as host
+from allocators.learned import MLP as MLP
+from allocators.learned import Attention as Attention
+from allocators.learned import Linear as Linear
+from allocators.learned import Recurrent as Recurrent
 from allocators.learned import SoftmaxWeights as SoftmaxWeights
 from allocators.mean_variance import MaximumSharpe as MaximumSharpe
 from allocators.mean_variance import MeanVariance as MeanVariance

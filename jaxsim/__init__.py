@@ -6,9 +6,16 @@ from jaxsim import reference as reference
 from jaxsim import views as views
 from jaxsim.engine.account import Account as Account
 from jaxsim.engine.allocation import Allocation as Allocation
+from jaxsim.engine.batches import AbstractBatch as AbstractBatch
+from jaxsim.engine.batches import Paths as Paths
+from jaxsim.engine.batches import Windows as Windows
 from jaxsim.engine.checks import AbstractCheck as AbstractCheck
 from jaxsim.engine.checks import StopLoss as StopLoss
 from jaxsim.engine.checks import TakeProfit as TakeProfit
+from jaxsim.engine.constraints import AbstractConstraint as AbstractConstraint
+from jaxsim.engine.constraints import Box as Box
+from jaxsim.engine.constraints import Positive as Positive
+from jaxsim.engine.constraints import Simplex as Simplex
 from jaxsim.engine.costs import Costs as Costs
 from jaxsim.engine.destinations import AbstractDestination as AbstractDestination
 from jaxsim.engine.destinations import Fraction as Fraction
@@ -54,14 +61,19 @@ from jaxsim.engine.triggers import Never as Never
 from jaxsim.engine.triggers import On as On
 from jaxsim.errors import AllocationError as AllocationError
 from jaxsim.errors import AllocatorError as AllocatorError
+from jaxsim.frames import features as features
 from jaxsim.frames import market as _market  # noqa: F401  attaches Market.from_frames
 from jaxsim.frames.allocations import Allocations as Allocations
 from jaxsim.frames.backtest import Backtest as Backtest
 from jaxsim.frames.books import from_records as from_records
 from jaxsim.frames.drawdowns import DrawdownStatus as DrawdownStatus
+from jaxsim.frames.fit import fit as fit
+from jaxsim.frames.fitted import Fitted as Fitted
 from jaxsim.frames.lanes import grid as grid
 from jaxsim.frames.lanes import zipped as zipped
 from jaxsim.frames.plans import optimize as optimize
+from jaxsim.frames.policy_files import load_policy as load_policy
+from jaxsim.frames.policy_files import save_policy as save_policy
 from jaxsim.frames.run import backtest as backtest
 from jaxsim.frames.run import replay as replay
 from jaxsim.frames.schedules import index_points as index_points

@@ -25,7 +25,8 @@ from jaxsim.reference import run_lane
 class Job:
     """Everything that a run of many lanes is made from. Lanes are combinations x groups, groups innermost.
 
-    quotes, policy, costs, account: pytrees whose leaves are `Leaf`.    features: as `Market.features`.
+    quotes, policy, costs, account: pytrees whose leaves are `Leaf`.
+    features: as `Market.features`; leaves may be `Leaf`.
     keep_log: whether to record the account around every order.
     keys: [lane].       name_lane: the label of a lane, for messages.
     """
@@ -92,18 +93,18 @@ def _run_batch(job: Job, groups: np.ndarray) -> tuple[Ledger, list[Fault]]:
     keys = job.keys if len(job.keys) == lanes.size else job.keys[lanes.ravel()]
     keys = fit(keys.reshape(lanes.shape) if is_grouped else keys)
     bare, functions = take_out(job.policy)
-    parts = (job.quotes, bare, job.costs, job.account)
+    parts = (job.quotes, job.features, bare, job.costs, job.account)
     leaves, structure = jax.tree.flatten(parts, is_leaf=lambda x: isinstance(x, Leaf))
     arrays, has = zip(*(settle(x).of(groups, job.layout.members, is_grouped) for x in leaves), strict=True)
     arrays = [fit(array) if by_combination else array for array, (by_combination, _) in zip(arrays, has, strict=True)]
-    quotes, policy, costs, account = jax.tree.unflatten(structure, arrays)
-    market = market_tree(quotes, job.features)
+    quotes, features, policy, costs, account = jax.tree.unflatten(structure, arrays)
+    market = market_tree(quotes, features)
 
     def in_axes(which: int) -> Run:
         axis_here = has_combinations if which == 0 else is_grouped
         here = [0 if h[which] and axis_here else None for h in has]
-        quotes, policy, costs, account = jax.tree.unflatten(structure, here)
-        return Run(market_tree(quotes, None), policy, costs, account, 0, job.keep_log, 0)
+        quotes, features, policy, costs, account = jax.tree.unflatten(structure, here)
+        return Run(market_tree(quotes, features), policy, costs, account, 0, job.keep_log, 0)
 
     axes = ()
     if has_combinations:
@@ -156,7 +157,7 @@ def run_reference(job: Job, advance: Callable[[int], object] = _ignore) -> list[
     """One lane after the other in lane order, in plain NumPy."""
     batches = job.layout.batches()
     batch_of = {int(g): b for b, groups in enumerate(batches) for g in groups}
-    parts = (job.quotes, job.policy, job.costs, job.account)
+    parts = (job.quotes, job.features, job.policy, job.costs, job.account)
     leaves, structure = jax.tree.flatten(parts, is_leaf=lambda x: isinstance(x, Leaf))
     leaves = [settle(x) for x in leaves]
     runs: list[list] = [[] for _ in batches]
@@ -164,9 +165,9 @@ def run_reference(job: Job, advance: Callable[[int], object] = _ignore) -> list[
         for combination in range(job.num_combinations):
             for group in range(job.layout.num_groups):
                 here = [_one(x, combination, group, job.layout) for x in leaves]
-                quotes, policy, costs, account = jax.tree.unflatten(structure, here)
+                quotes, features, policy, costs, account = jax.tree.unflatten(structure, here)
                 lane, members = combination * job.layout.num_groups + group, job.layout.members[group]
-                market = market_tree(quotes, job.features)
+                market = market_tree(quotes, features)
                 try:
                     run = run_lane(market, policy, costs, account, job.keys[lane])
                 except OrderError as error:

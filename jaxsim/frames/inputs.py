@@ -7,7 +7,11 @@ import jax
 import numpy as np
 import pandas as pd
 
+from jaxsim.frames.broadcast import Leaf
 from jaxsim.frames.prices import mark_prices
+
+#: Name of the outer column level of a table of several features.
+FEATURE = "feature"
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,7 +39,7 @@ def read_prices(close: Any, open: Any = None, price: Any = None, features: Any =
     any price. The message begins with the argument's name.
     """
     frame = as_frame(close, "close")
-    _check_index(frame.index)
+    check_index(frame.index, "close")
     closes = _positive(frame, "close")
     empty = np.isnan(closes).all(axis=0)
     if empty.any():
@@ -49,7 +53,7 @@ def read_prices(close: Any, open: Any = None, price: Any = None, features: Any =
         opens,
         prices,
         mark_prices(closes, opens),
-        read_features(features, frame.index),
+        read_features(features, frame),
     )
 
 
@@ -64,20 +68,23 @@ def as_frame(value: Any, argument: str) -> pd.DataFrame:
     return value
 
 
-def read_features(features: Any, index: pd.Index) -> Any:
-    """Features as a pytree of arrays with leading axis time, DataFrames and Series aligned by label.
+def read_features(features: Any, close: pd.DataFrame) -> Any:
+    """Features as a pytree of arrays with leading axis time, DataFrames and Series aligned by label. A table of
+    `js.features.stack` is a `Leaf` [time, column, feature], whose columns are those of close: each group sees its own.
 
-    Raises ValueError if a leaf does not have one row per bar.
+    Raises ValueError if a leaf does not have one row per bar, or a stack not the columns of close.
     """
 
-    def read(leaf: Any) -> np.ndarray:
-        if isinstance(leaf, pd.DataFrame | pd.Series) and not leaf.index.equals(index):
+    def read(leaf: Any) -> Any:
+        if isinstance(leaf, pd.DataFrame | pd.Series) and not leaf.index.equals(close.index):
             raise ValueError("features: the time index is not that of close")
         array = np.asarray(leaf)
-        if array.ndim == 0 or len(array) != len(index):
-            raise ValueError(f"features: expected one row per bar, {len(index)}, got shape {array.shape}")
+        if array.ndim == 0 or len(array) != len(close):
+            raise ValueError(f"features: expected one row per bar, {len(close)}, got shape {array.shape}")
         if array.dtype.kind not in "biuf":
             raise TypeError(f"features: expected numbers, got {array.dtype}")
+        if isinstance(leaf, pd.DataFrame) and leaf.columns.nlevels > 1 and leaf.columns.names[0] == FEATURE:
+            return _stacked(leaf, close)
         return array
 
     if features is None:
@@ -85,31 +92,43 @@ def read_features(features: Any, index: pd.Index) -> Any:
     return jax.tree.map(read, features, is_leaf=lambda x: isinstance(x, pd.DataFrame | pd.Series))
 
 
-def _check_index(index: pd.Index) -> None:
+def _stacked(table: pd.DataFrame, close: pd.DataFrame) -> Leaf:
+    """A table with columns (feature, those of close) as [time, column, feature]."""
+    parts = [as_frame(table[name], "features") for name in table.columns.unique(0)]
+    arrays = [align(part, close, "features", "close").to_numpy(np.float64) for part in parts]
+    return Leaf(np.stack(arrays, axis=-1), columns=1)
+
+
+def check_index(index: pd.Index, argument: str) -> None:
+    """Raises ValueError naming the argument for an index that is not one row per bar, in order."""
     if isinstance(index, pd.MultiIndex):
-        raise ValueError("close: the time index has several levels; expected one row per bar")
+        raise ValueError(f"{argument}: the time index has several levels; expected one row per bar")
     if index.hasnans:
-        raise ValueError("close: the time index has missing labels")
+        raise ValueError(f"{argument}: the time index has missing labels")
     if index.has_duplicates:
-        raise ValueError(f"close: the time index repeats {index[index.duplicated()][0]!r}")
+        raise ValueError(f"{argument}: the time index repeats {index[index.duplicated()][0]!r}")
     if not index.is_monotonic_increasing:
-        raise ValueError("close: the time index is not sorted; close.sort_index() sorts it")
+        raise ValueError(f"{argument}: the time index is not sorted; {argument}.sort_index() sorts it")
 
 
 def _aligned(value: Any, close: pd.DataFrame, argument: str) -> pd.DataFrame:
     """A frame with the labels of close, in its order."""
     if np.isscalar(value) or isinstance(value, np.ndarray):
         raise TypeError(f"{argument}: expected a DataFrame with the labels of close, got {type(value).__name__}")
-    frame = as_frame(value, argument)
-    if not frame.index.equals(close.index):
-        raise ValueError(f"{argument}: its time index is not that of close")
-    if frame.columns.equals(close.columns):
+    return align(as_frame(value, argument), close, argument, "close")
+
+
+def align(frame: pd.DataFrame, other: pd.DataFrame, argument: str, of: str = "the first table") -> pd.DataFrame:
+    """A frame with the labels of another, in its order. Raises ValueError naming the argument for other labels."""
+    if not frame.index.equals(other.index):
+        raise ValueError(f"{argument}: its time index is not that of {of}")
+    if frame.columns.equals(other.columns):
         return frame
-    if len(frame.columns) != len(close.columns) or not close.columns.isin(frame.columns).all():
+    if len(frame.columns) != len(other.columns) or not other.columns.isin(frame.columns).all():
         raise ValueError(
-            f"{argument}: its columns {list(frame.columns)[:5]} are not those of close {list(close.columns)[:5]}"
+            f"{argument}: its columns {list(frame.columns)[:5]} are not those of {of} {list(other.columns)[:5]}"
         )
-    return frame.loc[:, close.columns]
+    return frame.loc[:, other.columns]
 
 
 def _positive(frame: pd.DataFrame, argument: str, *, may_be_infinite: bool = False) -> np.ndarray:

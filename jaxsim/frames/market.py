@@ -10,6 +10,7 @@ import pandas as pd
 
 from jaxsim.engine.bounds import shown
 from jaxsim.engine.market import Market
+from jaxsim.frames.broadcast import Leaf, settle
 from jaxsim.frames.groups import layout
 from jaxsim.frames.inputs import read_prices
 from jaxsim.frames.prices import execution_prices, priced_at, valuation_prices
@@ -52,7 +53,8 @@ def from_frames(
         execution_prices(prices.price, closes, opens),
         prices.mark,
     )
-    rows = jax.tree.map(lambda x: jnp.asarray(x, dtype if x.dtype.kind == "f" else None), prices.features)
+    rows = jax.tree.map(lambda x: settle(x).array, prices.features, is_leaf=lambda x: isinstance(x, Leaf))
+    rows = jax.tree.map(lambda x: jnp.asarray(x, dtype if x.dtype.kind == "f" else None), rows)
     known = jnp.asarray(priced_at(closes, opens, ffill_val_price)) if np.isnan(closes).any() else None
     return Market(*[jnp.asarray(x, dtype) for x in arrays], features=rows, priced_at=known)
 

@@ -97,9 +97,9 @@ def optimize(
         per_lane = None if seeds is None else np.repeat(settle(seeds).array, arrangement.num_groups)
         keys = lane_keys(0 if seeds is not None else key, lanes, per_lane)
         job = _Job(
-            prices.index, arrangement, prices.close, valuation_prices(prices.close, prices.open), prices.features,
-            allocator_name(allocator), tree, float(cash.array), np.asarray(jax.random.key_data(keys)),
-            str(jax.random.key_impl(keys)), schedule.items(), lanes, pad,
+            prices.index, arrangement, prices.close, valuation_prices(prices.close, prices.open),
+            allocator_name(allocator), (tree, prices.features), float(cash.array),
+            np.asarray(jax.random.key_data(keys)), str(jax.random.key_impl(keys)), schedule.items(), lanes, pad,
         )  # fmt: skip
         run = _plan_elsewhere if is_distributed(engine) else _ENGINES[engine]
         with progress_bar(job.num_answers, "range", progress) as advance:
@@ -163,7 +163,7 @@ class _Schedule:
 class _Job:
     """A plan to be made.
 
-    close, val_price: [time, column].     tree: the allocator with leaves.
+    close, val_price: [time, column].     tree: the allocator and the features, with leaves.
     key_data, key_impl: the random keys of all lanes, uint32 [lane, ...], which workers can be sent; and their kind.
     """
 
@@ -171,7 +171,6 @@ class _Job:
     layout: Layout
     close: np.ndarray
     val_price: np.ndarray
-    features: Any
     name: str
     tree: Any
     cash: float
@@ -229,8 +228,7 @@ def _batch(job: _Job, groups: np.ndarray, advance: Any) -> Planned:
     whole: Planned | None = None
     for chunk, longest in _chunks(job, members.size):
         per_item = [a[job.items.combination[chunk]] if h[0] else a for a, h in zip(arrays, has, strict=True)]
-        allocator = jax.tree.unflatten(structure, per_item)
-        prices = (close, val_price, job.features)
+        given = jax.tree.unflatten(structure, per_item)
         due = (
             job.items.start[chunk].astype(np.int32),
             job.items.end[chunk].astype(np.int32),
@@ -238,7 +236,7 @@ def _batch(job: _Job, groups: np.ndarray, advance: Any) -> Planned:
         )
         try:
             answers = _ask_all(
-                allocator, item_axes, group_axes, prices, due, job.key_impl, np.float64(job.cash), longest
+                given, item_axes, group_axes, (close, val_price), due, job.key_impl, np.float64(job.cash), longest
             )
         except Exception as error:
             where = job.where(int(chunk[0]), int(groups[0]))
@@ -283,22 +281,24 @@ def _rounded_up(number: np.ndarray, least: int) -> np.ndarray:
 
 @eqx.filter_jit
 def _ask_all(
-    allocator: Any, item_axes: Any, group_axes: Any, prices: tuple, due: tuple, impl: str, cash: Any, longest: int
+    given: Any, item_axes: Any, group_axes: Any, prices: tuple, due: tuple, impl: str, cash: Any, longest: int
 ) -> Planned:
     """Answers [item, group, ...].
 
-    prices: close and val_price, [group, time, asset], and features.
+    given: allocator and features, whose axes are `item_axes` and `group_axes`.
+    prices: close and val_price, [group, time, asset].
     due: start and end, [item], and what lane keys are made of, [item, group, ...]; `impl` is their kind.
     """
 
-    def one(allocator, close, val_price, features, start, end, key):
+    def one(given, close, val_price, start, end, key):
+        allocator, features = given
         return allocate(allocator, History(close, val_price, features), Range(start, end, key), cash, longest)
 
-    each_group = jax.vmap(one, in_axes=(group_axes, 0, 0, None, None, None, 0))
-    each_item = jax.vmap(each_group, in_axes=(item_axes, None, None, None, 0, 0, 0))
+    each_group = jax.vmap(one, in_axes=(group_axes, 0, 0, None, None, 0))
+    each_item = jax.vmap(each_group, in_axes=(item_axes, None, None, 0, 0, 0))
     start, end, key_data = due
-    close, val_price, features = prices
-    return each_item(allocator, close, val_price, features, start, end, jax.random.wrap_key_data(key_data, impl=impl))
+    close, val_price = prices
+    return each_item(given, close, val_price, start, end, jax.random.wrap_key_data(key_data, impl=impl))
 
 
 # --- one after the other
@@ -321,9 +321,10 @@ def _plan_reference(job: _Job, engine: Any, advance: Callable) -> list[_Answers]
     return answers
 
 
-def _ask_here(job: _Job, allocator: Any, item: int, group: int) -> Planned:
+def _ask_here(job: _Job, given: Any, item: int, group: int) -> Planned:
     members = job.layout.members[group]
-    history = History(job.close[:, members], job.val_price[:, members], job.features)
+    allocator, features = given
+    history = History(job.close[:, members], job.val_price[:, members], features)
     start, end = int(job.items.start[item]), int(job.items.end[item])
     lane = int(job.items.combination[item]) * job.layout.num_groups + group
     try:
