@@ -1,5 +1,6 @@
 """The pure simulator: a scan of `step` over the bars of a market."""
 
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import equinox as eqx
@@ -27,7 +28,7 @@ def simulate(
     account: Account | None = None,
     key: Any = None,
     save: Save | None = None,
-    lane_axis: str | None = None,
+    lane_axis: str | Sequence[str] | None = None,
 ) -> Simulation:
     """Run one policy through one market; pure, so that it goes under `jit`, `vmap` and `grad`.
 
@@ -35,8 +36,9 @@ def simulate(
     policy: allocator and trigger.
     costs: default no fees.     account: default a cash of 100.     key: random key or int, default 0.
     save: which arrays to keep.
-    lane_axis: the `axis_name` of the caller's own `vmap`, if there is one: with it a bar on which no lane trades
-        costs no allocation, as it does in the pandas face; without it the result is the same, only slower.
+    lane_axis: the `axis_name` of the caller's own `vmap`, if there is one, or those of several: with it a bar on which
+        no lane trades costs no allocation, as it does in the pandas face; without it the result is the same, only
+        slower.
 
     Nothing is raised for what goes wrong inside (a NaN weight, say): `Simulation.status` tells.
     Raises TypeError or ValueError for arguments of the wrong kind or shape.
@@ -45,20 +47,21 @@ def simulate(
         raise TypeError(f"market: expected a Market, got {type(market).__name__}; see Market.from_frames")
     if not isinstance(policy, Policy):
         raise TypeError(f"policy: expected a Policy, got {type(policy).__name__}; see js.Policy(allocator, trigger)")
-    costs = _of_kind(Costs, costs, "costs")
-    account = _of_kind(Account, account, "account")
-    save = _of_kind(Save, save, "save")
+    costs = of_kind(Costs, costs, "costs")
+    account = of_kind(Account, account, "account")
+    save = of_kind(Save, save, "save")
     refuse_deadlock()
     for module in (policy, costs, account):
         check_fields(module, market.num_bars, market.num_assets)
-    axes = () if lane_axis is None else (lane_axis,)
+    axes = () if lane_axis is None else (lane_axis,) if isinstance(lane_axis, str) else tuple(lane_axis)
     return _simulate(market, policy, costs, account, as_key(0 if key is None else key), save, axes)
 
 
 T = TypeVar("T")
 
 
-def _of_kind(kind: type[T], given: T | None, name: str) -> T:
+def of_kind(kind: type[T], given: T | None, name: str) -> T:
+    """What was given, or the default of its kind. Raises TypeError naming the argument for anything else."""
     if given is not None and not isinstance(given, kind):
         raise TypeError(f"{name}: expected js.{kind.__name__}, got {given!r}")
     return kind() if given is None else given

@@ -5,8 +5,8 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def progress_bar(total: int, unit: str, is_shown: bool) -> Iterator[Callable[[int], object]]:
-    """A function that is told of what has been done.
+def progress_bar(total: int, unit: str, is_shown: bool) -> Iterator[Callable[..., object]]:
+    """A function that is told of what has been done, and by keyword of figures to be shown beside the bar.
 
     Raises ImportError naming the pip command if a bar is to be shown without tqdm; TypeError unless `is_shown` is a
     bool.
@@ -14,11 +14,17 @@ def progress_bar(total: int, unit: str, is_shown: bool) -> Iterator[Callable[[in
     if not isinstance(is_shown, bool):
         raise TypeError(f"progress: expected True or False, got {is_shown!r}")
     if not is_shown:
-        yield lambda count: None
+        yield lambda count, **figures: None
         return
     try:
         from tqdm.auto import tqdm
     except ImportError as error:
         raise ImportError('progress: needs tqdm: pip install "jaxsim-portfolio[cli]"') from error
     with tqdm(total=total, unit=unit) as bar:
-        yield bar.update
+
+        def advance(count: int, **figures: float) -> None:
+            if figures:
+                bar.set_postfix(figures, refresh=False)
+            bar.update(count)
+
+        yield advance

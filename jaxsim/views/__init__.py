@@ -6,6 +6,7 @@ whatever the index says; weights, values and drawdowns are plain fractions and c
 Labels are shown as they are: markup in them is escaped, never obeyed.
 """
 
+from jaxsim.views.history import training_history
 from jaxsim.views.metric import metric_against
 from jaxsim.views.rebalance import rebalance
 from jaxsim.views.report import write_report
@@ -18,6 +19,7 @@ __all__ = [
     "rebalance",
     "stacked_targets",
     "stacked_weights",
+    "training_history",
     "value_with_drawdown",
     "write_report",
 ]
