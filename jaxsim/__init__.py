@@ -60,7 +60,12 @@ from jaxsim.frames.run import backtest as backtest
 from jaxsim.frames.run import replay as replay
 from jaxsim.frames.schedules import index_points as index_points
 from jaxsim.frames.schedules import index_ranges as index_ranges
+from jaxsim.frames.splits import CombinatorialSplits as CombinatorialSplits
+from jaxsim.frames.splits import PurgedSplits as PurgedSplits
+from jaxsim.frames.splits import WalkForwardSplits as WalkForwardSplits
 from jaxsim.frames.trades import TradeDirection as TradeDirection
 from jaxsim.frames.trades import TradeStatus as TradeStatus
+from jaxsim.frames.walk_forward import WalkForward as WalkForward
+from jaxsim.frames.walk_forward import walk_forward as walk_forward
 
 __version__ = "0.1.0"

@@ -10,14 +10,17 @@ from jaxsim.views.metric import metric_against
 from jaxsim.views.rebalance import rebalance
 from jaxsim.views.report import write_report
 from jaxsim.views.value import drawdown, value_with_drawdown
+from jaxsim.views.walk_forward import splits, walk_forward
 from jaxsim.views.weights import stacked_targets, stacked_weights
 
 __all__ = [
     "drawdown",
     "metric_against",
     "rebalance",
+    "splits",
     "stacked_targets",
     "stacked_weights",
     "value_with_drawdown",
+    "walk_forward",
     "write_report",
 ]
