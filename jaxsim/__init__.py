@@ -6,6 +6,8 @@ from jaxsim import reference as reference
 from jaxsim import views as views
 from jaxsim.engine.account import Account as Account
 from jaxsim.engine.allocation import Allocation as Allocation
+from jaxsim.engine.block_length import optimal_block_length as optimal_block_length
+from jaxsim.engine.bootstrap import bootstrap as bootstrap
 from jaxsim.engine.checks import AbstractCheck as AbstractCheck
 from jaxsim.engine.checks import StopLoss as StopLoss
 from jaxsim.engine.checks import TakeProfit as TakeProfit

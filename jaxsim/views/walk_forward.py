@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 
@@ -103,15 +105,16 @@ def walk_forward(returns: pd.DataFrame, table: pd.DataFrame, metric: str, title:
                 **common,
             )
     starts = table["test_start"].groupby(level="fold", sort=False).first()
+    above: Any = dict(row=1, col=1)
     for fold in folds[1:]:
         place = drawable(frame.index[frame.index.get_indexer([starts[fold]])])[0]
-        fig.add_vline(x=place, line=dict(color=INK, width=0.6, dash="dot"), row=1, col=1)
+        fig.add_vline(x=place, line=dict(color=INK, width=0.6, dash="dot"), **above)
     styled(fig, title or "Walk-forward, out of sample", traces=frame.shape[1], legend=True, height=560)
     fig.update_layout(hovermode="closest", margin_b=72)
     x_name = axis_name(frame.index)
     fig.update_xaxes(title_text=x_name and show(x_name), row=1, col=1)
     fig.update_yaxes(title_text="growth of 1", row=1, col=1)
-    ticks = [show(str(starts[fold].date()) if hasattr(starts[fold], "date") else starts[fold]) for fold in folds]
+    ticks = [show(starts[fold]) for fold in folds]
     fig.update_xaxes(
         title_text="fold, by the start of its test (○ in sample, ● out of sample)",
         tickvals=list(range(len(folds))),
