@@ -50,6 +50,7 @@ from jaxsim.engine.triggers import Never as Never
 from jaxsim.engine.triggers import On as On
 from jaxsim.errors import AllocationError as AllocationError
 from jaxsim.errors import AllocatorError as AllocatorError
+from jaxsim.errors import LookAheadError as LookAheadError
 from jaxsim.frames import market as _market  # noqa: F401  attaches Market.from_frames
 from jaxsim.frames.allocations import Allocations as Allocations
 from jaxsim.frames.backtest import Backtest as Backtest
@@ -57,6 +58,7 @@ from jaxsim.frames.books import from_records as from_records
 from jaxsim.frames.drawdowns import DrawdownStatus as DrawdownStatus
 from jaxsim.frames.lanes import grid as grid
 from jaxsim.frames.lanes import zipped as zipped
+from jaxsim.frames.look_ahead import check_no_lookahead as check_no_lookahead
 from jaxsim.frames.plans import optimize as optimize
 from jaxsim.frames.run import backtest as backtest
 from jaxsim.frames.run import replay as replay
