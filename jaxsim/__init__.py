@@ -64,6 +64,7 @@ from jaxsim.frames.run import backtest as backtest
 from jaxsim.frames.run import replay as replay
 from jaxsim.frames.schedules import index_points as index_points
 from jaxsim.frames.schedules import index_ranges as index_ranges
+from jaxsim.frames.sensitivities import sensitivities as sensitivities
 from jaxsim.frames.splits import CombinatorialSplits as CombinatorialSplits
 from jaxsim.frames.splits import PurgedSplits as PurgedSplits
 from jaxsim.frames.splits import WalkForwardSplits as WalkForwardSplits

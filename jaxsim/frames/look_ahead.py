@@ -86,10 +86,12 @@ def _message(leaks: pd.DataFrame) -> str:
     texts = []
     for part, rows in leaks.groupby("part", sort=False):
         first, count = rows.iloc[0].to_dict(), rows["bar"].nunique()
-        when = f"bar {first['bar']}" if first["time"] == first["bar"] else f"bar {first['bar']}, {first['time']}"
+        when = f"bar {first['bar']}" if bool(first["time"] == first["bar"]) else f"bar {first['bar']}, {first['time']}"
         where = f"at {when}" if count == 1 else f"at {count} bars, the first of them {when}"
         largest = rows["difference"].max()
-        texts.append(f"{part} saw the future: {where}" + ("" if np.isnan(largest) else f", by up to {largest:.3g}"))
+        texts.append(
+            f"{part} saw the future: {where}" + ("" if np.isnan(float(largest)) else f", by up to {largest:.3g}")
+        )
     return "; ".join(texts) + ". It answers otherwise there when prices not known at the open of the bar are others"
 
 
