@@ -59,6 +59,9 @@ from jaxsim.frames.drawdowns import DrawdownStatus as DrawdownStatus
 from jaxsim.frames.lanes import grid as grid
 from jaxsim.frames.lanes import zipped as zipped
 from jaxsim.frames.look_ahead import check_no_lookahead as check_no_lookahead
+from jaxsim.frames.overfitting import Overfitting as Overfitting
+from jaxsim.frames.overfitting import deflated_sharpe_ratio as deflated_sharpe_ratio
+from jaxsim.frames.overfitting import probability_of_overfitting as probability_of_overfitting
 from jaxsim.frames.plans import optimize as optimize
 from jaxsim.frames.run import backtest as backtest
 from jaxsim.frames.run import replay as replay
