@@ -9,6 +9,8 @@ from jaxsim.engine.allocation import Allocation as Allocation
 from jaxsim.engine.batches import AbstractBatch as AbstractBatch
 from jaxsim.engine.batches import Paths as Paths
 from jaxsim.engine.batches import Windows as Windows
+from jaxsim.engine.block_length import optimal_block_length as optimal_block_length
+from jaxsim.engine.bootstrap import bootstrap as bootstrap
 from jaxsim.engine.checks import AbstractCheck as AbstractCheck
 from jaxsim.engine.checks import StopLoss as StopLoss
 from jaxsim.engine.checks import TakeProfit as TakeProfit
@@ -61,6 +63,7 @@ from jaxsim.engine.triggers import Never as Never
 from jaxsim.engine.triggers import On as On
 from jaxsim.errors import AllocationError as AllocationError
 from jaxsim.errors import AllocatorError as AllocatorError
+from jaxsim.errors import LookAheadError as LookAheadError
 from jaxsim.frames import features as features
 from jaxsim.frames import market as _market  # noqa: F401  attaches Market.from_frames
 from jaxsim.frames.allocations import Allocations as Allocations
@@ -71,6 +74,10 @@ from jaxsim.frames.fit import fit as fit
 from jaxsim.frames.fitted import Fitted as Fitted
 from jaxsim.frames.lanes import grid as grid
 from jaxsim.frames.lanes import zipped as zipped
+from jaxsim.frames.look_ahead import check_no_lookahead as check_no_lookahead
+from jaxsim.frames.overfitting import Overfitting as Overfitting
+from jaxsim.frames.overfitting import deflated_sharpe_ratio as deflated_sharpe_ratio
+from jaxsim.frames.overfitting import probability_of_overfitting as probability_of_overfitting
 from jaxsim.frames.plans import optimize as optimize
 from jaxsim.frames.policy_files import load_policy as load_policy
 from jaxsim.frames.policy_files import save_policy as save_policy
@@ -78,7 +85,13 @@ from jaxsim.frames.run import backtest as backtest
 from jaxsim.frames.run import replay as replay
 from jaxsim.frames.schedules import index_points as index_points
 from jaxsim.frames.schedules import index_ranges as index_ranges
+from jaxsim.frames.sensitivities import sensitivities as sensitivities
+from jaxsim.frames.splits import CombinatorialSplits as CombinatorialSplits
+from jaxsim.frames.splits import PurgedSplits as PurgedSplits
+from jaxsim.frames.splits import WalkForwardSplits as WalkForwardSplits
 from jaxsim.frames.trades import TradeDirection as TradeDirection
 from jaxsim.frames.trades import TradeStatus as TradeStatus
+from jaxsim.frames.walk_forward import WalkForward as WalkForward
+from jaxsim.frames.walk_forward import walk_forward as walk_forward
 
 __version__ = "0.1.0"

@@ -1,5 +1,7 @@
 """The errors that jaxsim raises on its own account. Bad arguments are plain ValueErrors and TypeErrors."""
 
+from typing import Any
+
 
 class OrderError(ValueError):
     """An order that makes no sense, or an account that no order can act on; it ends the simulation.
@@ -29,3 +31,14 @@ class AllocatorError(RuntimeError):
 
 class AllocationError(ValueError):
     """An allocator returned weights that cannot be traded; the message names the lane, the asset and the bar."""
+
+
+class LookAheadError(ValueError):
+    """Something that a policy goes by has changed when prices that nobody could know yet were changed.
+
+    leaks: what saw the future and where, a DataFrame; see `js.check_no_lookahead`.
+    """
+
+    def __init__(self, message: str, leaks: Any = None):
+        super().__init__(message)
+        self.leaks = leaks

@@ -1,0 +1,128 @@
+"""Splits by hand, against skfolio and scikit-learn, and inside of scikit-learn."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from skfolio.model_selection import CombinatorialPurgedCV, WalkForward
+from sklearn.linear_model import Ridge
+from sklearn.model_selection import GridSearchCV, KFold, TimeSeriesSplit
+
+import jaxsim as js
+
+X = np.zeros((103, 2))
+
+
+def same(ours, theirs) -> None:
+    ours, theirs = list(ours), list(theirs)
+    assert len(ours) == len(theirs)
+    for (a, b), (c, d) in zip(ours, theirs, strict=True):
+        np.testing.assert_array_equal(a, c)
+        np.testing.assert_array_equal(b, np.concatenate(d) if isinstance(d, list) else d)
+
+
+@pytest.mark.parametrize("window", ["expanding", "rolling"])
+@pytest.mark.parametrize("gap", [0, 4])
+def test_walk_forward_as_skfolio(window, gap):
+    theirs = WalkForward(test_size=10, train_size=30, expand_train=window == "expanding", purged_size=gap)
+    same(js.WalkForwardSplits(30, 10, gap, window).split(X), theirs.split(X))
+
+
+def test_expanding_as_scikit_learn():
+    folds = js.WalkForwardSplits(23, 20, window="expanding")
+    same(folds.split(X), TimeSeriesSplit(4, test_size=20).split(X))
+    assert folds.get_n_splits(X) == 4
+
+
+def test_without_a_horizon_k_fold():
+    same(js.PurgedSplits(5).split(X), KFold(5).split(X))
+
+
+@pytest.mark.parametrize(("horizon", "embargo"), [(0, 0), (1, 0), (3, 0), (3, 2), (0, 5)])
+def test_purged_bars_by_the_definition(horizon, embargo):
+    """A label covers (t, t + horizon]: no label of the training set shares a bar with one of the test set."""
+    bars = np.arange(len(X))
+    for splits in (js.PurgedSplits(5, horizon, embargo), js.CombinatorialSplits(5, 2, horizon, embargo)):
+        for train, test in splits.split(X):
+            covers = {int(t): set(range(t + 1, t + horizon + 1)) for t in bars}
+            tested = set().union(*(covers[int(t)] for t in test))
+            ends = [int(t) for t in test if t + 1 not in test]
+            # Between two bars of a test lies another fold's test or nothing, so that only ends have an embargo.
+            after = {t + max(horizon, 1) + k for t in ends for k in range(embargo)}
+            kept = [t for t in bars if t not in set(test) and not covers[int(t)] & tested and int(t) not in after]
+            np.testing.assert_array_equal(train, kept)
+
+
+def test_combinatorial_as_skfolio():
+    """Theirs purges `purged_size` bars on both sides; ours `horizon` - 1 more than none, since neighbours may touch."""
+    ours = js.CombinatorialSplits(6, 2, horizon=4, embargo=0)
+    theirs = CombinatorialPurgedCV(n_folds=6, n_test_folds=2, purged_size=3)
+    whole = np.zeros((102, 2))  # where the folds are of one length in both
+    same(ours.split(whole), theirs.split(whole))
+    assert ours.get_n_splits() == 15 and ours.num_paths == 5 and ours.paths.shape == (5, 6)
+
+
+def test_paths_are_whole_histories():
+    """Figure 12.1 of Lopez de Prado: of 6 folds by 2, the 5 paths test every fold once, and use every split twice."""
+    splits = js.CombinatorialSplits(6, 2)
+    pairs, folds = list(splits.split(X)), splits.test_folds(len(X))
+    for path in splits.paths:
+        for fold, number in enumerate(path):
+            assert np.isin(folds[fold], pairs[number][1]).all()
+    used = {(int(number), fold) for path in splits.paths for fold, number in enumerate(path)}
+    assert len(used) == 30
+    assert splits.paths[0].tolist() == [0, 0, 1, 2, 3, 4] and splits.paths[4].tolist() == [4, 8, 11, 13, 14, 14]
+
+
+def test_they_go_into_a_grid_search():
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(60, 3)), rng.normal(size=60)
+    for splits in (js.WalkForwardSplits(30, 10, gap=2), js.PurgedSplits(4, 3, 2), js.CombinatorialSplits(4, 2, 2)):
+        search = GridSearchCV(Ridge(), {"alpha": [0.1, 1.0]}, cv=splits).fit(X, y)
+        assert search.n_splits_ == splits.get_n_splits(X)
+
+
+def test_labels_and_table():
+    index = pd.date_range("2021-01-01", periods=12, name="time")
+    splits = js.WalkForwardSplits(4, 3, gap=1)
+    (train, test), _ = splits.labels(index)
+    assert list(train) == list(index[:4]) and list(test) == list(index[5:8])
+    table = splits.table(index)
+    assert list(table[0]) == ["train"] * 4 + [""] + ["test"] * 3 + [""] * 4
+    assert table.columns.name == "split" and table.shape == (12, 2)
+    assert len(splits.plot(index).data) == 8  # stretches
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    [
+        (lambda: js.WalkForwardSplits(0, 5), ValueError, r"train: expected a whole number >= 1, got 0"),
+        (
+            lambda: js.WalkForwardSplits("1Y", 5),
+            TypeError,
+            r"train: expected a whole number of bars or folds",
+        ),
+        (lambda: js.WalkForwardSplits(5, 5, -1), ValueError, r"gap: expected a whole number >= 0"),
+        (
+            lambda: js.WalkForwardSplits(5, 5, window="sliding"),
+            ValueError,
+            r"window: expected 'expanding' or",
+        ),
+        (
+            lambda: js.WalkForwardSplits(100, 5).get_n_splits(X),
+            ValueError,
+            r"train: 100 \+ 0 \(gap\) \+ 5",
+        ),
+        (lambda: js.WalkForwardSplits(5, 5).get_n_splits(), ValueError, r"X: the number of these splits depends"),
+        (lambda: js.PurgedSplits(1), ValueError, r"num_folds: expected a whole number >= 2"),
+        (lambda: list(js.PurgedSplits(5).split(3)), ValueError, r"num_folds: 3 bars do not make 5 folds"),
+        (
+            lambda: list(js.PurgedSplits(2, 80).split(X)),
+            ValueError,
+            r"horizon: with an embargo of 0, 80 bars",
+        ),
+        (lambda: js.CombinatorialSplits(4, 4), ValueError, r"num_test_folds: expected fewer than the 4 folds, got 4"),
+    ],
+)
+def test_misuse(make, error, message):
+    with pytest.raises(error, match=message):
+        make()
