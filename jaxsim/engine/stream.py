@@ -40,8 +40,8 @@ def stream(
     lane axes in front.
     """
     refuse_deadlock()
-    num_bars = run.market.close.shape[-2] if num_bars is None else num_bars
-    return _stream(run, benchmark, np.int32(num_bars), axes, tuple(dict.fromkeys(names)))
+    count = np.int32(run.market.close.shape[-2] if num_bars is None else num_bars)
+    return _stream(run, benchmark, count, axes, tuple(dict.fromkeys(names)))
 
 
 @eqx.filter_jit
