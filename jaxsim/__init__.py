@@ -34,6 +34,8 @@ from jaxsim.engine.enums import CallSeq as CallSeq
 from jaxsim.engine.enums import Direction as Direction
 from jaxsim.engine.enums import OrderSide as OrderSide
 from jaxsim.engine.enums import SizeType as SizeType
+from jaxsim.engine.export import Program as Program
+from jaxsim.engine.export import export as export
 from jaxsim.engine.gap import Gap as Gap
 from jaxsim.engine.gap import gap as gap
 from jaxsim.engine.gates import AbstractGate as AbstractGate
@@ -72,6 +74,7 @@ from jaxsim.frames.books import from_records as from_records
 from jaxsim.frames.drawdowns import DrawdownStatus as DrawdownStatus
 from jaxsim.frames.fit import fit as fit
 from jaxsim.frames.fitted import Fitted as Fitted
+from jaxsim.frames.float32 import check_float32 as check_float32
 from jaxsim.frames.lanes import grid as grid
 from jaxsim.frames.lanes import zipped as zipped
 from jaxsim.frames.look_ahead import check_no_lookahead as check_no_lookahead
@@ -81,6 +84,7 @@ from jaxsim.frames.overfitting import probability_of_overfitting as probability_
 from jaxsim.frames.plans import optimize as optimize
 from jaxsim.frames.policy_files import load_policy as load_policy
 from jaxsim.frames.policy_files import save_policy as save_policy
+from jaxsim.frames.programs import cache_programs as cache_programs
 from jaxsim.frames.run import backtest as backtest
 from jaxsim.frames.run import replay as replay
 from jaxsim.frames.schedules import index_points as index_points
@@ -89,6 +93,7 @@ from jaxsim.frames.sensitivities import sensitivities as sensitivities
 from jaxsim.frames.splits import CombinatorialSplits as CombinatorialSplits
 from jaxsim.frames.splits import PurgedSplits as PurgedSplits
 from jaxsim.frames.splits import WalkForwardSplits as WalkForwardSplits
+from jaxsim.frames.sweep import sweep as sweep
 from jaxsim.frames.trades import TradeDirection as TradeDirection
 from jaxsim.frames.trades import TradeStatus as TradeStatus
 from jaxsim.frames.walk_forward import WalkForward as WalkForward

@@ -21,7 +21,7 @@ from jaxsim.frames.inputs import read_prices
 from jaxsim.frames.keys import lane_keys
 from jaxsim.frames.lanes import Sweep, is_swept
 from jaxsim.frames.quotes import is_frame_of_prices, market_tree, read_quotes
-from jaxsim.frames.run import lane_labels
+from jaxsim.frames.reading import lane_labels
 from jaxsim.frames.terms import MEANING, is_given, read_costs, read_meaning
 
 

@@ -15,7 +15,8 @@ from jaxsim.errors import AllocationError
 from jaxsim.frames.core_lanes import CoreLane, core_lanes
 from jaxsim.frames.metric_names import Metric, metric_list, metric_name, scorer
 from jaxsim.frames.progress import progress_bar
-from jaxsim.frames.run import backtest, name_lane
+from jaxsim.frames.reading import name_lane
+from jaxsim.frames.run import backtest
 
 PARAMETERS = (*COSTS, "threshold", "weights")
 

@@ -18,7 +18,8 @@ from jaxsim.frames.inputs import as_frame, read_prices
 from jaxsim.frames.metric_names import Metric, metric_list, metric_name, needs_ann_factor, scorer
 from jaxsim.frames.progress import progress_bar
 from jaxsim.frames.quotes import is_frame_of_prices
-from jaxsim.frames.run import as_allocator, backtest
+from jaxsim.frames.reading import as_allocator
+from jaxsim.frames.run import backtest
 from jaxsim.frames.splits import Split, WalkForwardSplits
 
 Learner = Callable[[Market], Any]
