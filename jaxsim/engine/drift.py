@@ -6,11 +6,13 @@ An asset without a price, or one that was left alone, has not drifted.
 from typing import Any
 
 import equinox as eqx
+import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from jaxsim.engine.arrays import Answer, Array, namespace
 from jaxsim.engine.bounds import THRESHOLD, bounded
+from jaxsim.engine.glance import Glance
 from jaxsim.engine.numerics import Number, at_bar, ordered_sum, product
 from jaxsim.engine.observation import Observation
 from jaxsim.engine.triggers import AbstractTrigger
@@ -49,6 +51,14 @@ class Threshold(AbstractTrigger):
         width = at_bar(self.threshold, obs.step)
         return width * abs(target) if self.relative else width
 
+    def may_fire(self, glance: Glance) -> Bool[Array, ""]:
+        def is_beyond(worth: Array, target: Array, width: Array) -> Array:
+            if self.relative:  # what is not held at a target of zero stays within any width
+                width = jnp.where(target == 0, jnp.finfo(width.dtype).tiny ** 0.5, width * jnp.abs(target))
+            return glance.apart(worth, target) >= glance.at_most(width)
+
+        return glance.any_asset(is_beyond, at_bar(self.threshold, glance.step))
+
     def _drift(self, obs: Observation) -> Float[Array, " asset"]:
         distance = abs(drift(obs))
         if not self.relative:
@@ -70,6 +80,9 @@ class HalfL1Drift(AbstractTrigger):
     def __call__(self, obs: Observation) -> Answer:
         return ordered_sum(_known(abs(drift(obs)))) / 2 >= _one_number(self.threshold, obs)
 
+    def may_fire(self, glance: Glance) -> Bool[Array, ""]:
+        return glance.sum_assets(glance.apart) >= glance.at_most(2 * _one_number(self.threshold, glance))
+
 
 class L2Drift(AbstractTrigger):
     """Rebalance when the distance between weights and targets reaches the threshold:
@@ -84,6 +97,10 @@ class L2Drift(AbstractTrigger):
         # Squared, since the root has no derivative at zero.
         apart = _known(drift(obs))
         return ordered_sum(product(apart, apart)) >= _one_number(self.threshold, obs) ** 2
+
+    def may_fire(self, glance: Glance) -> Bool[Array, ""]:
+        apart = glance.sum_assets(lambda worth, target: glance.apart(worth, target) ** 2)
+        return apart >= glance.at_most(_one_number(self.threshold, glance)) ** 2
 
 
 def _num_closes() -> Any:
@@ -124,7 +141,7 @@ def _known(x: Array) -> Array:
     return xp.where(xp.isnan(x), 0.0, x)
 
 
-def _one_number(threshold: Number, obs: Observation) -> Array:
+def _one_number(threshold: Number, obs: Observation | Glance) -> Array:
     """The threshold of a bar. Raises ValueError if there is one for each asset."""
     row = at_bar(threshold, obs.step)
     if row.size != 1:

@@ -124,12 +124,11 @@ def _run_batch(job: Job, groups: np.ndarray) -> tuple[Ledger, list[Fault]]:
             first = f", the first of them: {lane}" if lane else ""
             error.add_note(f"while a policy with allocator {name} was compiled for all bars and lanes at once{first}")
             raise
-    rows, lanes_after = [page for page, _ in done], done[-1][1]
+    lanes_after = done[-1].lane
     if host.failure is not None:
         raise_failure(job, int(lanes.ravel()[host.failure.lane]), host.failure.bar, host.failure.error)
     columns = np.stack([job.layout.members[g] for g in groups])[np.tile(np.arange(len(groups)), combinations)]
-    num_bars = len(job.index)
-    ledger = ledger_from_pages(rows, tuple(a.size for a in axes), lanes.ravel(), columns, num_bars)
+    ledger = ledger_from_pages(done, lanes.ravel(), columns)
     status = jax.tree.map(lambda x: np.asarray(x).ravel()[: lanes.size], lanes_after.status)
     faults = []
     for at in np.flatnonzero(status.fault != LaneFault.NONE):
