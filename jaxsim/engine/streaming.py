@@ -1,13 +1,12 @@
 """Metrics without paths: what a lane carries along so that its scores can be told at the end.
 
-A `Tally` holds running sums of one lane. Every field is a number, and everything done to it is elementwise: under
-`vmap`, or with fields [lane], it holds the sums of many. It has only the parts that the metrics asked for need.
+A `Tally` holds running sums of one lane, and takes a block of bars at a time, [block]; with fields [lane] it holds the
+sums of many and takes blocks [block, lane]. It has only the parts that the metrics asked for need.
 
-Sums of powers are taken about the first return of the lane, not about zero (Chan, Golub and LeVeque 1983, "shifted
-data"): they are sums, so that parts of a path may be added in any order, and they are stable. Since the shift d is one
-of the n values, its squared distance from their mean is at most n times their variance, and the rounding error of the
-variance at most about n times 1e-16: under 1e-9 for ten million bars. Equal returns have a variance of exactly zero,
-as in `jaxsim.metrics`.
+Sums of powers are taken about one of the lane's first returns, not about zero (Chan, Golub and LeVeque 1983, "shifted
+data"): they are plain sums, and they are stable. Since the shift is one of the n values, its squared distance from
+their mean is at most n times their variance, so that the variance has a relative error of about n times 1e-16 at worst:
+1e-9 after ten million bars. Equal returns have a variance of exactly zero, as in `jaxsim.metrics`.
 
 Percentiles need all returns at once: `STREAMED` are the metrics that do not.
 """
@@ -26,15 +25,16 @@ from jaxtyping import Bool, Float
 from jaxsim.engine.arrays import Array
 from jaxsim.engine.nanstats import divide, namespace, power, root
 
-#: One number per lane.
+#: One number per lane, and one per bar of a block.
 Numbers = Float[Array, "*lanes"]
-Flags = Bool[Array, "*lanes"]
+Block = Float[Array, "block *lanes"]
+Flags = Bool[Array, "block *lanes"]
 
 
 class Moments(eqx.Module):
-    """Sums of powers of a series about its first known value; NaN values are left out.
+    """Sums of powers of a series about one of its first known values; NaN values are left out.
 
-    shift: that value; 0 before it.     count: number of known values.
+    shift: that value; 0 before there is one.     count: number of known values.
     sums: of (x - shift)**k, k = 1, 2, ... up to the order that is needed.
     """
 
@@ -46,15 +46,20 @@ class Moments(eqx.Module):
     def start(cls, order: int, zero: Numbers) -> "Moments":
         return cls(zero, zero, (zero,) * order)
 
-    def add(self, x: Numbers, counts: Flags) -> "Moments":
+    def add(self, x: Block, counts: Flags) -> "Moments":
         known = counts & ~jnp.isnan(x)
-        shift = jnp.where(known & (self.count == 0), x, self.shift)
+
+        def from_block() -> Numbers:
+            highest = jnp.max(jnp.where(known, x, -jnp.inf), axis=0)
+            return jnp.where((self.count == 0) & known.any(axis=0), highest, self.shift)
+
+        shift = lax.cond((self.count == 0).any(), from_block, lambda: self.shift)
         offset = jnp.where(known, x - shift, 0)
         sums, term = [], offset
         for total in self.sums:
-            sums.append(total + term)
+            sums.append(total + term.sum(axis=0))
             term = term * offset
-        return Moments(shift, self.count + known, tuple(sums))
+        return Moments(shift, self.count + known.sum(axis=0), tuple(sums))
 
     @property
     def mean(self) -> Any:
@@ -92,7 +97,7 @@ class Depth(eqx.Module):
     """
 
     peak: Numbers
-    has_lost: Flags
+    has_lost: Bool[Array, "*lanes"]
     deepest: Numbers
     squares: Numbers
 
@@ -100,12 +105,21 @@ class Depth(eqx.Module):
     def start(cls, zero: Numbers) -> "Depth":
         return cls(zero - jnp.inf, zero != 0, zero, zero)
 
-    def add(self, growth: Numbers, wealth: Numbers, counts: Flags) -> "Depth":
-        """growth: 1 + return of the bar.    wealth: product of all so far."""
-        peak = jnp.where(counts, jnp.maximum(self.peak, wealth), self.peak)
-        has_lost = self.has_lost | (counts & (growth < 1))
-        below = jnp.where(counts & has_lost, divide(wealth, peak, jnp.nan) - 1, 0)
-        return Depth(peak, has_lost, jnp.minimum(self.deepest, below), self.squares + below**2)
+    def add(self, growth: Block, wealth: Numbers, counts: Flags) -> "tuple[Depth, Numbers]":
+        """growth: 1 + returns.    wealth: product of all before the block.    Returns it after the block, too."""
+
+        def one(before: tuple, bar: tuple) -> tuple[tuple, None]:
+            (depth, wealth), (growth, counts) = before, bar
+            wealth = wealth * growth
+            peak = jnp.where(counts, jnp.maximum(depth.peak, wealth), depth.peak)
+            has_lost = depth.has_lost | (counts & (growth < 1))
+            below = jnp.where(counts & has_lost, divide(wealth, peak, jnp.nan) - 1, 0)
+            after = Depth(peak, has_lost, jnp.minimum(depth.deepest, below), depth.squares + below**2)
+            return (after, wealth), None
+
+        counts = jnp.broadcast_to(counts, growth.shape)
+        # A loop over so few vectors would spend its time on looping.
+        return lax.scan(one, (self, wealth), (growth, counts), unroll=min(len(growth), 64))[0]
 
 
 class Sides(eqx.Module):
@@ -115,10 +129,11 @@ class Sides(eqx.Module):
     losses: Numbers
     squares: Numbers
 
-    def add(self, r: Numbers, counts: Flags) -> "Sides":
+    def add(self, r: Block, counts: Flags) -> "Sides":
         known = jnp.where(counts & ~jnp.isnan(r), r, 0)
-        loss = jnp.maximum(-known, 0)
-        return Sides(self.gains + jnp.maximum(known, 0), self.losses + loss, self.squares + loss**2)
+        gain, loss = jnp.maximum(known, 0), jnp.maximum(-known, 0)
+        gained, lost, squares = (x.sum(axis=0) for x in (gain, loss, loss**2))
+        return Sides(self.gains + gained, self.losses + lost, self.squares + squares)
 
 
 class Pair(eqx.Module):
@@ -135,11 +150,11 @@ class Pair(eqx.Module):
     def start(cls, zero: Numbers) -> "Pair":
         return cls(Moments.start(1, zero), Moments.start(2, zero), zero)
 
-    def add(self, r: Numbers, b: Numbers, counts: Flags) -> "Pair":
+    def add(self, r: Block, b: Block, counts: Flags) -> "Pair":
         known = counts & ~(jnp.isnan(r) | jnp.isnan(b))
         ours, theirs = self.ours.add(r, known), self.theirs.add(b, known)
         product = jnp.where(known, (r - ours.shift) * (b - theirs.shift), 0)
-        return Pair(ours, theirs, self.product + product)
+        return Pair(ours, theirs, self.product + product.sum(axis=0))
 
     def beta(self) -> Any:
         xp, n, variance = namespace(self.product), self.ours.count, self.theirs.central(2)
@@ -160,9 +175,9 @@ class Captured(eqx.Module):
     def start(cls, zero: Numbers) -> "Captured":
         return cls(zero + 1, zero + 1, zero)
 
-    def add(self, r: Numbers, b: Numbers, counts: Flags) -> "Captured":
-        ours, theirs = _growth(r, counts), _growth(b, counts)
-        return Captured(self.ours * ours, self.theirs * theirs, self.bars + counts)
+    def add(self, r: Block, b: Block, counts: Flags) -> "Captured":
+        ours, theirs = (jnp.prod(_growth(x, counts), axis=0) for x in (r, b))
+        return Captured(self.ours * ours, self.theirs * theirs, self.bars + counts.sum(axis=0))
 
     def ratio(self, ann_factor: float) -> Any:
         xp, years = namespace(self.bars), namespace(self.bars).maximum(self.bars, 1)
@@ -218,39 +233,37 @@ class Tally(eqx.Module):
             Trades(zero, zero, zero) if "trades" in needs else None,
         )
 
-    def add(self, r: Numbers, counts: Flags, benchmark: Any = None) -> "Tally":
-        """One more bar.
+    def add(self, r: Block, counts: Flags, benchmark: Any = None) -> "Tally":
+        """Some more bars in a row.
 
-        r: its simple return, NaN if unknown.     counts: whether it is one; if not, nothing changes.
-        benchmark: its return, where `needs_benchmark`.
+        r: simple returns, [block, *lanes], NaN where unknown.       counts: which of them are to be added, bool, of a
+        shape that broadcasts to theirs.      benchmark: its returns, likewise, where `needs_benchmark`.
         """
-        growth = _growth(r, counts)
-        wealth = None if self.wealth is None else self.wealth * growth
-        depth = None if self.depth is None else self.depth.add(growth, wealth, counts)
-        chosen = {"all": counts}
+        counts = jnp.broadcast_to(counts, r.shape)
+        wealth, depth, active, pair, captures = self.wealth, self.depth, self.active, self.pair, self.captures
+        if wealth is not None and depth is not None:
+            depth, wealth = depth.add(_growth(r, counts), wealth, counts)
+        elif wealth is not None:
+            wealth = wealth * jnp.prod(_growth(r, counts), axis=0)
         if benchmark is not None:
-            chosen |= {"up": counts & (benchmark > 0), "down": counts & (benchmark < 0)}
+            b = jnp.broadcast_to(benchmark, r.shape)
+            chosen = {"all": counts, "up": counts & (b > 0), "down": counts & (b < 0)}
+            active = None if active is None else active.add(r - b, counts)
+            pair = None if pair is None else pair.add(r, b, counts)
+            captures = {name: x.add(r, b, chosen[name]) for name, x in captures.items()}
         return replace(
             self,
-            bars=self.bars + counts,
+            bars=self.bars + counts.sum(axis=0),
             wealth=wealth,
             moments=None if self.moments is None else self.moments.add(r, counts),
             depth=depth,
             sides=None if self.sides is None else self.sides.add(r, counts),
-            active=None if self.active is None else self.active.add(r - benchmark, counts),
-            pair=None if self.pair is None else self.pair.add(r, benchmark, counts),
-            captures={name: x.add(r, benchmark, chosen[name]) for name, x in self.captures.items()},
+            active=active,
+            pair=pair,
+            captures=captures,
         )
 
-    def update(self, r: Any, counts: Any, benchmark: Any = None) -> "Tally":
-        """Several bars in a row: the arguments of `add` with time leading, [block, *lanes]."""
-
-        def one(tally: Tally, bar: tuple) -> tuple[Tally, None]:
-            return tally.add(*bar), None
-
-        return lax.scan(one, self, (r, counts, benchmark), unroll=8)[0]
-
-    def rebalanced(self, happens: Flags, traded: Numbers, value: Numbers, fees: Numbers, asked: Flags) -> "Tally":
+    def rebalanced(self, happens: Any, traded: Numbers, value: Numbers, fees: Numbers, asked: Any = True) -> "Tally":
         """What happened at the end of a rebalance.
 
         happens: whether there was one.     traded: sum of abs(units * price) of all fills, currency.
@@ -273,7 +286,7 @@ class Tally(eqx.Module):
             return {name: STREAMED[name].of(self, ann_factor) for name in names}
 
 
-def _growth(r: Numbers, counts: Flags) -> Numbers:
+def _growth(r: Block, counts: Flags) -> Block:
     return jnp.where(counts & ~jnp.isnan(r), 1 + r, 1)
 
 
