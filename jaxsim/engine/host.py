@@ -158,8 +158,8 @@ class Failure(NamedTuple):
 
 
 class HostRun:
-    """One run of many lanes as the host knows it: a context in which its lanes may ask, and the first thing that went
-    wrong; from then on nobody is asked any more, and every answer is NaN.
+    """One run of many lanes as the host knows it: a context in which its lanes may ask, and what went wrong. A lane for
+    which something did is answered NaN; from the first time on so is every lane, unless the run `goes_on`.
 
     Lanes show a ticket, int32 [2]: the number of their run and their own. Runs may overlap, in several threads or one
     inside the other.
@@ -168,13 +168,28 @@ class HostRun:
     _running: dict[int, "HostRun"] = {}  # noqa: RUF012
     _numbers = itertools.count()
 
-    def __init__(self, closes: np.ndarray, shape: tuple[int, int], functions: Sequence[Callable] = ()):
+    def __init__(
+        self, closes: np.ndarray, shape: tuple[int, int], functions: Sequence[Callable] = (), goes_on: bool = False
+    ):
         """closes: [combination or 1, group or 1, time, asset].     shape: number of combinations and of groups.
-        functions: those that have been taken out of the policy."""
+        functions: those that have been taken out of the policy.
+        goes_on: whether an Exception ends a lane and not the run."""
         self.number = next(self._numbers) % 2**31
         self.closes, self.shape, self.functions = closes, shape, functions
         self.thread = 0  # that runs the program
-        self.failure: Failure | None = None
+        self.goes_on = goes_on
+        self.failures: dict[int, Failure] = {}
+
+    @property
+    def failure(self) -> "Failure | None":
+        """The first that there was."""
+        return next(iter(self.failures.values()), None)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nobody is asked any more."""
+        ends = (not self.goes_on or not isinstance(x.error, Exception) for x in list(self.failures.values()))
+        return any(ends)
 
     def __enter__(self) -> "HostRun":
         self._running[self.number] = self
@@ -215,7 +230,7 @@ def _answer_lanes(function: Callable, aux: Shapes, key_kind: Any, out: Any, seen
     for at in map(tuple, np.argwhere(asked).tolist()):
         ticket = None if tickets is None else _row(tickets, at)
         run = None if ticket is None else HostRun.of(ticket)
-        if ticket is not None and (run is None or run.failure is not None):
+        if ticket is not None and (run is None or run.is_over):
             return
         lane: Any = at if ticket is None else int(ticket[1])
         if lane in done:  # a single lane runs beside a copy of itself
@@ -235,7 +250,7 @@ def _answer_lanes(function: Callable, aux: Shapes, key_kind: Any, out: Any, seen
                 recorded[name][at] = array
         except BaseException as error:
             if run is not None:
-                run.failure = Failure(lane, bar, error)
+                run.failures.setdefault(lane, Failure(lane, bar, error))
             elif isinstance(error, Exception):
                 logging.getLogger("jaxsim").exception("at bar %d", bar)
             else:

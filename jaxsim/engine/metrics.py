@@ -148,17 +148,36 @@ def deflated_sharpe_ratio(
     when one of them has no Sharpe ratio.
     """
     annual = sharpe_ratio(returns, ann_factor=ann_factor, risk_free=risk_free, ddof=ddof)
-    sharpe = annual / ann_factor**0.5
+    known = _known(returns)
+    skewness, kurt = (nanstats.standardized_moment(returns, known, order) for order in (3, 4))
+    count = nanstats.count(known, returns.dtype)
+    return deflated(
+        annual, skewness, kurt, count, ann_factor=ann_factor, ddof=ddof, var_sharpe=var_sharpe, nb_trials=nb_trials
+    )
+
+
+def deflated(
+    annual: Any,
+    skewness: Any,
+    kurt: Any,
+    count: Any,
+    *,
+    ann_factor: Number,
+    ddof: int = 1,
+    var_sharpe: Any = None,
+    nb_trials: int | None = None,
+) -> Any:
+    """`deflated_sharpe_ratio` from the annualized Sharpe ratio of each trial, the third and fourth standardized moment
+    of its returns, both biased, and their number."""
+    xp, sharpe = namespace(annual), annual / ann_factor**0.5
     var_sharpe = _variance_over_lanes(annual, ddof) if var_sharpe is None else var_sharpe
     trials = annual.size if nb_trials is None else nb_trials
     best_by_luck = root(var_sharpe / ann_factor) * _expected_maximum(trials)
-    xp, known = namespace(returns), _known(returns)
-    skewness, kurt = (nanstats.standardized_moment(returns, known, order) for order in (3, 4))
     # Zero first, NaN last: an infinite Sharpe ratio has no moments either.
     defined = xp.isfinite(sharpe) & ~xp.isnan(skewness) & ~xp.isnan(best_by_luck)
     sharpe, skewness, kurt = (xp.where(defined, x, 0) for x in (sharpe, skewness, kurt))
     spread = root(1 - skewness * sharpe + (kurt - 1) / 4 * sharpe**2)
-    free = nanstats.count(known, returns.dtype) - 1
+    free = count - 1
     lead = (sharpe - xp.where(defined, best_by_luck, 0)) * root(free)
     return xp.where(defined, _normal_cdf(divide(lead, spread, np.nan)), np.nan)
 

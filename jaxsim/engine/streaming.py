@@ -263,7 +263,7 @@ class Tally(eqx.Module):
             captures=captures,
         )
 
-    def rebalanced(self, happens: Any, traded: Numbers, value: Numbers, fees: Numbers, asked: Any = True) -> "Tally":
+    def rebalanced(self, happens: Any, traded: Numbers, value: Any, fees: Numbers, asked: Any = True) -> "Tally":
         """What happened at the end of a rebalance.
 
         happens: whether there was one.     traded: sum of abs(units * price) of all fills, currency.
@@ -383,7 +383,7 @@ STREAMED = {
     "num_returns": Streamed(("moments1",), lambda t, a: t.moments.count),
 }
 
-#: The streamed numbers from which `metrics.deflated_sharpe` tells that ratio.
+#: The streamed numbers from which `metrics.deflated` tells that ratio.
 PIECES = ("sharpe_ratio", "skew_biased", "kurtosis_biased", "num_returns")
 
 

@@ -151,7 +151,7 @@ def _due_bars(rule: AbstractCalendar, index: pd.Index, sweep: Sweep) -> Leaf:
         return Leaf(mask(every=rule.every, **moved))
     place = sweep.add(rule.every, "every", numbers=False)
     known = {label: mask(every=label, **moved) for label in getattr(rule.every, "index", rule.every)}
-    return Leaf(Pending(lambda: np.stack([known[label] for label in sweep.values(place)])), by_combination=True)
+    return Leaf(Pending(lambda some: np.stack([known[x] for x in sweep.values(place, some)])), by_combination=True)
 
 
 def is_table(x: Any) -> bool:
@@ -162,8 +162,8 @@ def _swept(value: Any, argument: str, sweep: Sweep, kind: Kind) -> Leaf:
     place = sweep.add(value, argument, numbers=isinstance(kind, Bounds))
     kind.read(np.asarray(getattr(value, "index", value)), argument)
 
-    def values() -> np.ndarray:
-        labels = sweep.values(place)
+    def values(some: np.ndarray | None) -> np.ndarray:
+        labels = sweep.values(place, some)
         return labels if isinstance(kind, Bounds) else kind.read(labels, argument)
 
     return Leaf(Pending(values), by_combination=True)
@@ -171,16 +171,19 @@ def _swept(value: Any, argument: str, sweep: Sweep, kind: Kind) -> Leaf:
 
 @dataclass(frozen=True, eq=False)
 class Pending:
-    """Values by combination, known once all axes of the sweep are."""
+    """Values by combination, known once all axes of the sweep are: those of some combinations, by their numbers, or
+    (None) of all."""
 
-    values: Callable[[], np.ndarray]
+    values: Callable[[np.ndarray | None], np.ndarray]
 
 
-def settle(leaf: Any) -> Leaf:
-    """A leaf with its values filled in."""
+def settle(leaf: Any, some: np.ndarray | None = None) -> Leaf:
+    """A leaf with its values filled in, those of some combinations or (None) of all."""
     if not isinstance(leaf, Leaf):
         return Leaf(leaf)
-    return replace(leaf, array=leaf.array.values()) if isinstance(leaf.array, Pending) else leaf
+    if isinstance(leaf.array, Pending):
+        return replace(leaf, array=leaf.array.values(some))
+    return leaf if some is None or not leaf.by_combination else replace(leaf, array=leaf.array[some])
 
 
 def _labelled(value: Any, argument: str, index: pd.Index, layout: Layout, kind: Kind = NUMBERS) -> np.ndarray:

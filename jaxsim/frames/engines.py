@@ -12,7 +12,7 @@ import pandas as pd
 from jaxsim.engine.host import HostRun, interruptibly, take_out
 from jaxsim.engine.policy import allocator_name
 from jaxsim.engine.schedule import LaneAxis, Run, pages
-from jaxsim.engine.status import LaneFault, OrderStatusInfo
+from jaxsim.engine.status import LaneFault, LaneStatus, OrderStatusInfo
 from jaxsim.errors import AllocationError, AllocatorError, OrderError, RejectedOrderError
 from jaxsim.frames.broadcast import Leaf, settle
 from jaxsim.frames.groups import Layout
@@ -78,7 +78,31 @@ class Fault(NamedTuple):
     reason: int = OrderStatusInfo.NONE
 
 
-def _run_batch(job: Job, groups: np.ndarray) -> tuple[Ledger, list[Fault]]:
+class Batch(NamedTuple):
+    """The groups of one size under all combinations, as a program takes them.
+
+    run: pytree of arrays; those that differ by lane have the lane `axes`.
+    groups: their numbers.      lanes: numbers of the lanes among those of the job, [combination, group].
+    columns: price-frame columns of each lane's assets, [lane, asset].
+    host: where its Python functions are called, and what goes wrong in them is noted.
+    """
+
+    run: Run
+    axes: tuple[LaneAxis, ...]
+    groups: np.ndarray
+    lanes: np.ndarray
+    columns: np.ndarray
+    host: HostRun
+
+    def by_lane(self, tree: Any) -> Any:
+        """Arrays with the lane axes as NumPy arrays [lane, ...], without the lanes that only pad the shape."""
+        sizes = tuple(axis.size for axis in self.axes)
+        count = int(np.prod(sizes))
+        return jax.tree.map(lambda x: np.asarray(x).reshape(count, *np.shape(x)[len(sizes) :])[: self.lanes.size], tree)
+
+
+def batch_of(job: Job, groups: np.ndarray, goes_on: bool = False) -> Batch:
+    """What the lanes of some groups of one size are simulated from.    goes_on: as in `HostRun`."""
     combinations, is_grouped = job.num_combinations, len(groups) > 1
     # XLA drops an axis of size one and then rounds differently: a single lane runs beside a copy of itself.
     width = max(combinations, 1 if is_grouped else 2)
@@ -114,28 +138,49 @@ def _run_batch(job: Job, groups: np.ndarray) -> tuple[Ledger, list[Fault]]:
     differ_by = {axis.name for axis in axes if axis.in_axes.market.close == 0}
     for name in ("group", "combination"):  # [combination or 1, group or 1, time, asset]
         closes = closes if name in differ_by else np.expand_dims(closes, 0)
-    with HostRun(closes, lanes.shape, functions) as host:
-        tickets = fit(host.tickets() if is_grouped else host.tickets()[:, 0])
-        run = Run(market, policy, costs, account, keys, job.keep_log, tickets)
+    host = HostRun(closes, lanes.shape, functions, goes_on)
+    tickets = fit(host.tickets() if is_grouped else host.tickets()[:, 0])
+    columns = np.stack([job.layout.members[g] for g in groups])[np.tile(np.arange(len(groups)), combinations)]
+    run = Run(market, policy, costs, account, keys, job.keep_log, tickets)
+    return Batch(run, axes, groups, lanes, columns, host)
+
+
+def run_programs(job: Job, batch: Batch, work: Callable[[], Any]) -> Any:
+    """What `work()` returns, which runs the compiled programs of a batch."""
+    with batch.host as host:
         try:
-            done = interruptibly(host, lambda: list(pages(run, axes))) if functions else list(pages(run, axes))
+            return interruptibly(host, work) if host.functions else work()
         except Exception as error:
-            name, lane = allocator_name(policy.allocator), job.name_lane(int(lanes.flat[0]))
+            name, lane = allocator_name(batch.run.policy.allocator), job.name_lane(int(batch.lanes.flat[0]))
             first = f", the first of them: {lane}" if lane else ""
             error.add_note(f"while a policy with allocator {name} was compiled for all bars and lanes at once{first}")
             raise
-    lanes_after = done[-1].lane
-    if host.failure is not None:
-        raise_failure(job, int(lanes.ravel()[host.failure.lane]), host.failure.bar, host.failure.error)
-    columns = np.stack([job.layout.members[g] for g in groups])[np.tile(np.arange(len(groups)), combinations)]
-    ledger = ledger_from_pages(done, lanes.ravel(), columns)
-    status = jax.tree.map(lambda x: np.asarray(x).ravel()[: lanes.size], lanes_after.status)
-    faults = []
+
+
+def faults_of(batch: Batch, status: LaneStatus) -> list[Fault]:
+    """What went wrong inside of the lanes of a batch, by their status with the lane axes."""
+    status, faults = batch.by_lane(status), []
     for at in np.flatnonzero(status.fault != LaneFault.NONE):
-        column = int(columns[at, status.asset[at]])
+        column = int(batch.columns[at, status.asset[at]])
         kind, bar, reason = (int(x[at]) for x in (status.fault, status.bar, status.reason))
-        faults.append(Fault(int(lanes.ravel()[at]), column, LaneFault(kind), bar, reason))
-    return with_val_prices(ledger, job), faults
+        faults.append(Fault(int(batch.lanes.ravel()[at]), column, LaneFault(kind), bar, reason))
+    return faults
+
+
+def _run_batch(job: Job, groups: np.ndarray) -> tuple[Ledger, list[Fault]]:
+    batch = batch_of(job, groups)
+    ledger, faults = ledger_of(job, batch)
+    if batch.host.failure is not None:
+        failure = batch.host.failure
+        raise_failure(job, int(batch.lanes.ravel()[failure.lane]), failure.bar, failure.error)
+    return ledger, faults
+
+
+def ledger_of(job: Job, batch: Batch) -> tuple[Ledger, list[Fault]]:
+    """Run a batch and keep what happened, and what went wrong inside of its lanes."""
+    done = run_programs(job, batch, lambda: list(pages(batch.run, batch.axes)))
+    ledger = ledger_from_pages(done, batch.lanes.ravel(), batch.columns)
+    return with_val_prices(ledger, job), faults_of(batch, done[-1].lane.status)
 
 
 def with_val_prices(ledger: Ledger, job: Job) -> Ledger:
@@ -194,12 +239,17 @@ def _one(leaf: Leaf, combination: int, group: int, layout: Layout) -> Any:
     return array[combination] if by_combination else array
 
 
-def raise_fault(job: Job, fault: Fault) -> None:
-    """Raise what went wrong inside a lane, with its labels."""
+def fault_message(job: Job, fault: Fault) -> str:
+    """What went wrong inside a lane, with its labels."""
     text = fault.kind.text
     if fault.kind == LaneFault.ORDER_REJECTED:
         text += f": {OrderStatusInfo(fault.reason).name}"
-    message = f"{text} ({_where(job, fault.lane, fault.column, fault.bar)})"
+    return f"{text} ({_where(job, fault.lane, fault.column, fault.bar)})"
+
+
+def raise_fault(job: Job, fault: Fault) -> NoReturn:
+    """Raise what went wrong inside a lane, with its labels."""
+    message = fault_message(job, fault)
     if fault.kind == LaneFault.ORDER_REJECTED:
         raise RejectedOrderError(message, fault.bar, fault.column)
     if fault.kind.is_of_order:
@@ -207,12 +257,17 @@ def raise_fault(job: Job, fault: Fault) -> None:
     raise AllocationError(message)
 
 
+def failure_message(job: Job, lane: int, bar: int, error: BaseException) -> str:
+    """What a Python function that was asked for weights raised, with the labels of its lane."""
+    return f"{error} ({_where(job, lane, None, bar)})"
+
+
 def raise_failure(job: Job, lane: int, bar: int, error: BaseException) -> NoReturn:
     """Raise what a Python function that was asked for weights raised, with the labels of its lane. What the user raised
     is the cause; what is no Exception, such as a KeyboardInterrupt, is raised as it is."""
     if not isinstance(error, Exception):
         raise error
-    message = f"{error} ({_where(job, lane, None, bar)})"
+    message = failure_message(job, lane, bar, error)
     if isinstance(error, AllocatorError):
         raise AllocatorError(message, bar) from error.__cause__
     if type(error) in (TypeError, ValueError):

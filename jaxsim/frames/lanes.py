@@ -127,23 +127,31 @@ class Sweep:
         """Number of combinations."""
         return int(np.prod([axis.size for axis in self._axes], dtype=np.int64))
 
-    def _places(self, axis: Axis) -> np.ndarray:
-        """The place along an axis of every combination."""
+    def _places(self, axis: Axis, some: np.ndarray | None) -> np.ndarray:
+        """The place along an axis of some combinations; None: of all."""
         shape = [a.size for a in self._axes]
-        return np.unravel_index(np.arange(len(self)), shape)[next(i for i, a in enumerate(self._axes) if a is axis)]
+        some = np.arange(len(self)) if some is None else some
+        return np.unravel_index(some, shape)[next(i for i, a in enumerate(self._axes) if a is axis)]
 
-    def values(self, number: int) -> np.ndarray:
-        """The value of a swept parameter in every combination."""
+    def values(self, number: int, some: np.ndarray | None = None) -> np.ndarray:
+        """The value of a swept parameter in some combinations; None: in all."""
         axis, labels = self._values[number]
-        return labels[self._places(axis)]
+        return labels[self._places(axis, some)]
 
-    def recorded_places(self) -> np.ndarray:
-        """Which recorded lane every combination replays."""
-        return self._places(self._axes[0])
+    def recorded_places(self, some: np.ndarray | None = None) -> np.ndarray:
+        """Which recorded lanes some combinations replay."""
+        return self._places(self._axes[0], some)
 
-    def levels(self) -> dict[str, pd.Index]:
-        """The labels of every combination, by level."""
-        return {name: labels.take(self._places(axis)) for axis in self._axes for name, labels in axis.levels.items()}
+    def levels(self, some: np.ndarray | None = None) -> dict[str, pd.Index]:
+        """The labels of some combinations, by level."""
+        return {
+            name: labels.take(self._places(axis, some)) for axis in self._axes for name, labels in axis.levels.items()
+        }
+
+    @property
+    def axes(self) -> tuple[Axis, ...]:
+        """Outermost first."""
+        return tuple(self._axes)
 
 
 def _check_index(index: pd.Index, argument: str, *, unique: bool, numbers: bool) -> None:

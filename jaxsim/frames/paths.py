@@ -146,8 +146,7 @@ class Paths:
 
     @cached_property
     def benchmark_value(self) -> np.ndarray:
-        mark = pd.DataFrame(self.context.close).ffill().bfill().to_numpy()
-        growth = mark / mark[0]
+        growth = benchmark_growth(self.context.close)
         per_lane = [growth[:, columns].mean(axis=1) for columns in self.lane_columns]
         return np.stack(per_lane, axis=1) * self.context.init_cash
 
@@ -230,6 +229,12 @@ class Paths:
     def event_bar(self) -> np.ndarray:
         """The bar of each event."""
         return self.events([x.bar for x in self.ledgers])
+
+
+def benchmark_growth(close: np.ndarray) -> np.ndarray:
+    """What each unit of money put into a column at the first bar would be worth, [time, column] (SEMANTICS 6.5)."""
+    mark = pd.DataFrame(close).ffill().bfill().to_numpy()
+    return mark / mark[0]
 
 
 def ratio(a: np.ndarray, b: np.ndarray) -> np.ndarray:

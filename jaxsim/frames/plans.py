@@ -24,7 +24,7 @@ from jaxsim.frames.keys import lane_keys
 from jaxsim.frames.lanes import Sweep, is_swept
 from jaxsim.frames.prices import valuation_prices
 from jaxsim.frames.progress import progress_bar
-from jaxsim.frames.run import as_allocator, lane_labels, name_lane
+from jaxsim.frames.reading import as_allocator, lane_labels, name_lane
 from jaxsim.frames.schedules import index_ranges
 from jaxsim.frames.workers import check_engine, is_distributed, run_everywhere, shares
 

@@ -58,7 +58,11 @@ def read_quotes(
 def _of(leaf: Leaf, table: Any) -> Leaf:
     """`table` of each value of a leaf, [time, column]."""
     if leaf.by_combination:
-        return Leaf(Pending(lambda: np.stack([table(x) for x in settle(leaf).array])), by_combination=True, columns=2)
+
+        def tables(some: np.ndarray | None) -> np.ndarray:
+            return np.stack([table(x) for x in settle(leaf, some).array])
+
+        return Leaf(Pending(tables), by_combination=True, columns=2)
     return Leaf(table(leaf.array), columns=1)
 
 

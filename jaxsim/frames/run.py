@@ -1,41 +1,31 @@
 """The two verbs: `backtest` a policy or plain orders, `replay` recorded targets."""
 
 import warnings
-from collections.abc import Mapping
-from dataclasses import fields
 from functools import partial
-from types import FunctionType
 from typing import Any
 
-import equinox as eqx
-import jax
 import numpy as np
 import pandas as pd
 
-from jaxsim.engine.account import Account
-from jaxsim.engine.bounds import BARS, CASH, NUMBERS, shown
+from jaxsim.engine.bounds import shown
 from jaxsim.engine.checks import AbstractCheck
-from jaxsim.engine.costs import Costs
-from jaxsim.engine.destinations import AbstractDestination, SpreadOver, ToTarget, checked_destination
-from jaxsim.engine.enums import SizeType
-from jaxsim.engine.policy import Policy, RecordedTargets, allocator_name, order_book_policy, replay_policy
-from jaxsim.engine.triggers import Never
+from jaxsim.engine.destinations import AbstractDestination, SpreadOver
+from jaxsim.engine.policy import Policy, RecordedTargets, replay_policy
 from jaxsim.frames.allocations import Allocations
 from jaxsim.frames.backtest import Backtest
-from jaxsim.frames.broadcast import Leaf, Pending, module, module_of, number, settle, time_asset
-from jaxsim.frames.calendar import bar_length, to_timedelta
+from jaxsim.frames.broadcast import Leaf, Pending, module
 from jaxsim.frames.distribute import run_elsewhere
-from jaxsim.frames.engines import ENGINES, Job
+from jaxsim.frames.engines import ENGINES
 from jaxsim.frames.groups import Layout, layout
-from jaxsim.frames.inputs import Prices, read_prices
-from jaxsim.frames.keys import lane_keys
-from jaxsim.frames.lanes import Axis, Sweep, is_swept, lane_index
+from jaxsim.frames.inputs import read_prices
+from jaxsim.frames.lanes import Axis, Sweep
 from jaxsim.frames.ledger import Ledger
-from jaxsim.frames.paths import Context, Paths
+from jaxsim.frames.paths import Paths
 from jaxsim.frames.progress import progress_bar
-from jaxsim.frames.quotes import is_frame_of_prices, read_quotes
-from jaxsim.frames.terms import MEANING, is_given, read_costs, read_meaning
-from jaxsim.frames.workers import check_engine, is_distributed
+from jaxsim.frames.quotes import is_frame_of_prices
+from jaxsim.frames.reading import Reading, read_backtest, read_terms, rules, terms_of
+from jaxsim.frames.terms import read_meaning
+from jaxsim.frames.workers import is_distributed
 
 
 def backtest(
@@ -116,24 +106,7 @@ def backtest(
     Raises ValueError or TypeError naming the argument for what cannot be simulated, before anything is compiled;
     AllocationError, OrderError or RejectedOrderError naming lane, asset and bar for what goes wrong on the way.
     """
-    terms = _terms(locals())
-    prices = read_prices(close, open, price if is_frame_of_prices(price, close) else None, features)
-    arrangement, sweep = layout(prices.columns, groups, by), Sweep()
-    if size is not None:
-        _refuse_with_orders(policy, trigger, destination, min_history)
-        book = time_asset(size, "size", prices.index, arrangement, sweep, NUMBERS)
-        counts = SizeType.AMOUNT if size_type is None else size_type
-        meaning = read_meaning(terms | {"size_type": counts}, prices.index, arrangement, sweep, are_orders=True)
-        whole, leaves = order_book_policy(book), meaning
-    else:
-        whole = _as_policy(policy, trigger, destination, min_history, terms)
-        allocator = module(whole.allocator, "policy", prices.index, arrangement, sweep)
-        rule = module(whole.trigger, "trigger", prices.index, arrangement, sweep)
-        way = module(whole.destination, "destination", prices.index, arrangement, sweep)
-        given = {name: getattr(whole, name) if terms[name] is None else terms[name] for name in MEANING}
-        meaning = read_meaning(given, prices.index, arrangement, sweep)
-        leaves = {"allocator": allocator, "trigger": rule, "destination": way, **meaning}
-    return _run(prices, price, arrangement, sweep, whole, leaves, terms)
+    return _run(read_backtest(locals()))
 
 
 def replay(
@@ -184,63 +157,19 @@ def replay(
     """
     if not isinstance(allocations, Allocations):
         raise TypeError(f"allocations: expected js.Allocations, got {type(allocations).__name__}")
-    terms = _terms(locals() | {"reject_prob": 0.0, "key": 0, "size_type": None, "direction": None})
+    terms = terms_of(locals() | {"reject_prob": 0.0, "key": 0, "size_type": None, "direction": None})
     prices = read_prices(close, open, price if is_frame_of_prices(price, close) else None)
     arrangement = layout(prices.columns, groups, by)
     recorded = _Recorded(allocations, arrangement, prices.index)
     sweep = Sweep(recorded.axis)
-    when, how_far = _rules(trigger, destination)
+    when, how_far = rules(trigger, destination)
     rule = None if trigger is None else module(when, "trigger", prices.index, arrangement, sweep)
     way = module(how_far, "destination", prices.index, arrangement, sweep)
     guards = _checks(checks, allocations, how_far)
     guards = tuple(module(check, "checks", prices.index, arrangement, sweep) for check in guards)
     meaning = read_meaning(terms, prices.index, arrangement, sweep)
     leaves = {"destination": way, "call_seq": meaning["call_seq"], "min_history": recorded.first_bar(sweep)}
-    return _run(prices, price, arrangement, sweep, recorded.policy(sweep, rule, guards), leaves, terms)
-
-
-def _terms(arguments: dict[str, Any]) -> dict[str, Any]:
-    """The arguments that `backtest` and `replay` hand on."""
-    names = (*(field.name for field in fields(Costs)), *MEANING)
-    others = ("ffill_val_price", "init_cash", "freq", "year_freq", "key", "engine", "log", "progress")
-    return {name: arguments[name] for name in (*names, *others)}
-
-
-def _refuse_with_orders(policy: Any, trigger: Any, destination: Any, min_history: Any) -> None:
-    given = {"policy": policy, "trigger": trigger, "destination": destination, "min_history": min_history}
-    for name, value in given.items():
-        neutral = 0 if name == "min_history" else None
-        if is_given(value, neutral):
-            raise ValueError(f"{name}: plain orders (size=) are traded as they stand; they take no {name}")
-
-
-def _as_policy(policy: Any, trigger: Any, destination: Any, min_history: Any, terms: Mapping[str, Any]) -> Policy:
-    if not isinstance(policy, Policy):
-        if policy is None:
-            raise TypeError(
-                "policy: expected an allocator, as in js.backtest(close, al.EqualWeight()), or orders (size=)"
-            )
-        allocator = as_allocator(policy, "policy", " or a Policy")
-        when, how_far = _rules(trigger, destination)
-        return Policy(allocator, when, destination=how_far, min_history=min_history)
-    if trigger is not None:
-        raise ValueError("trigger: the Policy has one already")
-    if destination is not None:
-        raise ValueError("destination: the Policy has one already")
-    if is_given(min_history, 0):
-        raise ValueError("min_history: the Policy has one already")
-    for name in MEANING:
-        if getattr(policy, name) is not None and terms[name] is not None:
-            raise ValueError(f"{name}: the Policy has one already")
-    return policy
-
-
-def _rules(trigger: Any, destination: Any) -> tuple[Any, AbstractDestination]:
-    """Trigger and destination, or what holds without them. Raises TypeError naming the argument."""
-    if trigger is not None and (isinstance(trigger, type) or not callable(trigger)):
-        raise TypeError(f"trigger: expected a trigger such as js.Threshold(0.05), got {trigger!r}")
-    way = ToTarget() if destination is None else checked_destination(destination)
-    return (Never() if trigger is None else trigger), way
+    return _run(read_terms(prices, price, arrangement, sweep, recorded.policy(sweep, rule, guards), leaves, terms))
 
 
 def _checks(checks: Any, allocations: Allocations, destination: AbstractDestination) -> list[AbstractCheck]:
@@ -255,103 +184,14 @@ def _checks(checks: Any, allocations: Allocations, destination: AbstractDestinat
     return list(found)
 
 
-class _Opaque:
-    """A plain Python object as an allocator. What it holds may have changed since it was last compiled, and JAX would
-    not know: a new wrapper at every call is compiled anew."""
-
-    def __init__(self, allocator: Any):
-        self.allocator = allocator
-        self.__qualname__ = allocator_name(allocator)
-        for name in ("init", "observe"):
-            if hasattr(allocator, name):
-                setattr(self, name, getattr(allocator, name))
-
-    def __call__(self, *arguments: Any) -> Any:
-        return self.allocator(*arguments)
-
-
-def as_allocator(value: Any, argument: str, others: str = "") -> Any:
-    """An allocator, in the form in which it can be compiled. Raises TypeError naming the argument for what is none.
-
-    others: what else could have been given.
-    """
-    if not callable(value):
-        raise TypeError(f"{argument}: expected an allocation function, an allocator{others}, got {value!r}")
-    if isinstance(value, type):
-        raise TypeError(f"{argument}: {value.__name__} is a class; pass an instance, {value.__name__}(...)")
-    return value if isinstance(value, eqx.Module | FunctionType) else _Opaque(value)
-
-
-def _run(
-    prices: Prices,
-    price: Any,
-    arrangement: Layout,
-    sweep: Sweep,
-    policy: Policy,
-    leaves: dict[str, Any],
-    terms: Mapping[str, Any],
-) -> Backtest:
-    """Simulate a policy whose fields in `leaves` have been resolved."""
-    given_price = None if prices.price is not None else price
-    moves_prices = is_given(terms["update_value"], False)
-    engine, key = terms["engine"], terms["key"]
-    quotes = read_quotes(prices, given_price, terms["ffill_val_price"], moves_prices, arrangement, sweep)
-    costs = read_costs(terms, prices.index, arrangement, sweep)
-    if "min_history" not in leaves:
-        leaves["min_history"] = number(policy.min_history, "min_history", sweep, BARS)
-    resolved = module_of(policy, leaves)
-    cash = number(terms["init_cash"], "init_cash", sweep, CASH)
-    seeds = number(key, "key", sweep, BARS) if is_swept(key) else None
-    check_engine(engine, ENGINES)
-    if not isinstance(terms["log"], bool | np.bool_):
-        raise TypeError(f"log: expected True or False, got {shown(terms['log'])}"[:200])
-    bar, year = bar_length(prices.index, terms["freq"]), to_timedelta(terms["year_freq"], "year_freq")
-    lanes = lane_labels(sweep, arrangement)
-    per_combination = np.broadcast_to(settle(cash).array, (len(sweep),))
-
-    with jax.enable_x64(True):
-        per_lane_seeds = None if seeds is None else np.repeat(settle(seeds).array, arrangement.num_groups)
-        keys = lane_keys(0 if seeds is not None else key, lanes, per_lane_seeds)
-    job = Job(
-        prices.index,
-        arrangement,
-        len(sweep),
-        quotes,
-        prices.features,
-        resolved,
-        costs,
-        Account(cash),
-        keys,
-        lambda lane: name_lane(lanes, lane),
-        bool(terms["log"]),
-    )
+def _run(reading: Reading) -> Backtest:
+    """Simulate all lanes and keep what happened."""
+    job, engine = reading.job(), reading.engine
     run = partial(run_elsewhere, engine=engine) if is_distributed(engine) else ENGINES[engine]
-    with progress_bar(len(sweep) * arrangement.num_groups, "lane", terms["progress"]) as advance:
+    with progress_bar(reading.num_lanes, "lane", reading.progress) as advance:
         ledgers = run(job, advance)
     _warn_of_leverage(ledgers)
-    opening = np.repeat(per_combination, arrangement.num_groups).astype(np.float64)
-    context = Context(prices.index, arrangement, prices.close, prices.mark, opening, bar, year)
-    return Backtest(Paths(context, ledgers), lanes)
-
-
-def lane_labels(sweep: Sweep, arrangement: Layout) -> pd.Index | None:
-    """The labels of all lanes: combinations, then groups innermost. Raises ValueError where level names clash."""
-    groups, combinations = arrangement.num_groups, len(sweep)
-    levels = {name: labels.repeat(groups) for name, labels in sweep.levels().items()}
-    for name, labels in arrangement.levels.items():
-        if name in levels:
-            raise ValueError(f"{name}: a swept parameter and a level of the columns have the same name")
-        levels[name] = labels.take(np.tile(np.arange(groups), combinations))
-    return lane_index(levels)
-
-
-def name_lane(lanes: pd.Index | None, lane: int) -> str:
-    """A lane's labels as people say them: `threshold=0.05, group='tech'`."""
-    if lanes is None:
-        return ""
-    labels = lanes[lane] if isinstance(lanes, pd.MultiIndex) else (lanes[lane],)
-    plain = (v.item() if isinstance(v, np.generic) else v for v in labels)
-    return ", ".join(f"{n}={v!r}" for n, v in zip(lanes.names, plain, strict=True))
+    return Backtest(Paths(reading.context(), ledgers), reading.lanes())
 
 
 def _warn_of_leverage(ledgers: list[Ledger]) -> None:
@@ -392,7 +232,7 @@ class _Recorded:
                         table[combination, group, : len(rows), : codes.shape[1]] = codes
 
     def _leaf(self, sweep: Sweep, array: np.ndarray, pads_assets: bool = False) -> Any:
-        pending = Pending(lambda: array[sweep.recorded_places()])
+        pending = Pending(lambda some: array[sweep.recorded_places(some)])
         return Leaf(pending, by_combination=True, by_group=True, pads_assets=pads_assets)
 
     def first_bar(self, sweep: Sweep) -> Any:

@@ -1,0 +1,95 @@
+"""Many lanes forward without paths: every bar is added to the tallies of its lane and forgotten."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Float
+
+from jaxsim.engine.arrays import Array
+from jaxsim.engine.host import refuse_deadlock
+from jaxsim.engine.metrics import returns_from_value
+from jaxsim.engine.numerics import cast_inexact
+from jaxsim.engine.schedule import LaneAxis, Run
+from jaxsim.engine.status import OrderStatusInfo
+from jaxsim.engine.step import Event, Lane, at_bar_row, step
+from jaxsim.engine.streaming import Tally
+
+#: Bars whose values are kept until they are added to a tally together.
+BLOCK = 64
+
+
+def stream(
+    run: Run,
+    axes: tuple[LaneAxis, ...],
+    names: Iterable[str],
+    benchmark: Float[Array, "*lanes time"] | None = None,
+    num_bars: int | None = None,
+) -> tuple[Tally, Lane]:
+    """Run all lanes to the end of the market: what their metrics are told from, and the lanes after it.
+
+    names: the metrics, of `streaming.STREAMED`.
+    benchmark: its simple returns, where a metric needs them, [time], or [group, time] where groups are an axis.
+    num_bars: how many bars of the market there are; those after them only fill up its shape. Default all.
+
+    The program depends on shapes alone: neither numbers nor `num_bars` compile it anew. `Tally` and `Lane` have the
+    lane axes in front.
+    """
+    refuse_deadlock()
+    num_bars = run.market.close.shape[-2] if num_bars is None else num_bars
+    return _stream(run, benchmark, np.int32(num_bars), axes, tuple(dict.fromkeys(names)))
+
+
+@eqx.filter_jit
+def _stream(run: Run, benchmark: Any, num_bars: Any, axes: tuple[LaneAxis, ...], names: tuple[str, ...]):
+    axis_names = tuple(axis.name for axis in axes)
+
+    def one_lane(run: Run, benchmark: Any) -> tuple[Tally, Lane]:
+        return _one_lane(run, benchmark, num_bars, axis_names, names)
+
+    for axis in reversed(axes):
+        by_group = 0 if axis.name == "group" and benchmark is not None else None
+        one_lane = jax.vmap(one_lane, (axis.in_axes, by_group), 0, axis_name=axis.name, axis_size=axis.size)
+    return one_lane(cast_inexact(run, run.market.dtype), cast_inexact(benchmark, run.market.dtype))
+
+
+def _one_lane(run: Run, benchmark: Any, num_bars: Any, axes: tuple[str, ...], names: tuple[str, ...]):
+    market, policy, costs = run.market, run.policy, run.costs
+    block = min(BLOCK, market.num_bars)
+    start = Lane.start(market, policy, costs, run.account)
+    tally = Tally.start(names, market.dtype)
+
+    def one_bar(state: tuple, bar: Any) -> tuple[tuple, Any]:
+        lane, tally = state
+        lane, traded, event, _ = step(policy, market, costs, lane, bar, run.key, axes, False, run.ticket)
+        return (lane, _with_event(tally, traded, event)), lane.holdings.value(at_bar_row(market.mark, bar))
+
+    def one_block(state: tuple, first: Any) -> tuple[tuple, None]:
+        lane, tally, before = state
+        bars = first + jnp.arange(block, dtype=jnp.int32)
+
+        def take(state: tuple, bar: Any) -> tuple[tuple, Any]:
+            skip = lambda state, bar: (state, jnp.zeros((), market.dtype))  # noqa: E731
+            return lax.cond(bar < num_bars, one_bar, skip, state, bar)
+
+        (lane, tally), value = lax.scan(take, (lane, tally), bars)
+        rows = jnp.minimum(bars, market.num_bars - 1)
+        beside = None if benchmark is None else benchmark[rows]
+        tally = tally.add(returns_from_value(value, before), bars < num_bars, beside)
+        return (lane, tally, value[-1]), None
+
+    firsts = jnp.arange(0, market.num_bars, block, dtype=jnp.int32)
+    (lane, tally, _), _ = lax.scan(one_block, (start, tally, start.holdings.cash), firsts)
+    return tally, lane
+
+
+def _with_event(tally: Tally, traded: Any, event: Event) -> Tally:
+    fills = event.fills
+    filled = fills.info == OrderStatusInfo.NONE
+    amount = jnp.where(filled, jnp.abs(fills.trade) * jnp.where(filled, fills.price, 0), 0).sum()
+    asked = True if event.is_decision is None else event.is_decision
+    return tally.rebalanced(traded, amount, event.value, fills.fees.sum(), asked)

@@ -1,0 +1,68 @@
+"""What a run is, as a short text: two runs that have it in common have the same results."""
+
+import hashlib
+from collections.abc import Callable, Mapping
+from types import CodeType, FunctionType, ModuleType
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+
+from jaxsim.frames.broadcast import Leaf, settle
+
+
+def digest(value: Any) -> str:
+    """SHA-256 of numbers, arrays, labels, modules and functions, by what they say and not by where they are in memory.
+
+    A function counts by its code, its defaults and what it closes over; globals that it uses do not.
+    """
+    total = hashlib.sha256()
+    _add(value, total.update, set())
+    return total.hexdigest()
+
+
+def _add(value: Any, add: Callable[[bytes], None], above: set[int]) -> None:
+    add(f"<{type(value).__module__}.{type(value).__qualname__}>".encode())
+    if value is None or isinstance(value, bool | int | float | complex | str | bytes):
+        add(repr(value).encode())
+    elif isinstance(value, type | ModuleType):
+        add(f"{getattr(value, '__module__', '')}.{value.__name__}".encode())
+    elif isinstance(value, pd.Index | pd.Series):
+        add(repr((value.name, str(value.dtype), list(getattr(value, "names", ())))).encode())
+        add(pd.util.hash_pandas_object(value, index=isinstance(value, pd.Series)).to_numpy().tobytes())
+    elif isinstance(value, jax.Array) and jnp.issubdtype(value.dtype, jax.dtypes.prng_key):
+        add(str(jax.random.key_impl(value)).encode())
+        _add(np.asarray(jax.random.key_data(value)), add, above)
+    elif isinstance(value, np.ndarray | np.generic | jax.Array):
+        array = np.asarray(value)
+        add(repr((array.shape, str(array.dtype))).encode())
+        add(np.ascontiguousarray(array).tobytes() if array.dtype != object else repr(array.tolist()).encode())
+    elif id(value) in above:
+        add(b"<itself>")
+    else:
+        for part in _parts(value):
+            _add(part, add, above | {id(value)})
+
+
+def _parts(value: Any) -> Any:
+    """What a composite thing is made of."""
+    if isinstance(value, Leaf):
+        leaf = settle(value)
+        return leaf.array, leaf.by_combination, leaf.by_group, leaf.columns, leaf.pads_assets
+    if isinstance(value, CodeType):
+        return value.co_code, value.co_names, value.co_varnames, value.co_consts
+    if isinstance(value, FunctionType):
+        cells = [cell.cell_contents for cell in value.__closure__ or ()]
+        return value.__module__, value.__qualname__, value.__code__, value.__defaults__, value.__kwdefaults__, cells
+    if isinstance(value, Mapping):
+        return [part for key in sorted(value, key=repr) for part in (key, value[key])]
+    if isinstance(value, list | tuple):
+        return value
+    if isinstance(value, set | frozenset):
+        return sorted(value, key=repr)
+    if isinstance(value, eqx.Module) or hasattr(value, "__dict__"):
+        return [part for name, part in sorted(vars(value).items()) for part in (name, part)]
+    return (repr(value),)
