@@ -53,9 +53,10 @@ class Threshold(AbstractTrigger):
 
     def may_fire(self, glance: Glance) -> Bool[Array, ""]:
         def is_beyond(worth: Array, target: Array, width: Array) -> Array:
-            if self.relative:  # what is not held at a target of zero stays within any width
-                width = jnp.where(target == 0, jnp.finfo(width.dtype).tiny ** 0.5, width * jnp.abs(target))
-            return glance.apart(worth, target) >= glance.at_most(width)
+            if not self.relative:
+                return glance.apart(worth, target) >= glance.at_most(width)
+            is_far = glance.apart(worth, target) >= glance.at_most(width * jnp.abs(target))
+            return is_far & ((target != 0) | (worth != 0))  # no position at a target of zero is no drift
 
         return glance.any_asset(is_beyond, at_bar(self.threshold, glance.step))
 
@@ -100,7 +101,7 @@ class L2Drift(AbstractTrigger):
 
     def may_fire(self, glance: Glance) -> Bool[Array, ""]:
         apart = glance.sum_assets(lambda worth, target: glance.apart(worth, target) ** 2)
-        return apart >= glance.at_most(_one_number(self.threshold, glance)) ** 2
+        return apart >= jnp.maximum(glance.at_most(_one_number(self.threshold, glance)), 0) ** 2
 
 
 def _num_closes() -> Any:

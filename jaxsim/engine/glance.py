@@ -65,17 +65,14 @@ class Glance(eqx.Module):
         return self.over_assets(jnp.zeros_like(self.value), jnp.add, known, *others)
 
     def apart(self, worth: Amount, target: Amount) -> Amount:
-        """At least the distance of an asset from its target, abs(weight - target) * abs(value)."""
-        return jnp.abs(worth - target * self.value) + self.slack * jnp.abs(worth)
+        """The distance of an asset from its target, abs(weight - target) * abs(value), to within rounding."""
+        return jnp.abs(worth - target * self.value)
 
     def at_most(self, width: Amount) -> Amount:
-        """At most width * abs(value)."""
-        return width * jnp.abs(self.value) * (1 - self.slack)
-
-    @property
-    def slack(self) -> float:
-        """Far above the rounding of what stands here, far below what counts."""
-        return float(jnp.finfo(self.value.dtype).eps) ** 0.5
+        """Less than width * abs(value), by far more than what rounding can do to a distance, and by far less than what
+        counts."""
+        slack = float(jnp.finfo(self.value.dtype).eps) ** 0.5
+        return (width * (1 - slack) - slack) * jnp.abs(self.value)
 
 
 def worth_of(cash: Amount, units: Any, price: Any) -> Amount:
