@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float
 
 from jaxsim.engine.arrays import Answer, Array, namespace
 from jaxsim.engine.bounds import THRESHOLD, bounded
+from jaxsim.engine.glance import Glance
 from jaxsim.engine.numerics import Number, at_bar, ordered_sum, product
 from jaxsim.engine.observation import Observation
 from jaxsim.engine.triggers import AbstractTrigger
@@ -69,6 +70,15 @@ class Threshold(AbstractTrigger):
         width = at_bar(self.threshold, obs.step)
         return width * abs(target) if self.relative else width
 
+    def may_fire(self, glance: Glance) -> Bool[Array, ""]:
+        def is_beyond(worth: Array, target: Array, width: Array) -> Array:
+            if not self.relative:
+                return glance.apart(worth, target) >= glance.at_most(width)
+            is_far = glance.apart(worth, target) >= glance.at_most(width * jnp.abs(target))
+            return is_far & ((target != 0) | (worth != 0))  # no position at a target of zero is no drift
+
+        return glance.any_asset(is_beyond, at_bar(self.threshold, glance.step))
+
     def _drift(self, obs: Observation) -> Float[Array, " asset"]:
         distance = abs(drift(obs))
         if not self.relative:
@@ -94,6 +104,9 @@ class HalfL1Drift(AbstractTrigger):
         """Half the sum of the drifts less the threshold."""
         return ordered_sum(jnp.abs(_smooth_drift(obs)[0])) / 2 - _one_number(self.threshold, obs)
 
+    def may_fire(self, glance: Glance) -> Bool[Array, ""]:
+        return glance.sum_assets(glance.apart) >= glance.at_most(2 * _one_number(self.threshold, glance))
+
 
 class L2Drift(AbstractTrigger):
     """Rebalance when the distance between weights and targets reaches the threshold:
@@ -112,6 +125,10 @@ class L2Drift(AbstractTrigger):
     def margin(self, obs: Observation) -> Float[Array, ""]:
         """The distance less the threshold."""
         return _root(ordered_sum(_smooth_drift(obs)[0] ** 2)) - _one_number(self.threshold, obs)
+
+    def may_fire(self, glance: Glance) -> Bool[Array, ""]:
+        apart = glance.sum_assets(lambda worth, target: glance.apart(worth, target) ** 2)
+        return apart >= jnp.maximum(glance.at_most(_one_number(self.threshold, glance)), 0) ** 2
 
 
 def _num_closes() -> Any:
@@ -162,7 +179,7 @@ def _known(x: Array) -> Array:
     return xp.where(xp.isnan(x), 0.0, x)
 
 
-def _one_number(threshold: Number, obs: Observation) -> Array:
+def _one_number(threshold: Number, obs: Observation | Glance) -> Array:
     """The threshold of a bar. Raises ValueError if there is one for each asset."""
     row = at_bar(threshold, obs.step)
     if row.size != 1:

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxsim.engine.allocation import Allocation, as_allocation
+from jaxsim.engine.arrays import Array
 from jaxsim.engine.bounds import BARS, CALL_SEQ, DIRECTION, SIZE_TYPE, bounded
 from jaxsim.engine.checks import Guard
 from jaxsim.engine.destinations import AbstractDestination, ToTarget, checked_destination
@@ -190,6 +191,11 @@ class HasOrders(AbstractTrigger):
 
     def __call__(self, obs: Observation) -> Any:
         return jnp.any(~jnp.isnan(self.book.at(obs)))
+
+    def dates(self, num_bars: int) -> Array:
+        size = jnp.asarray(self.book.size)
+        has_any = ~jnp.isnan(size) if size.ndim == 0 else jnp.any(~jnp.isnan(size), axis=-1)
+        return jnp.broadcast_to(has_any, (num_bars,))
 
 
 def order_book_policy(size: Number, **terms: Any) -> Policy:

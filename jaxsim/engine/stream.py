@@ -12,9 +12,11 @@ from jaxtyping import Float
 
 from jaxsim.engine.arrays import Array
 from jaxsim.engine.host import refuse_deadlock
+from jaxsim.engine.lanes import LaneAxis, Run, in_dtype
+from jaxsim.engine.look_ahead import LookAhead
 from jaxsim.engine.metrics import returns_from_value
 from jaxsim.engine.numerics import cast_inexact
-from jaxsim.engine.schedule import LaneAxis, Run
+from jaxsim.engine.schedule import Scan, forward_schedule
 from jaxsim.engine.status import OrderStatusInfo
 from jaxsim.engine.step import Event, Lane, at_bar_row, step
 from jaxsim.engine.streaming import Tally
@@ -29,6 +31,7 @@ def stream(
     names: Iterable[str],
     benchmark: Float[Array, "*lanes time"] | None = None,
     num_bars: int | None = None,
+    schedule: Scan | LookAhead | None = None,
 ) -> tuple[Tally, Lane]:
     """Run all lanes to the end of the market: what their metrics are told from, and the lanes after it.
 
@@ -40,8 +43,24 @@ def stream(
     lane axes in front.
     """
     refuse_deadlock()
+    schedule, names = schedule or forward_schedule(run.policy), tuple(dict.fromkeys(names))
     count = np.int32(run.market.close.shape[-2] if num_bars is None else num_bars)
-    return _stream(run, benchmark, count, axes, tuple(dict.fromkeys(names)))
+    if isinstance(schedule, Scan):
+        return _stream(run, benchmark, count, axes, names)
+    return _look_ahead(run, benchmark, count, axes, names, schedule)
+
+
+@eqx.filter_jit
+def _look_ahead(
+    run: Run,
+    benchmark: Any,
+    num_bars: Any,
+    axes: tuple[LaneAxis, ...],
+    names: tuple[str, ...],
+    schedule: LookAhead,
+) -> tuple[Tally, Lane]:
+    benchmark = cast_inexact(benchmark, run.market.dtype)
+    return schedule.scores(in_dtype(run), axes, names, benchmark, num_bars)
 
 
 @eqx.filter_jit

@@ -11,10 +11,11 @@ from typing import Any
 
 import equinox as eqx
 import jax.numpy as jnp
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from jaxsim.engine.arrays import Answer, Array, namespace
 from jaxsim.engine.bounds import BARS, BARS_FROM_ONE, bounded
+from jaxsim.engine.glance import Glance
 from jaxsim.engine.numerics import Number
 from jaxsim.engine.observation import Observation
 
@@ -39,6 +40,15 @@ class AbstractTrigger(eqx.Module):
     def band(self, obs: Observation, target: Float[Array, " asset"]) -> Float[Array, "*asset"] | float | None:
         """Half the width of the band around each target within which an asset may stay, in weight; None if the rule
         is not one about single assets."""
+        return None
+
+    def may_fire(self, glance: Glance) -> Bool[Array, ""] | None:
+        """Whether it might fire: true wherever it does, and hardly ever elsewhere. What a forward run asks of every bar
+        of every lane before it asks the trigger itself. None: there is no quick answer."""
+        return None
+
+    def dates(self, num_bars: int) -> Bool[Array, " time"] | None:
+        """The bars on which it fires, if they do not depend on the portfolio; else None."""
         return None
 
     def __and__(self, other: Callable) -> "AllOf":
@@ -85,6 +95,16 @@ def band_of(
     return trigger.band(obs, target) if isinstance(trigger, AbstractTrigger) else None
 
 
+def may_fire(trigger: Callable, glance: Glance) -> Bool[Array, ""] | None:
+    """`AbstractTrigger.may_fire` of any trigger; None for a plain function."""
+    return trigger.may_fire(glance) if isinstance(trigger, AbstractTrigger) else None
+
+
+def dates_of(trigger: Callable, num_bars: int) -> Bool[Array, " time"] | None:
+    """`AbstractTrigger.dates` of any trigger; None for a plain function."""
+    return trigger.dates(num_bars) if isinstance(trigger, AbstractTrigger) else None
+
+
 def is_about_assets(trigger: Callable) -> bool:
     """Whether a trigger, or one of those that it is made of, says which assets made it fire."""
     if isinstance(trigger, _Pair):
@@ -115,6 +135,9 @@ class _Pair(AbstractTrigger):
         left, right = (xp.asarray(excess_of(x, obs)) for x in (self.left, self.right))
         return xp.where(xp.isnan(left), right, left), xp.where(xp.isnan(right), left, right)
 
+    def _dates(self, num_bars: int) -> tuple[Any, Any]:
+        return dates_of(self.left, num_bars), dates_of(self.right, num_bars)
+
 
 class AllOf(_Pair):
     """Trade when both triggers say so: `left & right`."""
@@ -130,6 +153,16 @@ class AllOf(_Pair):
     def margin(self, obs: Observation) -> Float[Array, ""]:
         """The smaller of the two; beside a date, on the dates alone."""
         return jnp.minimum(margin_of(self.left, obs), margin_of(self.right, obs))
+
+    def may_fire(self, glance: Glance) -> Bool[Array, ""] | None:
+        left, right = may_fire(self.left, glance), may_fire(self.right, glance)
+        if left is None or right is None:
+            return right if left is None else left
+        return left & right
+
+    def dates(self, num_bars: int) -> Bool[Array, " time"] | None:
+        left, right = self._dates(num_bars)
+        return None if left is None or right is None else left & right
 
 
 class AnyOf(_Pair):
@@ -147,22 +180,50 @@ class AnyOf(_Pair):
         """The larger of the two; beside a date, off the dates alone."""
         return jnp.maximum(margin_of(self.left, obs), margin_of(self.right, obs))
 
+    def may_fire(self, glance: Glance) -> Bool[Array, ""] | None:
+        left, right = may_fire(self.left, glance), may_fire(self.right, glance)
+        return None if left is None or right is None else left | right
 
-class Never(AbstractTrigger):
+    def dates(self, num_bars: int) -> Bool[Array, " time"] | None:
+        left, right = self._dates(num_bars)
+        return None if left is None or right is None else left | right
+
+
+class _Dated(AbstractTrigger):
+    """A trigger that does not look at the portfolio."""
+
+    @abc.abstractmethod
+    def fires_at(self, step: Any, xp: Any) -> Any:
+        """Whether it fires at a bar, or at each of several.
+
+        step: int, number of the bar or bars.      xp: the namespace of arrays to compute in.
+        """
+
+    def __call__(self, obs: Observation) -> Answer:
+        return self.fires_at(obs.step, namespace(obs.units))
+
+    def may_fire(self, glance: Glance) -> Bool[Array, ""]:
+        return self.fires_at(glance.step, jnp)
+
+    def dates(self, num_bars: int) -> Bool[Array, " time"]:
+        return jnp.broadcast_to(self.fires_at(jnp.arange(num_bars, dtype=jnp.int32), jnp), (num_bars,))
+
+
+class Never(_Dated):
     """Buy once, then hold."""
 
-    def __call__(self, obs: Observation) -> Answer:
-        return namespace(obs.units).asarray(False)
+    def fires_at(self, step: Any, xp: Any) -> Any:
+        return xp.asarray(False)
 
 
-class Always(AbstractTrigger):
+class Always(_Dated):
     """Rebalance at every bar."""
 
-    def __call__(self, obs: Observation) -> Answer:
-        return namespace(obs.units).asarray(True)
+    def fires_at(self, step: Any, xp: Any) -> Any:
+        return xp.asarray(True)
 
 
-class EveryN(AbstractTrigger):
+class EveryN(_Dated):
     """Rebalance every n bars: at bars `start`, start + n, start + 2 n, ...
 
     bars: n, a whole number >= 1.       start: the first of them.
@@ -171,13 +232,12 @@ class EveryN(AbstractTrigger):
     bars: Number = bounded("bars", BARS_FROM_ONE)
     start: Number = bounded("start", BARS, default=0)
 
-    def __call__(self, obs: Observation) -> Answer:
-        xp = namespace(obs.units)
-        since = obs.step - xp.asarray(self.start).astype(xp.int32)
+    def fires_at(self, step: Any, xp: Any) -> Any:
+        since = step - xp.asarray(self.start).astype(xp.int32)
         return (since >= 0) & (since % xp.asarray(self.bars).astype(xp.int32) == 0)
 
 
-class AtBars(AbstractTrigger):
+class AtBars(_Dated):
     """Rebalance at given bars.
 
     mask: bool [time].
@@ -185,8 +245,8 @@ class AtBars(AbstractTrigger):
 
     mask: Number
 
-    def __call__(self, obs: Observation) -> Answer:
-        return namespace(obs.units).asarray(self.mask)[obs.step]
+    def fires_at(self, step: Any, xp: Any) -> Any:
+        return xp.asarray(self.mask)[step]
 
 
 class AbstractCalendar(AbstractTrigger):

@@ -186,10 +186,8 @@ def _run_batch(job: Job, groups: np.ndarray) -> tuple[Ledger, list[Fault]]:
 def ledger_of(job: Job, batch: Batch) -> tuple[Ledger, list[Fault]]:
     """Run a batch and keep what happened, and what went wrong inside of its lanes."""
     done = run_programs(job, batch, lambda: list(pages(batch.run, batch.axes)))
-    rows, lanes_after = [page for page, _ in done], done[-1][1]
-    sizes, num_bars = tuple(a.size for a in batch.axes), len(job.index)
-    ledger = ledger_from_pages(rows, sizes, batch.lanes.ravel(), batch.columns, num_bars)
-    return with_val_prices(ledger, job), faults_of(batch, lanes_after.status)
+    ledger = ledger_from_pages(done, batch.lanes.ravel(), batch.columns)
+    return with_val_prices(ledger, job), faults_of(batch, done[-1].lane.status)
 
 
 def with_val_prices(ledger: Ledger, job: Job) -> Ledger:

@@ -1,7 +1,6 @@
 """What happened, as plain arrays: every rebalance of every lane, from which all tables and paths are rebuilt."""
 
-import math
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -9,7 +8,7 @@ import jax
 import numpy as np
 
 from jaxsim.engine.enums import Direction, SizeType
-from jaxsim.engine.schedule import Row
+from jaxsim.engine.schedule import Page
 from jaxsim.frames.logs import log_of_orders, log_of_runs
 
 
@@ -156,28 +155,18 @@ _PER_EVENT = (
 assert set(_PER_EVENT) < {field.name for field in fields(Ledger)}
 
 
-def ledger_from_pages(
-    pages: Iterable[Row], lane_shape: tuple[int, ...], lanes: np.ndarray, columns: np.ndarray, num_bars: int
-) -> Ledger:
-    """Collect the pages of a compiled run.
-
-    lane_shape: sizes of the leading lane axes of every row, of which only the first `len(lanes)` lanes are kept
-        (the others pad the shape).
-    """
+def ledger_from_pages(pages: Sequence[Page], lanes: np.ndarray, columns: np.ndarray) -> Ledger:
+    """Collect the pages of a compiled run, of whose lanes the first `len(lanes)` count (the others pad the shape)."""
     num_lanes = len(lanes)
-    parts, of_lane, seen = [], [], []
-    for page in pages:
-        rows = jax.tree.map(lambda x: x.reshape(math.prod(lane_shape), *x.shape[len(lane_shape) :])[:num_lanes], page)
-        lane, place = np.nonzero(rows.traded & (rows.bar < num_bars))
-        if rows.aux:
-            seen.append(jax.tree.map(lambda x: x[:num_lanes], rows.aux))
-        flat = (rows.bar, rows.holdings, rows.event)
-        parts.append(jax.tree.map(lambda x: x[lane, place], flat))  # noqa: B023
-        of_lane.append(lane)
-    lane = np.concatenate(of_lane)
-    order = np.argsort(lane, kind="stable")
-    bar, holdings, event = jax.tree.map(lambda *x: np.concatenate(x)[order], *parts)
-    bar_aux = jax.tree.map(lambda *x: np.concatenate(x, axis=1)[:, :num_bars], *seen) if seen else {}
+    rows = jax.tree.map(lambda *x: np.concatenate(x) if len(x) > 1 else x[0], *(page.rows for page in pages))
+    order = np.argsort(rows.lane, kind="stable")
+    lane = rows.lane[order]
+    order = order[lane < num_lanes]
+    lane = lane[: len(order)]
+    bar, holdings, event = jax.tree.map(lambda x: x[order], (rows.bar, rows.holdings, rows.event))
+    bar_aux = {}
+    if pages[0].aux:
+        bar_aux = jax.tree.map(lambda *x: np.concatenate(x, axis=1)[:num_lanes], *(_flat_lanes(p) for p in pages))
     fills = event.fills
     return Ledger(
         lanes=lanes,
@@ -205,6 +194,12 @@ def ledger_from_pages(
         is_decision=event.is_decision,
         log=None if fills.log is None else log_of_orders(fills.log),
     )
+
+
+def _flat_lanes(page: Page) -> dict:
+    """What `observe` recorded, [lane, bar, ...]."""
+    num_axes = page.lane.status.fault.ndim
+    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[num_axes:]), page.aux)
 
 
 def ledger_from_runs(

@@ -1,0 +1,168 @@
+"""One lane, or many side by side: what they are simulated from, and functions of one mapped over all of them."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Bool, Float, Int
+
+from jaxsim.engine.account import Account, Holdings
+from jaxsim.engine.arrays import Array
+from jaxsim.engine.costs import Costs
+from jaxsim.engine.market import Market
+from jaxsim.engine.numerics import cast_inexact
+from jaxsim.engine.policy import Policy
+from jaxsim.engine.step import Event, Lane
+
+
+class Run(eqx.Module):
+    """All that one lane is simulated from; with lane axes on some of its leaves, all that many lanes are."""
+
+    market: Market
+    policy: Policy
+    costs: Costs
+    account: Account
+    key: Any
+    keep_log: bool = eqx.field(static=True, default=False)
+    ticket: Any = None  # by which the host knows the lane
+
+
+class LaneAxis(eqx.Module):
+    """One axis of lanes.
+
+    name: of the axis, for collectives.     size: number of lanes along it.
+    in_axes: pytree like `Run`, 0 where a leaf has this axis (after those of the axes outside it), else None.
+    """
+
+    name: str = eqx.field(static=True)
+    size: int = eqx.field(static=True)
+    in_axes: Run = eqx.field(static=True)
+
+
+class Balances(eqx.Module):
+    """The account after a bar's orders: units, and the currency beside them."""
+
+    units: Float[Array, " asset"]
+    cash: Float[Array, ""]
+    free_cash: Float[Array, ""]
+
+    @classmethod
+    def of(cls, holdings: Holdings) -> "Balances":
+        return cls(holdings.units, holdings.cash, holdings.free_cash)
+
+
+class Row(eqx.Module):
+    """What a lane did at one bar: meaningful where it traded.
+
+    lane: its number among all lanes.
+    holdings: after the orders.
+    """
+
+    lane: Int[Array, ""]
+    bar: Int[Array, ""]
+    traded: Bool[Array, ""]
+    holdings: Balances
+    event: Event
+
+
+def over_lanes(function: Callable, axes: Sequence[LaneAxis], shared_in: Sequence, shared_out: Any) -> Callable:
+    """`function(run, *arguments)` for one lane, mapped over all lane axes, the first outermost.
+
+    shared_in: of each argument its axis of lanes, one number for all of them, or a function of a LaneAxis.
+    """
+    for axis in reversed(axes):
+        others = (x(axis) if callable(x) else x for x in shared_in)
+        function = jax.vmap(
+            function,
+            in_axes=(axis.in_axes, *others),
+            out_axes=shared_out,
+            axis_name=axis.name,
+            axis_size=axis.size,
+        )
+    return function
+
+
+def names_of(axes: Sequence[LaneAxis]) -> tuple[str, ...]:
+    return tuple(axis.name for axis in axes)
+
+
+def shape_of(axes: Sequence[LaneAxis]) -> tuple[int, ...]:
+    return tuple(axis.size for axis in axes)
+
+
+def start_of(run: Run, axes: Sequence[LaneAxis]) -> Lane:
+    """All lanes before the first bar."""
+
+    def one_lane(run: Run) -> Lane:
+        return Lane.start(run.market, run.policy, run.costs, run.account)
+
+    return over_lanes(one_lane, axes, (), 0)(run)
+
+
+def in_dtype(run: Run) -> Run:
+    """With every number in the dtype of the market."""
+    return cast_inexact(run, run.market.dtype)
+
+
+class Places(eqx.Module):
+    """Some lanes of the outermost axis, gathered into a few slots.
+
+    number: int [slot], which lane each slot holds.     is_used: bool [slot].
+    slot: int [lane], where each lane is.       is_here: bool [lane], whether it is anywhere.
+    """
+
+    number: Int[Array, " slot"]
+    is_used: Bool[Array, " slot"]
+    slot: Int[Array, " lane"]
+    is_here: Bool[Array, " lane"]
+
+    @classmethod
+    def first_of(cls, wanted: Bool[Array, " lane"], num_slots: int) -> "Places":
+        """The first lanes that are wanted."""
+        rank = jnp.cumsum(wanted, dtype=jnp.int32) - 1
+        is_here = wanted & (rank < num_slots)
+        lanes = jnp.arange(wanted.shape[0], dtype=jnp.int32)
+        holds = is_here[None, :] & (rank[None, :] == jnp.arange(num_slots, dtype=jnp.int32)[:, None])
+        number = jnp.max(jnp.where(holds, lanes[None, :], -1), axis=1)
+        return cls(jnp.maximum(number, 0), number >= 0, jnp.clip(rank, 0, num_slots - 1), is_here)
+
+    def gather(self, tree: Any) -> Any:
+        """[lane, ...] -> [slot, ...]"""
+        return jax.tree.map(lambda x: jnp.take(x, self.number, axis=0, mode="clip"), tree)
+
+    def put_back(self, new: Any, old: Any) -> Any:
+        """[slot, ...] into [lane, ...]"""
+
+        def one(new: Array, old: Array) -> Array:
+            if jnp.issubdtype(old.dtype, jax.dtypes.extended):
+                return old
+            here = self.is_here.reshape(-1, *(1,) * (old.ndim - 1))
+            return jnp.where(here, jnp.take(new, self.slot, axis=0, mode="clip"), old)
+
+        return jax.tree.map(one, new, old)
+
+    def gather_run(self, run: Run, axis: LaneAxis) -> Run:
+        """The leaves that have the outermost axis, gathered."""
+        return jax.tree.map(
+            lambda place, leaves: leaves if place is None else self.gather(leaves),
+            axis.in_axes,
+            run,
+            is_leaf=lambda x: x is None,
+        )
+
+
+#: A lane with more numbers of its own than this (prices, say) is not gathered: it would be copied at every rebalance.
+LARGEST_GATHERED = 2048
+
+
+def can_gather(run: Run, axes: Sequence[LaneAxis]) -> bool:
+    """Whether lanes of the outermost axis are cheap to gather."""
+    sizes = jax.tree.map(
+        lambda place, leaves: 0 if place is None else sum(jnp.size(x) for x in jax.tree.leaves(leaves)),
+        axes[0].in_axes,
+        run,
+        is_leaf=lambda x: x is None,
+    )
+    return sum(jax.tree.leaves(sizes)) <= LARGEST_GATHERED * axes[0].size
