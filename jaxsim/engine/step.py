@@ -263,7 +263,7 @@ def request_of(policy: Policy, allocation: Allocation, obs: Observation) -> Requ
     direction = chosen(allocation.direction, policy.direction)
     if size_type is None and not isinstance(policy.destination, ToTarget):
         size = facing(direction, policy.destination(obs, facing(direction, size), policy.trigger))
-    return Request(size, size_type, direction, order, sequence)
+    return Request(size, size_type, direction, order, sequence, not isinstance(policy.destination, ToTarget))
 
 
 def facing(direction: Int[Array, " asset"] | None, weights: Float[Array, " asset"]) -> Float[Array, " asset"]:
