@@ -5,6 +5,8 @@ from jaxsim import metrics as metrics
 from jaxsim import reference as reference
 from jaxsim import views as views
 from jaxsim.engine.account import Account as Account
+from jaxsim.engine.adjoint import AtEvents as AtEvents
+from jaxsim.engine.adjoint import Checkpointed as Checkpointed
 from jaxsim.engine.allocation import Allocation as Allocation
 from jaxsim.engine.checks import AbstractCheck as AbstractCheck
 from jaxsim.engine.checks import StopLoss as StopLoss
