@@ -41,6 +41,8 @@ from jaxsim.engine.policy import Policy as Policy
 from jaxsim.engine.save import Save as Save
 from jaxsim.engine.save import Simulation as Simulation
 from jaxsim.engine.simulate import simulate as simulate
+from jaxsim.engine.smoothing import SAMPLES as SAMPLES
+from jaxsim.engine.smoothing import smoothed as smoothed
 from jaxsim.engine.status import LaneFault as LaneFault
 from jaxsim.engine.status import OrderStatus as OrderStatus
 from jaxsim.engine.status import OrderStatusInfo as OrderStatusInfo
