@@ -2,11 +2,12 @@
 
     python -m benchmarks.fuzz_gradients [--seed 0] [--pipelines 200]
 
-Of each pipeline (`tests.gradient_cases`: triggers, destinations, costs, short positions, holes) every weight, fee, fixed
-fee, slippage, the threshold, the initial cash and six directions of open and close prices are moved by 1e-6 either
-way. An error is counted in parts of the largest component of the pipeline's gradient. Where the events (rebalances,
-sides of fills, orders that cash or a limit cuts) are not the same at both ends and in between, there is no derivative to
-compare with: such pairs are counted. Exits with 1 if an error exceeds 1e-6 or more than 5 % of pairs are left out.
+Of each pipeline (`tests.gradient_cases`: triggers, destinations, costs, short positions, holes) every weight, fee,
+fixed fee, slippage, the threshold, the initial cash and six directions of open and close prices are moved by 1e-6
+either way. An error is counted in parts of the largest component of the pipeline's gradient. Where the events
+(rebalances, sides of fills, orders that cash or a limit cuts) are not the same at both ends and in between, there is no
+derivative to compare with: such pairs are counted. Exits with 1 if an error exceeds 1e-6 or more than 5 % of pairs are
+left out.
 """
 
 import argparse
@@ -46,8 +47,8 @@ def main() -> int:
             print(f"{structure.name:40}{result.same.size:7}{(~result.same).sum():10}{errors[known].max():15.1e}")
     share = left_out / pairs
     print(
-        f"seed {options.seed}: {per_structure * len(STRUCTURES)} pipelines, {pairs} pairs, {left_out} ({share:.2%}) left "
-        f"out since their events differ; {too_far} errors above {LIMIT:g}, the largest {worst:.1e}"
+        f"seed {options.seed}: {per_structure * len(STRUCTURES)} pipelines, {pairs} pairs, {left_out} ({share:.2%}) "
+        f"left out since their events differ; {too_far} errors above {LIMIT:g}, the largest {worst:.1e}"
     )
     print(f"partial fills: {cuts}; orders that did not fill: {dict(infos.most_common()[1:])}")
     return 1 if too_far or share > LEFT_OUT else 0

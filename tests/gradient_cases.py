@@ -45,7 +45,7 @@ class Constant(eqx.Module):
 class Structure:
     """What cases of one compiled program have in common.
 
-    costs: names of the fields of `Costs` beside fees.      weights: random weights, (generator, cases) -> [case, asset].
+    costs: names of the fields of `Costs` beside fees.      terms: further fields of `Policy`.
     """
 
     name: str
@@ -95,7 +95,8 @@ STRUCTURES = [
 class Case(eqx.Module):
     """The numbers of one pipeline.
 
-    prices: opens and closes in turn, [2 time, asset], currency.      rows: where each of val_price, mark is found in it.
+    prices: opens and closes in turn, [2 time, asset], currency.       closed: which closes there are.
+    val_row, mark_row: where valuation and closing prices are found in it; -1: nowhere.
     directions: which prices move together, [direction, 2 time, asset].
     """
 

@@ -3,7 +3,6 @@
 Values are the same for all of these, to the last bit; memory and time are not. See docs/gradients.md.
 """
 
-import abc
 import math
 from collections.abc import Callable
 from typing import Any
