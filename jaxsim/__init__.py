@@ -5,6 +5,8 @@ from jaxsim import metrics as metrics
 from jaxsim import reference as reference
 from jaxsim import views as views
 from jaxsim.engine.account import Account as Account
+from jaxsim.engine.adjoint import AtEvents as AtEvents
+from jaxsim.engine.adjoint import Checkpointed as Checkpointed
 from jaxsim.engine.allocation import Allocation as Allocation
 from jaxsim.engine.batches import AbstractBatch as AbstractBatch
 from jaxsim.engine.batches import Paths as Paths
@@ -50,6 +52,8 @@ from jaxsim.engine.policy import Policy as Policy
 from jaxsim.engine.save import Save as Save
 from jaxsim.engine.save import Simulation as Simulation
 from jaxsim.engine.simulate import simulate as simulate
+from jaxsim.engine.smoothing import SAMPLES as SAMPLES
+from jaxsim.engine.smoothing import smoothed as smoothed
 from jaxsim.engine.status import LaneFault as LaneFault
 from jaxsim.engine.status import OrderStatus as OrderStatus
 from jaxsim.engine.status import OrderStatusInfo as OrderStatusInfo

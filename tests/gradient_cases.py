@@ -7,6 +7,7 @@ from typing import Any
 
 import equinox as eqx
 import jax
+import jax.flatten_util
 import jax.numpy as jnp
 import numpy as np
 
@@ -44,7 +45,7 @@ class Constant(eqx.Module):
 class Structure:
     """What cases of one compiled program have in common.
 
-    costs: names of the fields of `Costs` beside fees.      weights: random weights, (generator, cases) -> [case, asset].
+    costs: names of the fields of `Costs` beside fees.      terms: further fields of `Policy`.
     """
 
     name: str
@@ -94,7 +95,8 @@ STRUCTURES = [
 class Case(eqx.Module):
     """The numbers of one pipeline.
 
-    prices: opens and closes in turn, [2 time, asset], currency.      rows: where each of val_price, mark is found in it.
+    prices: opens and closes in turn, [2 time, asset], currency.       closed: which closes there are.
+    val_row, mark_row: where valuation and closing prices are found in it; -1: nowhere.
     directions: which prices move together, [direction, 2 time, asset].
     """
 
@@ -183,9 +185,7 @@ def run(structure: Structure, case: Case, move: dict, save: js.Save, adjoint: An
         **structure.terms,
     )
     account = js.Account(case.cash * jnp.exp(move["cash"]))
-    return js.simulate(
-        market, policy, costs=js.Costs(**costs), account=account, save=save, lane_axis="lane"
-    )
+    return js.simulate(market, policy, costs=js.Costs(**costs), account=account, save=save, lane_axis="lane")
 
 
 def score(sim: js.Simulation) -> Any:
@@ -196,14 +196,17 @@ def score(sim: js.Simulation) -> Any:
 class Comparison:
     """Of the cases of one structure, [case, parameter].
 
-    exact: by differentiation.      differences: central.       same: whether the events at both ends are the same.
+    exact: by differentiation.      differences: central.
+    same: whether the events at both ends and in between are the same.      infos: OrderStatusInfo of every order.
+    cuts: how many orders filled in part.
     """
 
     names: list[str]
     exact: np.ndarray
     differences: np.ndarray
     same: np.ndarray
-    reasons: np.ndarray
+    infos: np.ndarray
+    cuts: int
 
     def errors(self) -> np.ndarray:
         """Apart by how much, in parts of the largest component of each pipeline; NaN for other events."""
@@ -224,12 +227,13 @@ def compare(structure: Structure, cases: list[Case], adjoint: Any = None) -> Com
     def value_and_events(flat, case):
         sim = run(structure, case, unravel(flat), js.Save(units=False, events=True))
         fills = sim.events.fills
-        cut = fills.clip if fills.clip is not None else jnp.abs(fills.trade) < jnp.abs(fills.request) * (1 - 1e-9)
         is_filled = fills.trade != 0
-        before = fills.rank[:, :, None] < fills.rank[:, None, :]
-        earlier = before & is_filled[:, :, None] & is_filled[:, None, :]
-        codes = (sim.rebalanced, jnp.sign(fills.trade), cut * is_filled, earlier)
-        return score(sim), jnp.concatenate([x.astype(jnp.int32).ravel() for x in codes]), fills.info * is_filled
+        cut = fills.clip != 0 if fills.clip is not None else abs(fills.trade) < abs(fills.request) * (1 - 1e-9)
+        # The order of execution matters by what cash cuts, which is among the events; and where fills move values.
+        rank = fills.rank * is_filled if "update_value" in structure.costs else jnp.zeros(())
+        codes = (sim.rebalanced, jnp.sign(fills.trade), cut & is_filled, rank)
+        events = jnp.concatenate([x.astype(jnp.int32).ravel() for x in codes])
+        return score(sim), events, jnp.where(sim.rebalanced[:, None], fills.info, -1), (cut & is_filled).sum()
 
     @jax.jit
     def exact(stacked):
@@ -241,10 +245,15 @@ def compare(structure: Structure, cases: list[Case], adjoint: Any = None) -> Com
         tiled = jnp.tile(moves, (stacked.threshold.shape[0], 1))
         return jax.vmap(value_and_events, axis_name="lane")(tiled, many)
 
-    moves = STEP * np.concatenate([np.eye(size), -np.eye(size)])
-    values, events, info = ends(stacked, moves)
-    values = np.asarray(values).reshape(len(cases), 2, size)
-    events = np.asarray(events).reshape(len(cases), 2, size, -1)
-    same = (events[:, 0] == events[:, 1]).all(-1)
+    moves = STEP * np.concatenate([np.eye(size), -np.eye(size), np.zeros((size, size))])
+    values, events, infos, cuts = ends(stacked, moves)
+    values = np.asarray(values).reshape(len(cases), 3, size)
+    events = np.asarray(events).reshape(len(cases), 3, size, -1)
+    same = ((events[:, 0] == events[:, 1]) & (events[:, 0] == events[:, 2])).all(-1)
+
+    def still(x):
+        """Of each case, where nothing is moved."""
+        return np.asarray(x).reshape(len(cases), 3, size, *x.shape[1:])[:, 2, 0]
+
     differences = (values[:, 0] - values[:, 1]) / (2 * STEP)
-    return Comparison(names, np.asarray(exact(stacked)), differences, same, np.asarray(info))
+    return Comparison(names, np.asarray(exact(stacked)), differences, same, still(infos), int(still(cuts).sum()))

@@ -117,10 +117,33 @@ def quotient(x: Numbers, y: Numbers) -> Inexact[Array, "..."]:
     differently. Selects on the divisor and on the result (see `product`) keep it from doing so, and keep 0 / 0 out of
     gradients.
     """
-    is_zero = x == 0
     if _are_numpy(x, y):
-        return np.where(is_zero, x, x / np.where(is_zero, 1.0, y))
+        return np.where(x == 0, x, x / np.where(x == 0, 1.0, y))
+    return _quotient(x, y)
+
+
+@jax.custom_jvp
+def _quotient(x, y):
+    is_zero = x == 0
     return jnp.where(is_zero, x, jnp.where(y == y, x / jnp.where(is_zero, 1.0, y), y))
+
+
+@_quotient.defjvp
+def _quotient_jvp(primals, tangents):
+    (x, y), (dx, dy) = primals, tangents
+    out = _quotient(x, y)
+    divides = (y != 0) & ~jnp.isnan(y)
+    return out, jnp.where(divides, dx - jnp.where(divides, out, 0.0) * dy, 0.0) / jnp.where(divides, y, 1.0)
+
+
+def coarse(x: Numbers, unit: Numbers) -> Inexact[Array, "..."]:
+    """x in whole billionths of `unit` (in float32, two millionths), for comparisons that rounding shall not decide; as
+    it is where the unit is not positive."""
+    xp = np if _are_numpy(x, unit) else jnp
+    x, unit = xp.asarray(x), xp.asarray(unit)
+    grain = max(REL_TOL, 16 * float(xp.finfo(x.dtype).eps))
+    is_sound = unit > 0
+    return xp.where(is_sound, xp.round(quotient(x, xp.where(is_sound, unit, 1.0)) / grain), x)
 
 
 def _are_numpy(*xs: Any) -> bool:

@@ -21,7 +21,7 @@ from jaxsim.engine.call_order import CallOrder, call_key, order_value
 from jaxsim.engine.costs import Costs
 from jaxsim.engine.enums import Direction, SizeType
 from jaxsim.engine.fill import Order, Outcome, Pool, debt_moves, fill
-from jaxsim.engine.numerics import ABS_TOL, add, in_sequence, le, product, quotient, snap
+from jaxsim.engine.numerics import ABS_TOL, add, coarse, in_sequence, le, product, quotient, snap
 from jaxsim.engine.status import OrderStatusInfo as Info
 
 
@@ -32,6 +32,8 @@ class Request(eqx.Module):
     size_type: SizeType of each, None for target weights.       direction: Direction of each, None for Both.
     call_seq: CallSeq, None for by order value.     sequence: place of each asset in the order of execution, if the
         allocator has chosen it.
+    has_ties: whether order values may tie but for rounding, as where a destination moves several assets by the same
+        weight; such ties are broken by column.
     """
 
     size: Float[Array, " asset"]
@@ -39,6 +41,7 @@ class Request(eqx.Module):
     direction: Int[Array, " asset"] | None = None
     call_seq: Int[Array, ""] | None = None
     sequence: Int[Array, " asset"] | None = None
+    has_ties: bool = eqx.field(static=True, default=False)
 
     @property
     def is_plain(self) -> bool:
@@ -104,7 +107,7 @@ def trade(
     costs: of this bar, per asset.      draw: uniform [0, 1) per asset, where orders may be rejected at random.
     """
     if request.is_plain and costs.are_proportional and not keep_log:
-        return trade_to_weights(holdings, request.size, quote, costs)
+        return trade_to_weights(holdings, request.size, quote, costs, request.has_ties)
     return trade_in_general(holdings, request, quote, costs, draw, keep_log)
 
 
@@ -122,6 +125,7 @@ def trade_in_general(
             request.size, size_type, direction, holdings.units, quote.val_price, holdings.cash, holdings.free_cash,
             jnp.asarray(quote.value),
         )  # fmt: skip
+        worth = coarse(worth, jnp.asarray(quote.value)) if request.has_ties else worth
         key = call_key(request.call_seq, worth)
     else:
         key = request.sequence.astype(request.size.dtype)
@@ -179,7 +183,7 @@ class _Weighting(eqx.Module):
 
 
 def trade_to_weights(
-    holdings: Holdings, weights: Float[Array, " asset"], quote: Quote, costs: Costs
+    holdings: Holdings, weights: Float[Array, " asset"], quote: Quote, costs: Costs, has_ties: bool = False
 ) -> tuple[Holdings, Fills]:
     """Trade towards target weights: sized at the valuation price, filled at the execution price, sells before buys;
     since sizes reserve nothing for fees, the last buys may be cut to the cash that is left."""
@@ -213,6 +217,7 @@ def trade_to_weights(
     price = jnp.where(can_fill, quote.price, 1.0)
     if costs.slippage is not None:
         price = product(price, jnp.where(request > 0, 1 + costs.slippage, 1 - costs.slippage))
+    worth = coarse(worth, safe_value) if has_ties else worth
     sequence = CallOrder(jnp.where(is_asked & can_size & ~jnp.isnan(value), worth, jnp.nan))
     possible = info == Info.NONE
     orders = _Weighting(

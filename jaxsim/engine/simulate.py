@@ -6,10 +6,19 @@ from typing import Any, TypeVar
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jax import lax
 from jaxtyping import Bool
 
 from jaxsim.engine.account import Account
+from jaxsim.engine.adjoint import (
+    AbstractAdjoint,
+    AtEvents,
+    Checkpointed,
+    Held,
+    checked_adjoint,
+    find_events,
+    scan_events,
+    scan_in_chunks,
+)
 from jaxsim.engine.arrays import Array
 from jaxsim.engine.bounds import check_fields
 from jaxsim.engine.costs import Costs
@@ -18,9 +27,10 @@ from jaxsim.engine.host import refuse_deadlock
 from jaxsim.engine.keys import as_key
 from jaxsim.engine.market import Market
 from jaxsim.engine.metrics import returns_from_value
-from jaxsim.engine.numerics import cast_inexact
+from jaxsim.engine.numerics import cast_inexact, dot
 from jaxsim.engine.policy import Policy
 from jaxsim.engine.save import Save, Simulation
+from jaxsim.engine.status import LaneFault
 from jaxsim.engine.step import Event, Lane, at_bar_row, step
 
 
@@ -32,6 +42,7 @@ def simulate(
     account: Account | None = None,
     key: Any = None,
     save: Save | None = None,
+    adjoint: AbstractAdjoint | None = None,
     lane_axis: str | Sequence[str] | None = None,
 ) -> Simulation:
     """Run one policy through one market; pure, so that it goes under `jit`, `vmap` and `grad`.
@@ -40,6 +51,7 @@ def simulate(
     policy: allocator and trigger.
     costs: default no fees.     account: default a cash of 100.     key: random key or int, default 0.
     save: which arrays to keep.
+    adjoint: how derivatives are computed, `js.Checkpointed()` unless said otherwise; changes no value.
     lane_axis: the `axis_name` of the caller's own `vmap`, if there is one, or those of several: with it a bar on which
         no lane trades costs no allocation, as it does in the pandas face; without it the result is the same, only
         slower.
@@ -54,11 +66,14 @@ def simulate(
     costs = of_kind(Costs, costs, "costs")
     account = of_kind(Account, account, "account")
     save = of_kind(Save, save, "save")
+    adjoint = checked_adjoint(adjoint)
+    if isinstance(adjoint, AtEvents):
+        adjoint.check(policy)
     refuse_deadlock()
     for module in (policy, costs, account):
         check_fields(module, market.num_bars, market.num_assets)
     axes = () if lane_axis is None else (lane_axis,) if isinstance(lane_axis, str) else tuple(lane_axis)
-    return _simulate(market, policy, costs, account, as_key(0 if key is None else key), save, axes)
+    return _simulate(market, policy, costs, account, as_key(0 if key is None else key), save, axes, adjoint)
 
 
 T = TypeVar("T")
@@ -88,8 +103,14 @@ def _simulate(
     key: Any,
     save: Save,
     axes: tuple[str, ...],
+    adjoint: AbstractAdjoint,
 ) -> Simulation:
     market, policy, costs, account = cast_inexact((market, policy, costs, account), market.dtype)
+
+    start = Lane.start(market, policy, costs, account)
+    if isinstance(adjoint, AtEvents):
+        return _at_events(adjoint, market, policy, costs, start, key, save, axes)
+    assert isinstance(adjoint, Checkpointed)
 
     def one_bar(lane: Lane, bar):
         lane, traded, event, aux = step(policy, market, costs, lane, bar, key, axes)
@@ -98,7 +119,44 @@ def _simulate(
         kept = (value, lane.holdings.cash, asked, lane.holdings.units if save.units else None)
         return lane, (*kept, event_if(traded, event, policy.gate) if save.events else None, aux)
 
-    start = Lane.start(market, policy, costs, account)
-    end, (value, cash, rebalanced, units, events, aux) = lax.scan(one_bar, start, jnp.arange(market.num_bars))
+    chunks = adjoint.chunks_of(market.num_bars)
+    end, (value, cash, rebalanced, units, events, aux) = scan_in_chunks(one_bar, start, market.num_bars, chunks)
     returns = returns_from_value(value, start.holdings.cash)
     return Simulation(value, returns, cash, rebalanced, end.status, units, events, aux)
+
+
+def _at_events(
+    adjoint: AtEvents,
+    market: Market,
+    policy: Policy,
+    costs: Costs,
+    start: Lane,
+    key: Any,
+    save: Save,
+    axes: tuple[str, ...],
+) -> Simulation:
+    """The simulation by way of its rebalances alone."""
+
+    def keep(lane: Lane, event: Event, trades: Array):
+        asked = trades if event.is_decision is None else trades & event.is_decision
+        return lane.holdings.units, lane.holdings.cash, asked, event if save.events else None
+
+    agenda = find_events(adjoint, policy, market, costs, start, key, axes)
+    end, (units, cash, asked, events) = scan_events(agenda, policy, market, costs, start, key, axes, keep)
+    held = Held.of(agenda, market.num_bars)
+    overflows = agenda.num_rows > adjoint.capacity_of(market.num_bars)
+    cash = jnp.where(overflows, jnp.nan, held.path(start.holdings.cash, cash))
+    units = held.path(start.holdings.units, units)
+    value = jax.vmap(dot)(cash, units, market.mark)
+    fault = jnp.full(market.num_assets, LaneFault.EVENTS_OVERFLOW, jnp.int32)
+    status = end.status.first(jnp.where(overflows, fault, LaneFault.NONE), jnp.max(agenda.bar))
+    return Simulation(
+        value=value,
+        returns=returns_from_value(value, start.holdings.cash),
+        cash=cash,
+        rebalanced=held.events(asked),
+        status=status,
+        units=units if save.units else None,
+        events=jax.tree.map(held.events, events),
+        aux={},
+    )

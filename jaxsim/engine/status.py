@@ -116,6 +116,7 @@ class LaneFault(IntEnum):
     ORDER_DIVISION = 9
     ORDER_REJECTED = 10  # `LaneStatus.reason` says why
     CODE = 11
+    EVENTS_OVERFLOW = 12
 
     @property
     def text(self) -> str:
@@ -141,6 +142,7 @@ _FAULT_TEXTS = {
     LaneFault.ORDER_DIVISION: "covering a short position with locked cash divides by zero: at twice the price that it "
     "was sold for, no number of units is within free cash",
     LaneFault.CODE: "the allocator returned a size_type, direction or call_seq that does not exist",
+    LaneFault.EVENTS_OVERFLOW: "there were more rebalances than adjoint=js.AtEvents(capacity=...) has room for",
     LaneFault.ORDER_REJECTED: "an order was rejected, and raise_reject is set",
 }
 

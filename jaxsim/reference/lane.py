@@ -17,6 +17,7 @@ from jaxsim.engine.drift import Threshold
 from jaxsim.engine.enums import CallSeq, Direction, OrderSide, SizeType
 from jaxsim.engine.keys import reject_draws
 from jaxsim.engine.market import Market
+from jaxsim.engine.numerics import coarse
 from jaxsim.engine.observation import Observation
 from jaxsim.engine.policy import Policy, allocator_name, initial_state, keeps_state, observes
 from jaxsim.engine.status import LaneFault, OrderStatus
@@ -522,12 +523,12 @@ class _Lane:
         if answer.call_seq != CallSeq.AUTO:
             forward = range(self.num_assets)
             return list(forward if answer.call_seq == CallSeq.DEFAULT else reversed(forward))
-        return call_sequence(
-            [
-                approx_order_value(self.account_of(n, value), sizes[n], SizeType(size_type), Direction(direction))
-                for n, (size_type, direction) in enumerate(zip(answer.size_type, answer.direction, strict=True))
-            ]
-        )
+        worths = [
+            approx_order_value(self.account_of(n, value), sizes[n], SizeType(size_type), Direction(direction))
+            for n, (size_type, direction) in enumerate(zip(answer.size_type, answer.direction, strict=True))
+        ]
+        has_ties = not isinstance(self.policy.destination, ToTarget)
+        return call_sequence([float(coarse(x, value)) for x in worths] if has_ties else worths)
 
 
 def is_plain_threshold(trigger: Any) -> bool:

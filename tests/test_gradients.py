@@ -1,0 +1,180 @@
+"""Gradients through the simulator: against central differences, in every order of transformations, by every adjoint,
+and smoothed."""
+
+from functools import partial
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import allocators as al
+import jaxsim as js
+from tests.gradient_cases import STRUCTURES, compare, make_case
+from tests.markets import simulated
+from tests.policies import Fixed
+
+COSTS = js.Costs(0.005)
+WEIGHTS = np.array([0.15, 0.25, 0.22, 0.08, 0.3])
+THRESHOLDS = np.array([0.01, 0.03, 0.1])
+
+
+@pytest.fixture(autouse=True)
+def float64():
+    with jax.enable_x64(True):
+        yield
+
+
+@pytest.mark.parametrize("number", [2, 3, 8], ids=lambda k: STRUCTURES[k].name)
+def test_gradients_equal_central_differences(number):
+    """By weights, fees, fixed fees, slippage, cash, prices and thresholds; partial fills and holes among them. What
+    `python -m benchmarks.fuzz_gradients` does for ten structures and 200 pipelines."""
+    rng = np.random.default_rng([1, number])
+    result = compare(STRUCTURES[number], [make_case(rng, STRUCTURES[number]) for _ in range(8)])
+    assert np.isfinite(result.exact).all()
+    assert np.nanmax(result.errors()) < 1e-6
+    assert (~result.same).mean() < 0.05
+    assert result.cuts > 0
+    assert np.abs(result.exact).max(axis=1).min() > 0.1
+
+
+def score(weights, threshold, market, adjoint=None, lane_axis=None, gate=None):
+    policy = js.Policy(Fixed(weights), js.Threshold(threshold), gate or js.Hard())
+    sim = js.simulate(market, policy, costs=COSTS, lane_axis=lane_axis, adjoint=adjoint, save=js.Save(units=False))
+    return js.metrics.sharpe_ratio(sim.returns, ann_factor=8760)
+
+
+def test_transformations_in_any_order():
+    market = simulated(60)
+    tangent = np.eye(5)[0]
+    slope = jax.grad(score)
+    alone = jnp.stack([slope(WEIGHTS, x, market) for x in THRESHOLDS])
+
+    def total(weights, lane_axis):
+        one = partial(score, market=market, lane_axis=lane_axis)
+        return jax.vmap(one, (None, 0), axis_name="lane")(weights, THRESHOLDS).sum()
+
+    def mapped(lane_axis):
+        one = jax.grad(partial(score, market=market, lane_axis=lane_axis))
+        return jax.jit(jax.vmap(one, (None, 0), axis_name="lane"))(WEIGHTS, THRESHOLDS)
+
+    for lane_axis in (None, "lane"):
+        np.testing.assert_allclose(mapped(lane_axis), alone, rtol=1e-10)
+        np.testing.assert_allclose(
+            jax.jit(jax.grad(total), static_argnums=1)(WEIGHTS, lane_axis), alone.sum(0), rtol=1e-10
+        )
+    forward = jax.jvp(lambda w: total(w, "lane"), (WEIGHTS,), (tangent,))[1]
+    np.testing.assert_allclose(forward, alone.sum(0)[0], rtol=1e-10)
+
+
+ADJOINTS = [js.Checkpointed(1), js.Checkpointed(7), js.AtEvents(), js.AtEvents(capacity=64, block=16)]
+
+
+@pytest.mark.parametrize("adjoint", ADJOINTS, ids=["one chunk", "seven chunks", "at events", "of some capacity"])
+def test_adjoints_change_nothing_but_memory_and_time(adjoint):
+    """Values to the last bit, gradients to rounding; a length that chunks do not divide, holes, and several lanes."""
+    market = simulated(251, holes=True)
+
+    def run(weights, threshold, adjoint):
+        policy = js.Policy(Fixed(weights), js.Threshold(threshold), destination=js.SpreadOver(2))
+        save = js.Save(events=True)
+        sim = js.simulate(market, policy, costs=COSTS, save=save, lane_axis="lane", adjoint=adjoint)
+        return js.metrics.sharpe_ratio(sim.returns, ann_factor=8760), sim
+
+    @partial(jax.jit, static_argnums=0)
+    def both(adjoint):
+        one = jax.value_and_grad(partial(run, adjoint=adjoint), has_aux=True)
+        return jax.vmap(one, (None, 0), axis_name="lane")(WEIGHTS, THRESHOLDS)
+
+    (value, sim), slope = both(adjoint)
+    (expected, plain), exact = both(js.Checkpointed())
+    for ours, theirs in zip(jax.tree.leaves(sim), jax.tree.leaves(plain), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-13, atol=1e-13)
+    np.testing.assert_array_equal(sim.rebalanced, plain.rebalanced)
+    np.testing.assert_allclose(value, expected, rtol=1e-12)
+    np.testing.assert_allclose(slope, exact, rtol=1e-9, atol=1e-12)
+    assert plain.rebalanced.any(1).all() and (plain.status.fault == 0).all()
+
+
+def test_more_rebalances_than_there_is_room_for():
+    """A fault and NaN, never a wrong number."""
+    market = simulated(251)
+    policy = js.Policy(al.EqualWeight(), js.Threshold(0.01))
+    needed = int(js.simulate(market, policy, costs=COSTS).rebalanced.sum())
+    short, enough = (js.simulate(market, policy, costs=COSTS, adjoint=js.AtEvents(n)) for n in (needed - 1, needed))
+    assert short.status.fault == js.LaneFault.EVENTS_OVERFLOW
+    assert "capacity" in js.LaneFault(int(short.status.fault)).text
+    assert np.isnan(short.value).all() and np.isnan(short.returns).any()
+    assert enough.status.fault == js.LaneFault.NONE and enough.rebalanced.sum() == needed
+
+
+def test_what_cannot_be_differentiated_at_events():
+    market = simulated(60)
+    with pytest.raises(ValueError, match=r"^adjoint: AtEvents .* gate StraightThrough"):
+        js.simulate(market, js.Policy(al.EqualWeight(), js.Never(), js.StraightThrough()), adjoint=js.AtEvents())
+    with pytest.raises(TypeError, match=r"^adjoint: expected js\.Checkpointed\(\)"):
+        js.simulate(market, js.Policy(al.EqualWeight()), adjoint="events")  # pyright: ignore
+    for bad in (0, -1, 2.5, True):
+        with pytest.raises(ValueError, match=r"^chunks: expected a whole number > 0"):
+            js.Checkpointed(bad)  # pyright: ignore
+        with pytest.raises(ValueError, match=r"^capacity: expected a whole number > 0"):
+            js.AtEvents(bad)  # pyright: ignore
+
+
+class ByThreshold(eqx.Module):
+    threshold: jax.Array
+    tilt: jax.Array
+
+
+def in_steps(tree):
+    """A step function of the threshold, smooth in the tilt."""
+    return jnp.floor(40 * tree.threshold) * tree.tilt + jnp.sin(tree.tilt)
+
+
+def test_the_smoothed_derivative_is_that_of_the_smoothed_score():
+    """The score of a real pipeline; its smoothed derivative by brute force, on a fine grid of thresholds."""
+    market, scale, at = simulated(250), 0.01, 0.03
+    noise = np.linspace(-5, 5, 801)
+    scores = jax.jit(jax.vmap(partial(score, WEIGHTS, market=market, lane_axis="lane"), axis_name="lane"))
+    density = np.exp(-(noise**2) / 2)
+    density /= density.sum()
+    exact = (density * noise * scores(at + scale * noise)).sum() / scale
+
+    def of_policy(policy):
+        sim = js.simulate(market, policy, costs=COSTS, lane_axis=js.SAMPLES)
+        return js.metrics.sharpe_ratio(sim.returns, ann_factor=8760)
+
+    @jax.jit
+    def estimate(key):
+        mean = js.smoothed(of_policy, key=key, scale=scale, num_samples=16)
+        policy = js.Policy(Fixed(WEIGHTS), js.Threshold(jnp.asarray(at)))
+        return eqx.filter_grad(mean)(policy).trigger.threshold
+
+    estimates = jax.lax.map(estimate, jax.random.split(jax.random.key(0), 48))
+    error = estimates.std(ddof=1) / np.sqrt(estimates.size)
+    assert abs(estimates.mean() - exact) < 3 * error
+    assert error < 0.5 * abs(exact)  # or nothing is shown
+
+
+def test_smoothing_takes_the_rest_as_it_is():
+    """Parameters that are not shaken have the mean of their own derivatives; jvp and grad agree."""
+    tree = ByThreshold(jnp.asarray(0.3), jnp.asarray(0.5))
+    mean = js.smoothed(in_steps, key=3, scale=0.02, num_samples=2000)
+    value, slope = jax.value_and_grad(mean)(tree)
+    assert value == pytest.approx(in_steps(tree) - 0.25, abs=0.02)  # a threshold of 0.3 is the middle... of a step
+    assert slope.threshold == pytest.approx(40 * 0.5, rel=0.1)
+    tangent = ByThreshold(jnp.asarray(0.0), jnp.asarray(1.0))
+    assert jax.jvp(mean, (tree,), (tangent,))[1] == pytest.approx(float(slope.tilt), rel=1e-12)
+    assert mean(tree) == mean(tree)
+
+
+@pytest.mark.parametrize("number", [0, 1, 7, 2.0, True])
+def test_samples_come_in_pairs(number):
+    with pytest.raises(ValueError, match=r"^num_samples: expected an even number >= 2"):
+        js.smoothed(in_steps, key=0, scale=0.1, num_samples=number)
+
+
+def test_nothing_to_smooth():
+    with pytest.raises(ValueError, match=r"^where: there is nothing to shake"):
+        js.smoothed(lambda tree: tree, key=0, scale=0.1)(jnp.zeros(3))
