@@ -11,12 +11,16 @@ import jaxsim as js
 from tests.markets import ASSETS, INDEX, prices, with_holes
 
 CLOSE, OPEN = prices(3)
-TERMS = dict(open=OPEN, slippage=0.001, fixed_fees=0.02, freq="1D", year_freq="252D")
+YEAR = dict(freq="1D", year_freq="252D")
+TERMS = dict(open=OPEN, slippage=0.001, fixed_fees=0.02, **YEAR)
 WEIGHTS = np.array([0.4, 0.3, 0.2])
 
 
 def worst_bar(returns):
     return returns.min(axis=0)
+
+
+METRICS = ["sharpe_ratio", "total_return", worst_bar]  # the same everywhere: one program
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +31,7 @@ def table() -> pd.DataFrame:
         al.FixedWeights(WEIGHTS),
         trigger=js.Threshold(js.grid(threshold=[0.03, 0.06])),
         fees=js.grid(fees=[0.0, 0.01]),
-        metrics=["sharpe_ratio", "total_return", worst_bar],
+        metrics=METRICS,
         **TERMS,
     )
 
@@ -68,9 +72,9 @@ def test_they_are_differences_of_backtests(table):
 
 def test_a_kink_is_reported():
     """Weights that sum to one without costs are filled exactly; a little more, and the last buy is cut."""
-    at_open = dict(open=OPEN, price=-np.inf)  # orders are sized and filled at one price
+    at_open = dict(open=OPEN, price=-np.inf, **YEAR)  # orders are sized and filled at one price
     found = js.sensitivities(
-        CLOSE, al.FixedWeights([0.5, 0.25, 0.25]), trigger=js.Threshold(0.9), metrics="total_return", **at_open
+        CLOSE, al.FixedWeights([0.5, 0.25, 0.25]), trigger=js.Threshold(0.9), metrics=METRICS, **at_open
     )
     assert found.index.names == ["metric", "parameter"]
     weights = found.loc["total_return"].filter(like="weights", axis=0)
@@ -79,12 +83,12 @@ def test_a_kink_is_reported():
 
 def test_a_jump_is_reported():
     """A threshold that is just reached: a little more, and there is no rebalance."""
-    bought = js.backtest(CLOSE, al.FixedWeights(WEIGHTS), open=OPEN, freq="1D")
+    bought = js.backtest(CLOSE, al.FixedWeights(WEIGHTS), open=OPEN, engine="reference", **YEAR)
     value = bought.cash + (bought.units * OPEN).sum(axis=1)
     drift = (bought.units * OPEN).div(value, axis=0).iloc[1:].sub(WEIGHTS).abs().max(axis=1)
     reached = float(drift.cummax().iloc[30])
     found = js.sensitivities(
-        CLOSE, al.FixedWeights(WEIGHTS), open=OPEN, trigger=js.Threshold(reached), metrics="total_return"
+        CLOSE, al.FixedWeights(WEIGHTS), open=OPEN, trigger=js.Threshold(reached), metrics=METRICS, **YEAR
     ).loc[("total_return", "threshold")]
     assert found["events_differ"] and found["derivative"] == 0 and abs(found["difference"]) > 1
 
@@ -137,7 +141,8 @@ def test_a_gate_has_a_column_of_its_own():
         al.FixedWeights(WEIGHTS),
         open=OPEN,
         trigger=js.Threshold(0.04),
-        metrics="total_return",
+        metrics=METRICS,
+        **YEAR,
         gate=js.StraightThrough(0.01),
     )
     threshold = found.loc[("total_return", "threshold")]
@@ -187,5 +192,6 @@ def test_a_wrong_answer_names_its_lane():
             al.FixedWeights([np.nan, 0.5, 0.5]),
             open=OPEN,
             trigger=js.Threshold(js.grid(threshold=[0.04])),
-            metrics="total_return",
+            metrics=METRICS,
+            **YEAR,
         )

@@ -85,13 +85,12 @@ _COLUMNS = ["part", "bar", "time", "change", "difference"]
 def _message(leaks: pd.DataFrame) -> str:
     texts = []
     for part, rows in leaks.groupby("part", sort=False):
-        first, count = rows.iloc[0].to_dict(), rows["bar"].nunique()
-        when = f"bar {first['bar']}" if bool(first["time"] == first["bar"]) else f"bar {first['bar']}, {first['time']}"
+        bars, sizes = rows["bar"].to_numpy(), rows["difference"].to_numpy()
+        bar, label, count = bars[0], str(rows["time"].iloc[0]), len(np.unique(bars))
+        when = f"bar {bar}" + ("" if label == str(bar) else f", {label}")
         where = f"at {when}" if count == 1 else f"at {count} bars, the first of them {when}"
-        largest = rows["difference"].max()
-        texts.append(
-            f"{part} saw the future: {where}" + ("" if np.isnan(float(largest)) else f", by up to {largest:.3g}")
-        )
+        size = "" if np.isnan(sizes).all() else f", by up to {np.nanmax(sizes):.3g}"
+        texts.append(f"{part} saw the future: {where}{size}")
     return "; ".join(texts) + ". It answers otherwise there when prices not known at the open of the bar are others"
 
 

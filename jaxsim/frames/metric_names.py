@@ -1,8 +1,8 @@
 """Metrics by name, or as functions of the user's own, for those who score returns without a `Backtest`."""
 
-import functools
 import inspect
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any
 
 from jaxsim import metrics
@@ -45,7 +45,18 @@ def scorer(metric: Metric, ann_factor: float | None, argument: str = "metric") -
         if "ann_factor" in _needs(function):
             raise ValueError(f"ann_factor: {metric_name(metric)} needs to know how many bars make a year")
         return function
-    return functools.partial(function, ann_factor=ann_factor)
+    return _Annual(function, ann_factor)
+
+
+@dataclass(frozen=True)
+class _Annual:
+    """A metric that knows how many bars make a year. Equal ones share their compiled programs."""
+
+    function: Callable[..., Any]
+    ann_factor: float
+
+    def __call__(self, returns: Any) -> Any:
+        return self.function(returns, ann_factor=self.ann_factor)
 
 
 def metric_name(metric: Metric) -> str:

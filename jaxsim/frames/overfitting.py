@@ -35,13 +35,13 @@ class Overfitting:
     @property
     def logits(self) -> pd.Series:
         """The logit of each half; where it is negative or zero, the best did no better than the median."""
-        return self.table["logit"]
+        return pd.Series(self.table["logit"])
 
     @property
     def degradation(self) -> float:
         """Slope of the score outside against that inside, over halves: negative where what looked better became
         worse."""
-        inside, outside = self.table["inside"], self.table["outside"]
+        inside, outside = self.table["inside"].to_numpy(), self.table["outside"].to_numpy()
         spread = inside - inside.mean()
         moves = float((spread**2).sum())
         return float((spread * outside).sum() / moves) if moves > 0 else np.nan
@@ -49,7 +49,7 @@ class Overfitting:
     @property
     def probability_of_loss(self) -> float:
         """Share of halves whose best trial scores below zero on the other half."""
-        return float((self.table["outside"] < 0).mean())
+        return float((self.table["outside"].to_numpy() < 0).mean())
 
     def plot(self, **kwargs: Any) -> Any:
         """A Plotly figure: the logits, and the scores outside against those inside. Raises ImportError naming the pip

@@ -39,7 +39,7 @@ def sensitivities(
     metrics: names of metrics of returns, or functions `f(returns)` or `f(returns, *, ann_factor)` of JAX arrays.
     wrt: which of "fees", "fixed_fees", "slippage", "threshold" and "weights"; default those that there are.
     gate: what the derivative of the decision to trade means in the column `surrogate`, as `js.StraightThrough(0.01)`;
-        without it there is no such column.
+        without it there is no such column. That of the `Policy` plays no part.
     step: by how much each parameter is moved up and down for the differences; of what is in currency, this fraction of
         the account.
 
@@ -53,7 +53,7 @@ def sensitivities(
     - `relative_error`: of the two, in parts of the larger one;
     - `events_differ`: whether other orders were filled a step to one side: then the metric has a kink or a jump there,
       and the derivative is that of one side;
-    - `surrogate`: the derivative under `gate`.
+    - `surrogate`: the derivative under `gate`; `surrogate_value`: the metric under it, which a smooth gate changes.
 
     When to trade is a step function of the threshold, which has derivative zero almost everywhere and jumps in between:
     `derivative` says 0 of it, and is right. How a metric changes with the threshold on the whole only a gate estimates.
@@ -108,8 +108,10 @@ def _parameters(lane: CoreLane, wrt: Sequence[str] | None) -> tuple[str, ...]:
 
 def _table(lane: CoreLane, names: tuple[str, ...], scores: tuple, gate: Any, step: float, label: str) -> pd.DataFrame:
     steps = default_steps(names, float(lane.account.cash), float(step))
-    around = (lane.costs, lane.account, lane.key, names, scores, steps)
-    found = slopes(lane.market, lane.policy, *around)
+    off = {name: np.zeros(()) for name in COSTS if name in names and getattr(lane.costs, name) is None}
+    around = (replace(lane.costs, **off), lane.account, lane.key, names, scores, steps)
+    harden = getattr(lane.policy, "hardened", None)
+    found = slopes(lane.market, lane.policy if harden is None else harden(), *around)
     if int(found.fault) != LaneFault.NONE:
         where = f"{label}, " if label else ""
         raise AllocationError(f"{LaneFault(int(found.fault)).text} ({where}bar {int(found.fault_bar)})")
@@ -126,6 +128,8 @@ def _table(lane: CoreLane, names: tuple[str, ...], scores: tuple, gate: Any, ste
         "events_differ": np.broadcast_to(np.asarray(found.events_differ), derivative.shape),
     }
     if gate is not None:
-        columns["surrogate"] = np.asarray(slopes(lane.market, replace(lane.policy, gate=gate), *around).derivative)
+        gated = slopes(lane.market, replace(lane.policy, gate=gate), *around)
+        columns["surrogate"] = np.asarray(gated.derivative)
+        columns["surrogate_value"] = np.broadcast_to(np.asarray(gated.score)[:, None], derivative.shape)
     index = pd.MultiIndex.from_product([range(len(derivative)), rows], names=["metric", "parameter"])
     return pd.DataFrame({name: x.ravel() for name, x in columns.items()}, index)
