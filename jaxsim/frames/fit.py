@@ -1,10 +1,8 @@
 """`fit`: learn a policy by gradient ascent on the score of the portfolio that it leads to."""
 
-import inspect
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +12,24 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxsim.engine.account import Account
-from jaxsim.engine.batches import AbstractBatch, Paths, Windows, make, num_paths
-from jaxsim.engine.bounds import check_fields, shown
+from jaxsim.engine.batches import AbstractBatch, make
+from jaxsim.engine.bounds import check_fields
 from jaxsim.engine.costs import Costs
 from jaxsim.engine.keys import as_key
 from jaxsim.engine.leaves import leaf_constraints, leaf_names, trainable_spec
 from jaxsim.engine.market import Market
-from jaxsim.engine.metrics import sharpe_ratio
 from jaxsim.engine.numerics import Number, cast_inexact
-from jaxsim.engine.policy import Policy, RecordedTargets
+from jaxsim.engine.policy import Policy
 from jaxsim.engine.simulate import of_kind
-from jaxsim.engine.training import Problem, Score, TrainState, advance, evaluate
-from jaxsim.engine.triggers import AtBars
+from jaxsim.engine.training import Problem, TrainState, advance, evaluate
+from jaxsim.frames.fit_arguments import (
+    check_anneal,
+    check_batch,
+    check_restarts,
+    check_whole,
+    read_optimizer,
+    read_score,
+)
 from jaxsim.frames.fitted import Fitted
 from jaxsim.frames.markets import Data, read_markets
 from jaxsim.frames.progress import progress_bar
@@ -106,19 +110,19 @@ def fit(
         raise TypeError(f"policy: expected a Policy, got {type(policy).__name__}; see js.Policy(allocator, trigger)")
     costs, account = of_kind(Costs, costs, "costs"), of_kind(Account, account, "account")
     for name, value in {"steps": steps, "every": every, "restarts": restarts}.items():
-        _whole(value, name)
+        check_whole(value, name)
     if patience is not None:
-        _whole(patience, "patience")
+        check_whole(patience, "patience")
     data = read_markets(market, validation)
     for module in (policy, costs, account):
         check_fields(module, data.num_bars, data.num_assets)
-    _check_batch(batch, policy, data)
-    goal = _score(objective, ann_factor, score)
-    optimizer = _optimizer(optimizer)
-    _check_anneal(anneal, policy)
+    check_batch(batch, policy, data)
+    goal = read_score(objective, ann_factor, score)
+    optimizer = read_optimizer(optimizer)
+    check_anneal(anneal, policy)
     spec = trainable_spec(policy, trainable)
     rules = leaf_constraints(policy, spec, constraints)
-    _check_restarts(restarts, init, jitter)
+    check_restarts(restarts, init, jitter)
 
     with jax.enable_x64(data.is_x64):
         for_run, for_starts = jax.random.split(as_key(key))
@@ -204,99 +208,6 @@ def _jittered(leaf: Any, key: Any, jitter: float) -> Any:
 def _policy(policy: Policy, params: Any, restart: int) -> Policy:
     """The policy with the trained leaves of one restart."""
     return eqx.combine(jax.tree.map(lambda leaf: np.asarray(leaf[restart]), params), policy)
-
-
-def _score(objective: Any, ann_factor: Any, score: Any) -> Score:
-    if score is not None:
-        if objective is not None:
-            raise ValueError("score: it takes the place of objective=; give one of them")
-        if ann_factor is not None:
-            raise ValueError("ann_factor: score= is a function of the simulation alone; use it there")
-        if not callable(score):
-            raise TypeError(f"score: expected a function of a Simulation, got {shown(score)}"[:200])
-        return Score(score, of_simulation=True)
-    objective = sharpe_ratio if objective is None else objective
-    if not callable(objective):
-        raise TypeError(f"objective: expected a metric such as js.metrics.sharpe_ratio, got {shown(objective)}"[:200])
-    try:
-        known = inspect.signature(objective).parameters
-    except (TypeError, ValueError):
-        return Score(objective, _bars_per_year(ann_factor))
-    name = getattr(objective, "__name__", type(objective).__name__)
-    needs = "ann_factor" in known and known["ann_factor"].default is inspect.Parameter.empty
-    if needs and ann_factor is None:
-        raise TypeError(f"ann_factor: {name} needs the number of bars per year, as ann_factor=252")
-    takes = "ann_factor" in known or any(p.kind is inspect.Parameter.VAR_KEYWORD for p in known.values())
-    if ann_factor is not None and not takes:
-        raise TypeError(f"ann_factor: {name} takes none")
-    return Score(objective, _bars_per_year(ann_factor))
-
-
-def _bars_per_year(ann_factor: Any) -> np.ndarray | None:
-    if ann_factor is None:
-        return None
-    array = np.asarray(ann_factor)
-    if array.dtype.kind not in "iuf" or array.shape != () or not array > 0 or not np.isfinite(array):
-        raise ValueError(f"ann_factor: expected a finite number > 0, got {shown(ann_factor)}"[:200])
-    return array.astype(np.float64)
-
-
-@cache
-def _default_optimizer() -> Any:
-    """One object, so that nothing is compiled twice for it."""
-    import optax
-
-    return optax.adam(1e-2)
-
-
-def _optimizer(optimizer: Any) -> Any:
-    if optimizer is None:
-        return _default_optimizer()
-    if not (callable(getattr(optimizer, "init", None)) and callable(getattr(optimizer, "update", None))):
-        raise TypeError(f"optimizer: expected one of optax, such as optax.adam(1e-2), got {shown(optimizer)}"[:200])
-    return optimizer
-
-
-def _whole(value: Any, name: str) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-        raise ValueError(f"{name}: expected a whole number >= 1, got {shown(value)}"[:200])
-
-
-def _check_anneal(anneal: Any, policy: Policy) -> None:
-    if anneal is None:
-        return
-    if not callable(anneal):
-        raise TypeError(f"anneal: expected a schedule, a function of the step, got {shown(anneal)}"[:200])
-    if not hasattr(policy.gate, "temperature"):
-        raise ValueError(f"anneal: the gate of the policy, {type(policy.gate).__name__}, has no temperature")
-
-
-def _check_restarts(restarts: int, init: Any, jitter: Any) -> None:
-    if init is not None and not callable(init):
-        raise TypeError(f"init: expected a function of a random key that makes a Policy, got {shown(init)}"[:200])
-    if init is not None and restarts == 1:
-        raise ValueError("init: the first restart begins with the policy; say restarts=2 or more")
-    number = isinstance(jitter, int | float | np.number) and not isinstance(jitter, bool)
-    if not number or not 0 <= jitter < np.inf:
-        raise ValueError(f"jitter: expected a finite number >= 0, got {shown(jitter)}"[:200])
-
-
-def _check_batch(batch: Any, policy: Policy, data: Data) -> None:
-    if batch is None:
-        return
-    if not isinstance(batch, AbstractBatch):
-        raise TypeError(f"batch: expected js.Windows or js.Paths, got {shown(batch)}"[:200])
-    if isinstance(batch, Windows):
-        if batch.length > data.num_training_bars:
-            raise ValueError(f"batch: windows of {batch.length} bars, of {data.num_training_bars} to train on")
-        numbered = AtBars | RecordedTargets
-        if any(isinstance(x, numbered) for x in jax.tree.leaves(policy, is_leaf=lambda x: isinstance(x, numbered))):
-            raise ValueError(
-                "batch: the policy counts bars from the first of the market, which a window does not begin at"
-            )
-    paths = None if callable(data.training) else num_paths(data.training)
-    if isinstance(batch, Paths) and paths is not None and batch.count > paths:
-        raise ValueError(f"batch: {batch.count} paths at a time, but there are {paths}")
 
 
 def _warn_of_still(log: TrainingLog, trained: Any) -> None:
