@@ -35,6 +35,12 @@ from jaxsim.engine.enums import CallSeq as CallSeq
 from jaxsim.engine.enums import Direction as Direction
 from jaxsim.engine.enums import OrderSide as OrderSide
 from jaxsim.engine.enums import SizeType as SizeType
+from jaxsim.engine.gap import Gap as Gap
+from jaxsim.engine.gap import gap as gap
+from jaxsim.engine.gates import AbstractGate as AbstractGate
+from jaxsim.engine.gates import Hard as Hard
+from jaxsim.engine.gates import Sigmoid as Sigmoid
+from jaxsim.engine.gates import StraightThrough as StraightThrough
 from jaxsim.engine.host import call_host as call_host
 from jaxsim.engine.market import Market as Market
 from jaxsim.engine.observation import Observation as Observation

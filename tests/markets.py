@@ -91,3 +91,16 @@ def as_users_run_it():
         yield
     finally:
         jaxtyping.config.update("jaxtyping_disable", before)
+
+
+def simulated(num_bars: int, num_assets: int = 5, *, seed: int = 0, holes: bool = False) -> js.Market:
+    """Hourly prices of a random walk in NumPy's float64, on their own for the core; with holes and a late listing."""
+    rng = np.random.default_rng(seed)
+    steps = rng.normal(0.0001, 0.008, (2 * num_bars, num_assets))
+    path = 10 * np.exp(np.cumsum(steps, axis=0))
+    open_, close = path[0::2], path[1::2]
+    if holes:
+        close = np.where(rng.random(close.shape) < 0.05, np.nan, close)
+        open_ = np.where(rng.random(open_.shape) < 0.05, np.nan, open_)
+        close[: num_bars // 5, 1] = open_[: num_bars // 5, 1] = np.nan
+    return js.Market.from_frames(pd.DataFrame(close), open=pd.DataFrame(open_))

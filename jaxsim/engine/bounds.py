@@ -137,6 +137,7 @@ Kind = Bounds | Flags | Codes
 ANY = Bounds()
 NUMBERS = Bounds(allows=(np.nan, np.inf, -np.inf))
 THRESHOLD = Bounds(0.0)
+TEMPERATURE = Bounds(0.0, is_open=True)
 FEES = Bounds(-1.0, is_open=True)
 SLIPPAGE = Bounds(0.0, 1.0, is_high_open=True)
 MIN_SIZE = Bounds(0.0)

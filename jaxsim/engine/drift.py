@@ -6,8 +6,9 @@ An asset without a price, or one that was left alone, has not drifted.
 from typing import Any
 
 import equinox as eqx
+import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from jaxsim.engine.arrays import Answer, Array, namespace
 from jaxsim.engine.bounds import THRESHOLD, bounded
@@ -23,6 +24,14 @@ def drift(obs: Observation) -> Float[Array, " asset"]:
     """
     with np.errstate(divide="ignore", invalid="ignore"):  # of an account that is worth nothing
         return obs.units * obs.val_price / obs.value - obs.target
+
+
+def _smooth_drift(obs: Observation) -> tuple[Float[Array, " asset"], Bool[Array, " asset"]]:
+    """The drift, 0 where it is not known, and where it is known: so that nothing unknown reaches a derivative."""
+    known = ~jnp.isnan(obs.val_price) & ~jnp.isnan(obs.target)
+    is_worth = obs.value != 0
+    weights = obs.units * jnp.where(known, obs.val_price, 0.0) / jnp.where(is_worth, obs.value, 1.0)
+    return jnp.where(known, weights - jnp.where(known, obs.target, 0.0), 0.0), known & is_worth
 
 
 class Threshold(AbstractTrigger):
@@ -44,6 +53,17 @@ class Threshold(AbstractTrigger):
     def excess(self, obs: Observation) -> Float[Array, " asset"]:
         """Drift less threshold."""
         return self._drift(obs) - at_bar(self.threshold, obs.step)
+
+    def margin(self, obs: Observation) -> Float[Array, ""]:
+        """The largest excess of any asset."""
+        apart, known = _smooth_drift(obs)
+        distance = jnp.abs(apart)
+        if self.relative:
+            size = jnp.abs(obs.target)
+            has_size = known & (size > 0)
+            at_zero = jnp.where(distance > 0, jnp.inf, 0.0)
+            distance = jnp.where(has_size, distance / jnp.where(has_size, size, 1.0), at_zero)
+        return jnp.max(jnp.where(known, distance - at_bar(self.threshold, obs.step), -jnp.inf))
 
     def band(self, obs: Observation, target: Float[Array, " asset"]) -> Float[Array, "*asset"]:
         width = at_bar(self.threshold, obs.step)
@@ -70,6 +90,10 @@ class HalfL1Drift(AbstractTrigger):
     def __call__(self, obs: Observation) -> Answer:
         return ordered_sum(_known(abs(drift(obs)))) / 2 >= _one_number(self.threshold, obs)
 
+    def margin(self, obs: Observation) -> Float[Array, ""]:
+        """Half the sum of the drifts less the threshold."""
+        return ordered_sum(jnp.abs(_smooth_drift(obs)[0])) / 2 - _one_number(self.threshold, obs)
+
 
 class L2Drift(AbstractTrigger):
     """Rebalance when the distance between weights and targets reaches the threshold:
@@ -84,6 +108,10 @@ class L2Drift(AbstractTrigger):
         # Squared, since the root has no derivative at zero.
         apart = _known(drift(obs))
         return ordered_sum(product(apart, apart)) >= _one_number(self.threshold, obs) ** 2
+
+    def margin(self, obs: Observation) -> Float[Array, ""]:
+        """The distance less the threshold."""
+        return _root(ordered_sum(_smooth_drift(obs)[0] ** 2)) - _one_number(self.threshold, obs)
 
 
 def _num_closes() -> Any:
@@ -117,6 +145,16 @@ class TrackingError(AbstractTrigger):
         covariance = _known(obs.window(self.lookback).covariance())
         variance = apart @ covariance @ apart * self.ann_factor
         return variance >= _one_number(self.threshold, obs) ** 2
+
+    def margin(self, obs: Observation) -> Float[Array, ""]:
+        """The tracking error less the threshold."""
+        apart, covariance = _smooth_drift(obs)[0], _known(obs.window(self.lookback).covariance())
+        return _root(apart @ covariance @ apart * self.ann_factor) - _one_number(self.threshold, obs)
+
+
+def _root(x: Array) -> Array:
+    """The square root; 0, with the derivative 0, where there is none."""
+    return jnp.where(x > 0, jnp.sqrt(jnp.where(x > 0, x, 1.0)), 0.0)
 
 
 def _known(x: Array) -> Array:

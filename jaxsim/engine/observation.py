@@ -20,7 +20,9 @@ class Window(eqx.Module):
 
     def returns(self) -> Float[Array, "time_1 asset"]:
         """Simple returns of consecutive closes, one row fewer than `values`."""
-        return self.values[1:] / self.values[:-1] - 1
+        returns, known, _ = self._known_returns()
+        xp = namespace(returns)
+        return xp.where(known > 0, returns, xp.nan)
 
     def mean_return(self) -> Float[Array, " asset"]:
         """Mean simple return per bar."""
@@ -51,10 +53,12 @@ class Window(eqx.Module):
         return xp.where(pairs > ddof, moment / xp.maximum(pairs - ddof, 1), xp.nan)
 
     def _known_returns(self):
-        returns = self.returns()
-        xp = namespace(returns)
-        known = ~xp.isnan(returns)
-        return xp.where(known, returns, 0.0), known.astype(returns.dtype), known.sum(0).astype(returns.dtype)
+        before, after = self.values[:-1], self.values[1:]
+        xp = namespace(before)
+        known = ~xp.isnan(before) & ~xp.isnan(after)
+        # Divided only where both are known, so that no NaN reaches a gradient.
+        returns = xp.where(known, after, 1.0) / xp.where(known, before, 1.0) - 1
+        return returns, known.astype(returns.dtype), known.sum(0).astype(returns.dtype)
 
 
 class Observation(eqx.Module):

@@ -185,9 +185,12 @@ def trade_to_weights(
     since sizes reserve nothing for fees, the last buys may be cut to the cash that is left."""
     value = quote.value
     can_size, can_fill = ~jnp.isnan(quote.val_price), ~jnp.isnan(quote.price)
-    safe_val_price = jnp.where(can_size, quote.val_price, 1.0)
-    request = weights * value / safe_val_price - holdings.units
-    worth = product(weights, value) - product(holdings.units, safe_val_price)
+    is_asked = ~jnp.isnan(weights)
+    # Harmless numbers for what is not known, so that no NaN reaches a gradient.
+    safe_val_price, safe_weights = jnp.where(can_size, quote.val_price, 1.0), jnp.where(is_asked, weights, 0.0)
+    safe_value = jnp.where(jnp.isnan(value), 0.0, value)
+    request = safe_weights * safe_value / safe_val_price - holdings.units
+    worth = product(safe_weights, safe_value) - product(holdings.units, safe_val_price)
     info = jnp.where(
         jnp.isnan(weights),
         Info.SIZE_NAN,
@@ -206,11 +209,11 @@ def trade_to_weights(
         ),
     ).astype(jnp.int32)
 
-    request = jnp.where(can_size & (snap(value) > 0), request, jnp.nan)
+    request = jnp.where(is_asked & can_size & (snap(value) > 0), request, jnp.nan)
     price = jnp.where(can_fill, quote.price, 1.0)
     if costs.slippage is not None:
         price = product(price, jnp.where(request > 0, 1 + costs.slippage, 1 - costs.slippage))
-    sequence = CallOrder(jnp.where(can_size & ~jnp.isnan(value), worth, jnp.nan))
+    sequence = CallOrder(jnp.where(is_asked & can_size & ~jnp.isnan(value), worth, jnp.nan))
     possible = info == Info.NONE
     orders = _Weighting(
         sequence.sort(jnp.where(possible, request, 0.0)),

@@ -11,6 +11,7 @@ from jaxsim.engine.allocation import Allocation, as_allocation
 from jaxsim.engine.bounds import BARS, CALL_SEQ, DIRECTION, SIZE_TYPE, bounded
 from jaxsim.engine.checks import Guard
 from jaxsim.engine.destinations import AbstractDestination, ToTarget, checked_destination
+from jaxsim.engine.gates import AbstractGate, Hard, checked_gate
 from jaxsim.engine.numerics import Number, at_bar
 from jaxsim.engine.observation import Observation
 from jaxsim.engine.triggers import AbstractTrigger, AtBars, Never
@@ -23,6 +24,7 @@ class Policy(eqx.Module):
         a state: `init(num_assets) -> state`, `__call__(obs, state) -> (Allocation, state)` and optionally
         `observe(obs, state) -> state` or `(state, aux)`, which sees every bar.
     trigger: callable of an `Observation` that says whether to rebalance.
+    gate: what the derivative of the decision to trade means.
     destination: how far towards the targets to trade.
     min_history: number of bars before the first trade.
     size_type: SizeType: what the allocator's numbers count unless it says so itself; None: target weights.
@@ -36,6 +38,7 @@ class Policy(eqx.Module):
 
     allocator: Callable
     trigger: Callable = eqx.field(default_factory=Never)
+    gate: AbstractGate = eqx.field(default_factory=Hard, converter=checked_gate)
     destination: AbstractDestination = eqx.field(default_factory=ToTarget, converter=checked_destination, kw_only=True)
     min_history: Number = bounded("min_history", BARS, default=0, kw_only=True)
     size_type: Any = bounded("size_type", SIZE_TYPE, by_bar_and_asset=True, default=None, kw_only=True)
@@ -51,6 +54,12 @@ class Policy(eqx.Module):
                 raise TypeError(f"{name}: {value.__name__} is a class; pass an instance, {value.__name__}(...)")
             if not callable(value):
                 raise TypeError(f"{name}: expected a callable, got {value!r}")
+
+    def hardened(self) -> "Policy":
+        """This policy with the gate `Hard`: what it does when it is run rather than trained."""
+        if isinstance(self.gate, Hard):
+            return self
+        return eqx.tree_at(lambda policy: policy.gate, self, Hard(), is_leaf=lambda x: isinstance(x, AbstractGate))
 
 
 def allocator_name(allocator: Any) -> str:

@@ -4,12 +4,16 @@ from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 from jax import lax
+from jaxtyping import Bool
 
 from jaxsim.engine.account import Account
+from jaxsim.engine.arrays import Array
 from jaxsim.engine.bounds import check_fields
 from jaxsim.engine.costs import Costs
+from jaxsim.engine.gates import AbstractGate, Hard
 from jaxsim.engine.host import refuse_deadlock
 from jaxsim.engine.keys import as_key
 from jaxsim.engine.market import Market
@@ -17,7 +21,7 @@ from jaxsim.engine.metrics import returns_from_value
 from jaxsim.engine.numerics import cast_inexact
 from jaxsim.engine.policy import Policy
 from jaxsim.engine.save import Save, Simulation
-from jaxsim.engine.step import Lane, at_bar_row, step
+from jaxsim.engine.step import Event, Lane, at_bar_row, step
 
 
 def simulate(
@@ -67,6 +71,14 @@ def of_kind(kind: type[T], given: T | None, name: str) -> T:
     return kind() if given is None else given
 
 
+def event_if(traded: Bool[Array, ""], event: Event, gate: AbstractGate) -> Event:
+    """The event of a lane that has traded, else zeros: beside lanes that trade, one that does not has an event too.
+    Gates that are not hard have seen to it."""
+    if not isinstance(gate, Hard):
+        return event
+    return jax.tree.map(lambda x: jnp.where(traded, x, jnp.zeros_like(x)), event)
+
+
 @eqx.filter_jit
 def _simulate(
     market: Market,
@@ -84,7 +96,7 @@ def _simulate(
         value = lane.holdings.value(at_bar_row(market.mark, bar))
         asked = traded if event.is_decision is None else traded & event.is_decision
         kept = (value, lane.holdings.cash, asked, lane.holdings.units if save.units else None)
-        return lane, (*kept, event if save.events else None, aux)
+        return lane, (*kept, event_if(traded, event, policy.gate) if save.events else None, aux)
 
     start = Lane.start(market, policy, costs, account)
     end, (value, cash, rebalanced, units, events, aux) = lax.scan(one_bar, start, jnp.arange(market.num_bars))

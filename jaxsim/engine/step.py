@@ -19,6 +19,7 @@ from jaxsim.engine.costs import Costs
 from jaxsim.engine.destinations import SpreadOver, ToTarget, next_part
 from jaxsim.engine.enums import CallSeq, Direction, SizeType
 from jaxsim.engine.fill import first_of
+from jaxsim.engine.gates import AbstractGate, Hard, Passage
 from jaxsim.engine.keys import reject_draws
 from jaxsim.engine.market import Market
 from jaxsim.engine.numerics import any_lane, at_bar, quotient
@@ -26,7 +27,7 @@ from jaxsim.engine.observation import Observation
 from jaxsim.engine.orders import Fills, Quote, Request, trade
 from jaxsim.engine.policy import Policy, allocator_name, as_state, ask, initial_state, watch
 from jaxsim.engine.status import LaneFault, LaneStatus
-from jaxsim.engine.triggers import excess_of
+from jaxsim.engine.triggers import excess_of, margin_of
 
 
 class LastFills(eqx.Module):
@@ -163,14 +164,36 @@ def decide(policy: Policy, lane: Lane, obs: Observation) -> Bool[Array, ""]:
     wants = jnp.asarray(policy.trigger(obs), bool)
     if wants.shape != ():
         raise ValueError(f"trigger: expected one answer, yes or no, got shape {wants.shape}; jnp.any makes one of many")
-    if policy.trades_when_flat:
-        wants = wants | ~jnp.any(obs.units != 0)
+    return (wants | must_trade(policy, lane, obs)) & may_trade(policy, lane, obs)
+
+
+def must_trade(policy: Policy, lane: Lane, obs: Observation) -> Bool[Array, ""]:
+    """Whether something else than the trigger asks for orders."""
+    must = ~jnp.any(obs.units != 0) if policy.trades_when_flat else jnp.asarray(False)
     if lane.plan is not None:
-        wants = wants | lane.is_on_its_way
+        must = must | lane.is_on_its_way
     if policy.guard is not None:
         assert lane.entries is not None
-        wants = wants | policy.guard.closes(obs, lane.entries).any()
-    return wants & (obs.step >= policy.min_history) & lane.status.is_ok
+        must = must | policy.guard.closes(obs, lane.entries).any()
+    return must
+
+
+def may_trade(policy: Policy, lane: Lane, obs: Observation) -> Bool[Array, ""]:
+    """Whether there may be orders at all."""
+    return (obs.step >= policy.min_history) & lane.status.is_ok
+
+
+def passage_of(
+    policy: Policy, market: Market, lane: Lane, obs: Observation, trades: Bool[Array, ""], key: Any
+) -> Passage | None:
+    """What the policy's gate makes of the decision; None if it is hard."""
+    if isinstance(policy.gate, Hard):
+        return None
+    if not policy.gate.sees_state:
+        lane = lax.stop_gradient(lane)
+        obs = observe(market, lane, obs.step, at_bar_row(market.val_price, obs.step), key)
+    margin = jnp.where(must_trade(policy, lane, obs), jnp.inf, margin_of(policy.trigger, obs))
+    return policy.gate.passage(trades, jnp.where(may_trade(policy, lane, obs), margin, -jnp.inf))
 
 
 def rebalance(
@@ -275,24 +298,47 @@ def rebalance_if(
     axes: Sequence[str],
     keep_log: bool = False,
     ticket: Any = None,
+    passage: Passage | None = None,
 ) -> tuple[Lane, Event]:
     """`rebalance` the lanes that trade. Where no lane of the mapped `axes` does, nothing is computed at all: the
     allocator costs nothing on such bars. The event of a lane that does not trade is meaningless.
 
     ticket: as `Observation.ticket`.
+    passage: what the policy's gate has made of the decision; None: all or nothing.
     """
-    obs = replace(obs, is_asked=trades, ticket=ticket)
+    acts = trades if passage is None else passage.acts
+    obs = replace(obs, is_asked=acts, ticket=ticket)
     blank = jax.eval_shape(lambda: rebalance(policy, market, costs, lane, obs, keep_log)[1])
 
     def act():
         after, event = rebalance(policy, market, costs, lane, obs, keep_log)
+        if passage is not None:
+            return _through(policy.gate, passage, after, lane, event)
         kept = jax.tree.map(lambda new, old: jnp.where(trades, new, old), after, lane)
         return kept, event
 
     def keep():
         return lane, jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), blank)
 
-    return lax.cond(any_lane(trades, axes), act, keep)
+    return lax.cond(any_lane(acts, axes), act, keep)
+
+
+def _through(
+    gate: AbstractGate, passage: Passage, after: Lane, before: Lane, event: Event
+) -> tuple[Lane, Event]:
+    """What passes a gate that is not hard: the lane after it, and the event with fills to match."""
+    lane = gate.memory(passage, after, before)
+    # A fault in a rebalance that is only imagined is none.
+    counts = passage.trades if gate.is_exact else passage.acts
+    status = jax.tree.map(lambda new, old: jnp.where(counts, new, old), after.status, before.status)
+    last_fills = jax.tree.map(
+        lambda new, old: jnp.where(passage.trades, new, old), after.last_fills, before.last_fills
+    )
+    holdings = gate.money(passage, after.holdings, before.holdings)
+    traded, fees = (gate.money(passage, x, jnp.zeros_like(x)) for x in (event.fills.trade, event.fills.fees))
+    event = jax.tree.map(lambda x: jnp.where(counts, x, jnp.zeros_like(x)), event)
+    event = replace(event, fills=replace(event.fills, trade=traded, fees=fees))
+    return replace(lane, holdings=holdings, status=status, last_fills=last_fills), event
 
 
 def step(
@@ -312,5 +358,6 @@ def step(
     memory = as_state(memory, lane.memory, allocator_name(policy.allocator))
     lane = replace(lane, memory=memory)
     trades = decide(policy, lane, obs)
-    lane, event = rebalance_if(trades, policy, market, costs, lane, obs, axes, keep_log, ticket)
+    passage = passage_of(policy, market, lane, obs, trades, key)
+    lane, event = rebalance_if(trades, policy, market, costs, lane, obs, axes, keep_log, ticket, passage)
     return lane, trades, event, aux

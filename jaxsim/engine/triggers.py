@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
+import jax.numpy as jnp
 from jaxtyping import Float
 
 from jaxsim.engine.arrays import Answer, Array, namespace
@@ -29,6 +30,11 @@ class AbstractTrigger(eqx.Module):
         """By how much each asset is beyond the limit that makes it trade, >= 0 where it breaches; NaN if the rule is
         not one about single assets."""
         return _unknown(obs)
+
+    def margin(self, obs: Observation) -> Float[Array, ""]:
+        """By how much the rule is beyond the limit that makes it fire, >= 0 where it does; what gates differentiate.
+        Infinite, of either sign, for a rule that has no limit to be near to: a date, or a function of the user's."""
+        return _all_or_nothing(self, obs)
 
     def band(self, obs: Observation, target: Float[Array, " asset"]) -> Float[Array, "*asset"] | float | None:
         """Half the width of the band around each target within which an asset may stay, in weight; None if the rule
@@ -57,6 +63,15 @@ def _checked(trigger: Any) -> Callable:
 def excess_of(trigger: Callable, obs: Observation) -> Float[Array, " asset"]:
     """`AbstractTrigger.excess` of any trigger; NaN for a plain function."""
     return trigger.excess(obs) if isinstance(trigger, AbstractTrigger) else _unknown(obs)
+
+
+def margin_of(trigger: Callable, obs: Observation) -> Float[Array, ""]:
+    """`AbstractTrigger.margin` of any trigger; infinite for a plain function."""
+    return trigger.margin(obs) if isinstance(trigger, AbstractTrigger) else _all_or_nothing(trigger, obs)
+
+
+def _all_or_nothing(trigger: Callable, obs: Observation) -> Float[Array, ""]:
+    return jnp.where(jnp.asarray(trigger(obs), bool), jnp.inf, -jnp.inf).astype(obs.units.dtype)
 
 
 def _unknown(obs: Observation) -> Float[Array, " asset"]:
@@ -112,6 +127,10 @@ class AllOf(_Pair):
         left, right = self._excesses(obs)
         return namespace(left).minimum(left, right)
 
+    def margin(self, obs: Observation) -> Float[Array, ""]:
+        """The smaller of the two; beside a date, on the dates alone."""
+        return jnp.minimum(margin_of(self.left, obs), margin_of(self.right, obs))
+
 
 class AnyOf(_Pair):
     """Trade when either trigger says so: `left | right`."""
@@ -123,6 +142,10 @@ class AnyOf(_Pair):
     def excess(self, obs: Observation) -> Float[Array, " asset"]:
         left, right = self._excesses(obs)
         return namespace(left).maximum(left, right)
+
+    def margin(self, obs: Observation) -> Float[Array, ""]:
+        """The larger of the two; beside a date, off the dates alone."""
+        return jnp.maximum(margin_of(self.left, obs), margin_of(self.right, obs))
 
 
 class Never(AbstractTrigger):

@@ -232,7 +232,7 @@ def _as_policy(policy: Any, trigger: Any, destination: Any, min_history: Any, te
     for name in MEANING:
         if getattr(policy, name) is not None and terms[name] is not None:
             raise ValueError(f"{name}: the Policy has one already")
-    return policy
+    return policy.hardened()  # gates are about derivatives
 
 
 def _rules(trigger: Any, destination: Any) -> tuple[Any, AbstractDestination]:
