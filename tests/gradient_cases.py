@@ -183,9 +183,7 @@ def run(structure: Structure, case: Case, move: dict, save: js.Save, adjoint: An
         **structure.terms,
     )
     account = js.Account(case.cash * jnp.exp(move["cash"]))
-    return js.simulate(
-        market, policy, costs=js.Costs(**costs), account=account, save=save, lane_axis="lane"
-    )
+    return js.simulate(market, policy, costs=js.Costs(**costs), account=account, save=save, lane_axis="lane")
 
 
 def score(sim: js.Simulation) -> Any:

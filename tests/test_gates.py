@@ -41,6 +41,7 @@ def slopes(market, thresholds, weights, gate):
 
 LANES = np.arange(1, 16) / 100, np.full((15, 5), 0.2)
 
+
 def on_odd_bars(obs):
     return obs.step % 2 == 1
 

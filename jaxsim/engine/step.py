@@ -323,17 +323,13 @@ def rebalance_if(
     return lax.cond(any_lane(acts, axes), act, keep)
 
 
-def _through(
-    gate: AbstractGate, passage: Passage, after: Lane, before: Lane, event: Event
-) -> tuple[Lane, Event]:
+def _through(gate: AbstractGate, passage: Passage, after: Lane, before: Lane, event: Event) -> tuple[Lane, Event]:
     """What passes a gate that is not hard: the lane after it, and the event with fills to match."""
     lane = gate.memory(passage, after, before)
     # A fault in a rebalance that is only imagined is none.
     counts = passage.trades if gate.is_exact else passage.acts
     status = jax.tree.map(lambda new, old: jnp.where(counts, new, old), after.status, before.status)
-    last_fills = jax.tree.map(
-        lambda new, old: jnp.where(passage.trades, new, old), after.last_fills, before.last_fills
-    )
+    last_fills = jax.tree.map(lambda new, old: jnp.where(passage.trades, new, old), after.last_fills, before.last_fills)
     holdings = gate.money(passage, after.holdings, before.holdings)
     traded, fees = (gate.money(passage, x, jnp.zeros_like(x)) for x in (event.fills.trade, event.fills.fees))
     event = jax.tree.map(lambda x: jnp.where(counts, x, jnp.zeros_like(x)), event)
