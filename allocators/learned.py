@@ -100,7 +100,7 @@ class Linear(AbstractScored):
         super().__init__(num_features, cash, sees_weights)
 
     @property
-    def coefficients(self) -> Float[Array, " feature"]:
+    def coefficients(self) -> Float[Array | np.ndarray, " feature"]:
         """What one unit of each feature adds to the score of an asset."""
         return self.head.weight[0]
 

@@ -176,12 +176,13 @@ class PortfolioEstimator(BaseEstimator):
 
     def _simulate(self, returns: pd.DataFrame, first: int) -> tuple[Simulation, pd.DataFrame]:
         """The fitted policy on these returns, which trades from the bar `first` on."""
-        policy = self.policy_
+        policy: Any = self.policy_
         least = np.maximum(np.asarray(policy.min_history, np.float64), float(first))
+        late: Any = module_of(policy, {"min_history": least})
         with jax.enable_x64(True):
             simulation = simulate(
                 self._market(returns),
-                module_of(policy, {"min_history": least}),
+                late,
                 costs=self.costs,
                 account=Account(cash=np.asarray(_CASH)),
                 key=self.key,

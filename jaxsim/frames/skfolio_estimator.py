@@ -24,8 +24,8 @@ except ImportError as error:
 class SkfolioEstimator(PortfolioEstimator, BaseOptimization):
     """`PortfolioEstimator` whose predictions are skfolio portfolios, for `skfolio.model_selection`.
 
-    A `skfolio.Portfolio` has constant weights, and the simulated one has not: so what is predicted is a portfolio of one
-    asset, whose returns are those of the simulated portfolio after costs.
+    A `skfolio.Portfolio` has constant weights, and the simulated one has not: so what is predicted is a portfolio of
+    one asset, whose returns are those of the simulated portfolio after costs.
 
     portfolio_params: arguments of `skfolio.Portfolio`. The other arguments are those of `PortfolioEstimator`, and so is
     `score`.
