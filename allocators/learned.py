@@ -100,7 +100,7 @@ class Linear(AbstractScored):
         super().__init__(num_features, cash, sees_weights)
 
     @property
-    def coefficients(self) -> Float[Array, " feature"]:
+    def coefficients(self) -> Float[Array | np.ndarray, " feature"]:
         """What one unit of each feature adds to the score of an asset."""
         return self.head.weight[0]
 
@@ -146,6 +146,7 @@ class Attention(AbstractScored):
     order among them, so that any number takes part, and exchanging two exchanges their weights.
 
     width: of the hidden layers, a multiple of `num_heads`.     num_heads: attention heads.
+    ask, answer, tell: the layers of queries, keys and values.      blend: that of the heads together.
     key: JAX key or int that the layers are drawn from.
 
     Source: A. Vaswani et al., Attention is all you need, NeurIPS 2017, without positions; that this is equivariant:
@@ -153,8 +154,12 @@ class Attention(AbstractScored):
     """
 
     embed: eqx.nn.Linear
-    attend: eqx.nn.MultiheadAttention
+    ask: eqx.nn.Linear
+    answer: eqx.nn.Linear
+    tell: eqx.nn.Linear
+    blend: eqx.nn.Linear
     mix: eqx.nn.Linear
+    num_heads: int = eqx.field(static=True)
 
     def __init__(
         self,
@@ -169,15 +174,19 @@ class Attention(AbstractScored):
         super().__init__(num_features, cash, sees_weights, width)
         if positive(width, "width") % positive(num_heads, "num_heads"):
             raise ValueError(f"width: expected a multiple of num_heads={num_heads}, got {width}")
-        first, second, third = jax.random.split(random_key(key), 3)
-        self.embed = dense(self.num_inputs, width, first)
-        self.attend = in_float64(eqx.nn.MultiheadAttention(num_heads, width, dtype=jnp.float32, key=second))
-        self.mix = dense(width, width, third)
+        first, *keys = jax.random.split(random_key(key), 6)
+        self.embed, self.num_heads = dense(self.num_inputs, width, first), num_heads
+        self.ask, self.answer, self.tell, self.blend, self.mix = (dense(width, width, k) for k in keys)
 
     def describe(self, inputs: Inputs) -> Float[Array, "asset hidden"]:
         x = jax.vmap(self.embed)(inputs.values)
-        is_seen = jnp.broadcast_to(inputs.live, (len(x), len(x)))
-        x = x + self.attend(x, x, x, mask=is_seen)
+        num_assets = len(x)
+        query, key, value = (
+            jax.vmap(layer)(x).reshape(num_assets, self.num_heads, -1) for layer in (self.ask, self.answer, self.tell)
+        )
+        is_seen = jnp.broadcast_to(inputs.live, (self.num_heads, num_assets, num_assets))
+        found = jax.nn.dot_product_attention(query, key, value, mask=is_seen).reshape(x.shape)
+        x = x + jax.vmap(self.blend)(found)
         return x + jax.nn.silu(jax.vmap(self.mix)(x))
 
 

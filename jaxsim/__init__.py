@@ -1,5 +1,8 @@
 """Portfolio rebalancing in JAX: path-dependent, differentiable, thousands of lanes in one compiled program."""
 
+from importlib import import_module as _import_module
+from typing import TYPE_CHECKING
+
 from jaxsim import datasets as datasets
 from jaxsim import metrics as metrics
 from jaxsim import reference as reference
@@ -103,4 +106,17 @@ from jaxsim.frames.trades import TradeStatus as TradeStatus
 from jaxsim.frames.walk_forward import WalkForward as WalkForward
 from jaxsim.frames.walk_forward import walk_forward as walk_forward
 
+if TYPE_CHECKING:
+    from jaxsim.frames.estimator import PortfolioEstimator as PortfolioEstimator
+    from jaxsim.frames.skfolio_estimator import SkfolioEstimator as SkfolioEstimator
+
 __version__ = "0.1.0"
+
+#: What needs a library that may be missing, and the module that imports it.
+_LAZY = {"PortfolioEstimator": "jaxsim.frames.estimator", "SkfolioEstimator": "jaxsim.frames.skfolio_estimator"}
+
+
+def __getattr__(name: str):
+    if name in _LAZY:
+        return getattr(_import_module(_LAZY[name]), name)
+    raise AttributeError(f"module 'jaxsim' has no attribute {name!r}")

@@ -90,12 +90,12 @@ def by_hand(allocator, x, times):
         for layer in allocator.layers:
             x = dense(layer, x) * sigmoid(dense(layer, x))
     if isinstance(allocator, al.Attention):
-        x, unit, parts = dense(allocator.embed, x), allocator.attend, []
-        q, k, v = (dense(p, x).reshape(len(x), 2, -1) for p in (unit.query_proj, unit.key_proj, unit.value_proj))
+        x, parts = dense(allocator.embed, x), []
+        q, k, v = (dense(p, x).reshape(len(x), 2, -1) for p in (allocator.ask, allocator.answer, allocator.tell))
         for head in range(2):
             heat = np.exp(q[:, head] @ k[:, head].T / np.sqrt(q.shape[-1]))
             parts.append(heat / heat.sum(axis=1, keepdims=True) @ v[:, head])
-        x = x + dense(unit.output_proj, np.concatenate(parts, axis=1))
+        x = x + dense(allocator.blend, np.concatenate(parts, axis=1))
         x = x + dense(allocator.mix, x) * sigmoid(dense(allocator.mix, x))
     if isinstance(allocator, al.Recurrent):
         unit, state = allocator.cell, np.zeros((len(x), allocator.cell.hidden_size))
