@@ -62,7 +62,7 @@ def whole(name, r, b) -> np.ndarray:
         return function(r, **{k: v for k, v in known.items() if k in inspect.signature(function).parameters})
 
 
-@pytest.mark.parametrize(("num_bars", "blocks"), [(BARS, 64), (1, 64), (2, 64), (3, 64), (65, 64)])
+@pytest.mark.parametrize(("num_bars", "blocks"), [(BARS, 64), (1, 64), (3, 64)])
 def test_every_metric_is_that_of_the_path(num_bars, blocks):
     r, b = (x[:num_bars] for x in nasty())
     got = told(r, b, blocks)

@@ -237,6 +237,31 @@ def test_killed_in_the_middle(tmp_path):
 
 # --- elsewhere
 
+ON_DEVICES = """
+import jax, numpy as np
+import allocators as al, jaxsim as js
+from jaxsim.frames import chunks, scoring
+from tests.markets import prices
+chunks.MOST_STREAMED = 4
+used, stream = set(), scoring.stream
+def seen(*arguments):
+    done = stream(*arguments)
+    used.update(jax.tree.leaves(done)[0].devices())
+    return done
+scoring.stream = seen
+close, open_ = prices()
+options = dict(open=open_, trigger=js.Threshold(js.grid(threshold=np.linspace(0.01, 0.2, 20))), fees=0.001)
+table = js.sweep(close, al.EqualWeight(), metrics=["sharpe_ratio"], **options)
+assert used == set(jax.local_devices()) and len(used) == 3
+np.testing.assert_allclose(table["sharpe_ratio"], js.backtest(close, al.EqualWeight(), **options).sharpe_ratio(), 1e-9)
+"""
+
+
+@pytest.mark.slow
+def test_all_devices_take_part():
+    environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=3"}
+    subprocess.run([sys.executable, "-c", ON_DEVICES], check=True, env=environment)
+
 
 def dies_once(obs):
     """Takes the worker with it, the first time that it is asked about bar 30."""

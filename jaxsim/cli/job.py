@@ -80,7 +80,8 @@ class Job:
     def _check(self) -> None:
         if self.num_lanes > MOST:
             raise Complaint(
-                f"--threshold: {self.num_lanes:,} combinations with --fees; at most {MOST:,} are run at once"
+                f"--threshold: {self.num_lanes:,} combinations with --fees; at most {MOST:,} are run at once here, any "
+                "number by js.sweep"
             )
         with as_complaint(self.names):
             read_prices(self.close, self.open)

@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Mapping
+from dataclasses import fields
 from typing import Any
 
 import equinox as eqx
@@ -20,6 +21,7 @@ from jaxsim.engine.simulate import simulate
 from jaxsim.engine.status import LaneStatus
 
 _FORMAT = 1
+_STATUS = [field.name for field in fields(LaneStatus)]
 
 
 class Program:
@@ -33,8 +35,8 @@ class Program:
 
     @property
     def numbers(self) -> dict[str, np.ndarray]:
-        """What may be given, by name, as "policy.trigger.threshold" or "costs.fees", with the values exported; with lanes,
-        those are in front."""
+        """What may be given, by name, as "policy.trigger.threshold" or "costs.fees", with the values exported; with
+        lanes, those are in front."""
         return {name: value.copy() for name, value in self._defaults.items()}
 
     @property
@@ -70,8 +72,8 @@ class Program:
                 raise ValueError(f"market: {name} has shape {found}; the program was exported for {tuple(shape)}")
         with jax.enable_x64(self._is_double):
             out = self._exported.call(prices, values, np.asarray(jax.random.key_data(as_key(key))))
-        status = LaneStatus(**{name: out.pop(f"status.{name}") for name in ("fault", "bar", "asset", "reason")})
-        return Simulation(**out, status=status, events=None, aux=None)
+        status = _made(LaneStatus, {name: out.pop(f"status.{name}") for name in _STATUS})
+        return _made(Simulation, out | {"status": status, "events": None, "aux": None})
 
     @property
     def _is_double(self) -> bool:
@@ -177,6 +179,14 @@ def _prices(market: Market) -> dict[str, Any]:
     """The arrays of a market by name."""
     leaves, _ = jax.tree_util.tree_flatten_with_path(market)
     return {jax.tree_util.keystr(path, simple=True, separator="."): x for path, x in leaves}
+
+
+def _made(kind: Any, parts: dict[str, Any]) -> Any:
+    """A module of arrays that may have lanes in front, which its constructor would not take."""
+    made = object.__new__(kind)
+    for name, value in parts.items():
+        object.__setattr__(made, name, value)
+    return made
 
 
 def _is_array(x: Any) -> bool:

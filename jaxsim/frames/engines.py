@@ -120,8 +120,7 @@ def batch_of(job: Job, groups: np.ndarray, goes_on: bool = False) -> Batch:
         """[combination, ...] -> [width, ...], or without that axis if all lanes are groups."""
         return array[0] if not has_combinations else array if combinations == width else array[filled_up]
 
-    keys = job.keys if len(job.keys) == lanes.size else job.keys[lanes.ravel()]
-    keys = fit(keys.reshape(lanes.shape) if is_grouped else keys)
+    keys = job.keys[fit(lanes if is_grouped else lanes[:, 0])]
     bare, functions = take_out(job.policy)
     parts = (job.quotes, job.features, bare, job.costs, job.account)
     leaves, structure = jax.tree.flatten(parts, is_leaf=lambda x: isinstance(x, Leaf))

@@ -28,7 +28,8 @@ def check_float32(close: Any, policy: Any = None, *, sample: int = 16, **options
 
     Returns a DataFrame, one row per lane: `decisions`, bars on which the allocator was asked in float64; `differing`,
     bars on which it was asked in one and not in the other; `first`, the time of the first of them, NaT or None if there
-    is none; `drift`, the largest relative difference of the values; `end`, that of the last value.
+    is none; `orders`, filled in float64, and `more_orders`, how many more in float32, where amounts that should cancel
+    do not; `drift`, the largest relative difference of the values; `end`, that of the last value.
     Raises as `js.backtest`, and ValueError for a policy that calls Python functions, which compute in float64.
     """
     if isinstance(sample, bool) or not isinstance(sample, int | np.integer) or sample < 1:
@@ -44,11 +45,11 @@ def check_float32(close: Any, policy: Any = None, *, sample: int = 16, **options
     table = _compared(double, single, reading.prices.index)
     lanes = reading.lanes(some)
     table.index = pd.RangeIndex(1) if lanes is None else lanes
-    differ = table["differing"] > 0
-    if differ.any():
+    differing = table[table["differing"] > 0]
+    if len(differing):
         warnings.warn(
-            f"float32 decides differently from float64 in {differ.sum()} of {len(table)} lanes, the first time at "
-            f"{table.loc[differ, 'first'].min()}; their values drift apart by up to {table['drift'].max():.1e}",
+            f"float32 decides differently from float64 in {len(differing)} of {len(table)} lanes, the first time at "
+            f"{differing['first'].min()}; their values drift apart by up to {table['drift'].max():.1e}",
             stacklevel=2,
         )
     return table
@@ -70,13 +71,21 @@ def _compared(double: Paths, single: Paths, index: pd.Index) -> pd.DataFrame:
     asked = double.rebalances
     differs = asked != single.rebalances
     apart = np.abs(single.value - double.value) / np.abs(double.value)
+    orders = _orders(double)
     first = [index[bars.argmax()] if bars.any() else None for bars in differs.T]
     return pd.DataFrame(
         {
             "decisions": asked.sum(axis=0),
             "differing": differs.sum(axis=0),
             "first": pd.Series(first, dtype=index.dtype if isinstance(index, pd.DatetimeIndex) else object),
+            "orders": orders,
+            "more_orders": _orders(single) - orders,
             "drift": apart.max(axis=0),
             "end": apart[-1],
         }
     )
+
+
+def _orders(paths: Paths) -> np.ndarray:
+    """Orders filled, [lane]."""
+    return paths.total([x.filled.sum(axis=1) for x in paths.ledgers]).astype(int)

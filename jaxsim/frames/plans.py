@@ -98,8 +98,8 @@ def optimize(
         keys = lane_keys(0 if seeds is not None else key, lanes, per_lane)
         job = _Job(
             prices.index, arrangement, prices.close, valuation_prices(prices.close, prices.open),
-            allocator_name(allocator), (tree, prices.features), float(cash.array),
-            np.asarray(jax.random.key_data(keys)), str(jax.random.key_impl(keys)), schedule.items(), lanes, pad,
+            allocator_name(allocator), (tree, prices.features), float(cash.array), keys.data, keys.impl,
+            schedule.items(), lanes, pad,
         )  # fmt: skip
         run = _plan_elsewhere if is_distributed(engine) else _ENGINES[engine]
         with progress_bar(job.num_answers, "range", progress) as advance:

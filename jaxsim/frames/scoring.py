@@ -233,7 +233,7 @@ def _group_of(job: Job, group: int) -> Job:
 
     quotes, policy, costs, account = jax.tree.map(of_group, parts, is_leaf=lambda x: isinstance(x, Leaf))
     here = replace(layout, members=[layout.members[group]], levels=levels)
-    keys = job.keys if len(job.keys) == 1 else job.keys[[group]]
+    keys = job.keys.take(np.array([group]))
     return replace(job, layout=here, quotes=quotes, policy=policy, costs=costs, account=account, keys=keys)
 
 

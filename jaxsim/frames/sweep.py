@@ -26,7 +26,7 @@ from jaxsim.frames.progress import progress_bar
 from jaxsim.frames.reading import Reading, read_backtest
 from jaxsim.frames.scores import ONE_PER_LANE
 from jaxsim.frames.scoring import DEFLATED, Part, Scoring, Trials, columns_of, finish, needs_ann_factor
-from jaxsim.frames.workers import is_distributed, run_everywhere
+from jaxsim.frames.workers import is_distributed, num_workers, run_everywhere
 
 _log = logging.getLogger("jaxsim")
 
@@ -104,7 +104,7 @@ def sweep(
     names = _read_names(metrics)
     reading = read_backtest(arguments)
     ann_factor = _ann_factor(reading, names)
-    workers = _num_threads(reading, threads)
+    workers = _num_workers(reading, threads)
     columns = columns_of(names)
     size = chunks.chunk_size(reading, columns, max_memory, workers)
     scoring = Scoring(reading, columns, ann_factor, size)
@@ -140,7 +140,8 @@ def _ann_factor(reading: Reading, names: Sequence[str]) -> float | None:
     return None
 
 
-def _num_threads(reading: Reading, threads: Any) -> int:
+def _num_workers(reading: Reading, threads: Any) -> int:
+    """How many chunks are worked on at a time."""
     if threads is not None and (isinstance(threads, bool) or not isinstance(threads, int | np.integer)):
         raise TypeError(f"threads: expected a whole number, got {shown(threads)}"[:200])
     if threads is not None and threads < 1:
@@ -148,7 +149,7 @@ def _num_threads(reading: Reading, threads: Any) -> int:
     if reading.engine != "compiled":
         if threads is not None:
             raise ValueError('threads: they are those of engine="compiled"')
-        return 1
+        return num_workers(reading.engine) if is_distributed(reading.engine) else 1
     if threads is not None:
         return int(threads)
     if take_out(reading.policy)[1]:
@@ -283,9 +284,8 @@ def _announce(scoring: Scoring, pending: Sequence[int], workers: int) -> None:
     )
     text += f", {scoring.num_chunks - len(pending):,} of them done before" if len(pending) < scoring.num_chunks else ""
     text += f"; about {show_size(memory)} of memory"
-    if pending and not is_distributed(reading.engine) and reading.engine != "reference":
-        seconds = _seconds(scoring, pending, workers)
-        text += f", about {_show_time(seconds)}"
+    if pending and reading.engine == "compiled" and chunks.are_streamed(scoring.columns):
+        text += f", about {_show_time(_seconds(scoring, pending, workers))}"
     print(text, file=sys.stderr, flush=True)
 
 
@@ -293,8 +293,6 @@ def _seconds(scoring: Scoring, pending: Sequence[int], workers: int) -> float:
     """How long the pending chunks will take, from a few bars of the first one."""
     num_bars = scoring.reading.num_bars
     trial = min(num_bars, max(64, num_bars // 32))
-    if not chunks.are_streamed(scoring.columns):
-        trial = num_bars
     scoring.part(pending[0], trial)  # compiles
     begun = time.perf_counter()
     scoring.part(pending[0], trial)

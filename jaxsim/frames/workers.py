@@ -32,7 +32,7 @@ def is_distributed(engine: Any) -> bool:
 def shares(count: int, engine: Any) -> list[np.ndarray]:
     """Numbers 0 to count - 1 in consecutive parts of one size (the last may be smaller), a few for each worker, so that
     none waits long for the last."""
-    size = max(1, -(-count // (2 * _num_workers(engine))))
+    size = max(1, -(-count // (2 * num_workers(engine))))
     return [np.arange(begin, min(begin + size, count)) for begin in range(0, count, size)]
 
 
@@ -64,7 +64,7 @@ def _on_processes(function: Callable, common: Any, parts: Sequence[Any], engine:
     except ImportError as error:
         raise ImportError('engine="processes" needs joblib: pip install "jaxsim-portfolio[processes]"') from error
     packed = cloudpickle.dumps((function, common))
-    pool: Any = joblib.Parallel(n_jobs=_num_workers(engine), return_as="generator_unordered")
+    pool: Any = joblib.Parallel(n_jobs=num_workers(engine), return_as="generator_unordered")
     results = pool(joblib.delayed(_run)(packed, number, part) for number, part in enumerate(parts))
     try:
         for result in results:  # noqa: UP028, `yield from` would close them outside
@@ -86,7 +86,7 @@ def _on_dask(function: Callable, common: Any, parts: Sequence[Any], engine: Any)
             client = engine
         else:
             size: dict[str, Any] = dict(
-                n_workers=_num_workers(engine), threads_per_worker=1, dashboard_address=None, silence_logs=50
+                n_workers=num_workers(engine), threads_per_worker=1, dashboard_address=None, silence_logs=50
             )
             client = stack.enter_context(distributed.Client(stack.enter_context(distributed.LocalCluster(**size))))
         packed = client.scatter(cloudpickle.dumps((function, common)), broadcast=True, hash=False)
@@ -125,7 +125,8 @@ def _unpacked(packed: bytes) -> Any:
     return pickle.loads(packed)
 
 
-def _num_workers(engine: Any) -> int:
+def num_workers(engine: Any) -> int:
+    """How many workers `engine` has, or will have."""
     if _is_client(engine):
         return max(1, len(engine.scheduler_info(n_workers=-1)["workers"]))
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
