@@ -267,7 +267,9 @@ class Scores(eqx.Module):
         if benchmark is not None:
             benchmark = jnp.moveaxis(block.rows(benchmark, benchmark.ndim - 1), -1, 0)
             benchmark = benchmark.reshape(len(bars), *(1,) * (bars.ndim - benchmark.ndim), *benchmark.shape[1:])
-        return replace(self, tally=self.tally.add(returns, is_new, benchmark), before=value[-1])
+        return replace(
+            self, tally=self.tally.add(returns, jnp.broadcast_to(is_new, returns.shape), benchmark), before=value[-1]
+        )
 
 
 class State(eqx.Module):
