@@ -60,6 +60,7 @@ from jaxsim.frames.run import backtest as backtest
 from jaxsim.frames.run import replay as replay
 from jaxsim.frames.schedules import index_points as index_points
 from jaxsim.frames.schedules import index_ranges as index_ranges
+from jaxsim.frames.sweep import sweep as sweep
 from jaxsim.frames.trades import TradeDirection as TradeDirection
 from jaxsim.frames.trades import TradeStatus as TradeStatus
 

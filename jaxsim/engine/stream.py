@@ -38,6 +38,7 @@ def stream(
     names: the metrics, of `streaming.STREAMED`.
     benchmark: its simple returns, where a metric needs them, [time], or [group, time] where groups are an axis.
     num_bars: how many bars of the market there are; those after them only fill up its shape. Default all.
+    schedule: default the fastest for the policy.
 
     The program depends on shapes alone: neither numbers nor `num_bars` compile it anew. `Tally` and `Lane` have the
     lane axes in front.

@@ -10,8 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pandas as pd
-
-from jaxsim.frames.broadcast import Leaf, settle
+from pandas.util import hash_pandas_object
 
 
 def digest(value: Any) -> str:
@@ -31,8 +30,9 @@ def _add(value: Any, add: Callable[[bytes], None], above: set[int]) -> None:
     elif isinstance(value, type | ModuleType):
         add(f"{getattr(value, '__module__', '')}.{value.__name__}".encode())
     elif isinstance(value, pd.Index | pd.Series):
-        add(repr((value.name, str(value.dtype), list(getattr(value, "names", ())))).encode())
-        add(pd.util.hash_pandas_object(value, index=isinstance(value, pd.Series)).to_numpy().tobytes())
+        names = list(value.names) if isinstance(value, pd.Index) else [value.name]
+        add(repr((names, str(value.dtype))).encode())
+        add(hash_pandas_object(value, index=isinstance(value, pd.Series)).to_numpy().tobytes())
     elif isinstance(value, jax.Array) and jnp.issubdtype(value.dtype, jax.dtypes.prng_key):
         add(str(jax.random.key_impl(value)).encode())
         _add(np.asarray(jax.random.key_data(value)), add, above)
@@ -49,9 +49,6 @@ def _add(value: Any, add: Callable[[bytes], None], above: set[int]) -> None:
 
 def _parts(value: Any) -> Any:
     """What a composite thing is made of."""
-    if isinstance(value, Leaf):
-        leaf = settle(value)
-        return leaf.array, leaf.by_combination, leaf.by_group, leaf.columns, leaf.pads_assets
     if isinstance(value, CodeType):
         return value.co_code, value.co_names, value.co_varnames, value.co_consts
     if isinstance(value, FunctionType):

@@ -5,8 +5,8 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def progress_bar(total: int, unit: str, is_shown: bool) -> Iterator[Callable[[int], object]]:
-    """A function that is told of what has been done.
+def progress_bar(total: int, unit: str, is_shown: bool, done: int = 0) -> Iterator[Callable[[int], object]]:
+    """A function that is told of what has been done.    done: what had been before.
 
     Raises ImportError naming the pip command if a bar is to be shown without tqdm; TypeError unless `is_shown` is a
     bool.
@@ -20,5 +20,5 @@ def progress_bar(total: int, unit: str, is_shown: bool) -> Iterator[Callable[[in
         from tqdm.auto import tqdm
     except ImportError as error:
         raise ImportError('progress: needs tqdm: pip install "jaxsim-portfolio[cli]"') from error
-    with tqdm(total=total, unit=unit) as bar:
+    with tqdm(total=total, unit=unit, initial=done) as bar:
         yield bar.update

@@ -12,6 +12,7 @@ import pandas as pd
 
 from jaxsim import metrics
 from jaxsim.engine import nanstats
+from jaxsim.engine.metrics import deflated
 from jaxsim.engine.stream import stream
 from jaxsim.engine.streaming import PIECES, STREAMED, needs_benchmark, on_host
 from jaxsim.errors import AllocationError, AllocatorError, OrderError
@@ -163,26 +164,28 @@ def needs_ann_factor(name: str) -> bool:
     return "ann_factor" in inspect.signature(getattr(metrics, name)).parameters
 
 
-def finish(names: Sequence[str], columns: Sequence[str], scores: np.ndarray, trials: Any, ann_factor: Any) -> Any:
+def finish(
+    names: Sequence[str], columns: Sequence[str], scores: np.ndarray, trials: Any, ann_factor: Any
+) -> np.ndarray:
     """The metrics [lane, metric] from the columns [lane, column] of some lanes.
 
-    trials: [column], from `Trials`, for the metrics that compare all lanes.
+    trials: all lanes that went well, for the metrics that compare them.
     """
     known = {name: scores[:, i] for i, name in enumerate(columns)}
     if DEFLATED in names:
+        assert trials is not None
         with np.errstate(all="ignore"):
             pieces = (known[name] for name in PIECES)
-            ratio = metrics.deflated(*pieces, ann_factor=ann_factor, var_sharpe=trials.variance, nb_trials=trials.count)
+            ratio = deflated(*pieces, ann_factor=ann_factor, var_sharpe=trials.variance, nb_trials=trials.count)
         known[DEFLATED] = ratio
     return np.stack([known[name] for name in names], axis=1)
 
 
 class Trials:
-    """What the lanes are as trials of one another: the number of those that went well, and the variance of their
-    Sharpe ratios, NaN where one of them has none."""
+    """What the lanes are as trials of one another: their number, and the variance of their Sharpe ratios, NaN where one
+    of them has none."""
 
-    def __init__(self, sharpe: np.ndarray, went_well: np.ndarray):
-        sharpe = sharpe[went_well]
+    def __init__(self, sharpe: np.ndarray):
         self.count = len(sharpe)
         fine = len(sharpe) > 1 and np.isfinite(sharpe).all()
         self.variance = nanstats.std(sharpe, np.isfinite(sharpe), 1) ** 2 if fine else np.nan
@@ -239,8 +242,8 @@ _compiled: set = set()
 
 
 def _once(run: Any, work: Callable[[], Any]) -> Any:
-    """`work()`, which runs a program for `run`. The first of its shape compiles it; threads that come meanwhile wait for
-    that instead of doing the same."""
+    """`work()`, which runs a program for `run`. The first of its shape compiles it; threads that come meanwhile wait
+    for that instead of doing the same."""
     leaves, structure = jax.tree.flatten(run)
     shapes = tuple((x.shape, str(x.dtype)) if hasattr(x, "dtype") else x for x in leaves)
     try:

@@ -1,0 +1,78 @@
+"""How many lanes are worked on at a time."""
+
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxsim.frames.broadcast import Leaf, settle
+from jaxsim.frames.memory import available, read_size
+from jaxsim.frames.reading import Reading
+from jaxsim.frames.scoring import are_streamed
+
+#: More lanes at a time fall out of the CPU's caches; fewer spend their time on looping.
+MOST_STREAMED, MOST_WITH_PATHS = 2048, 256
+#: Memory that chunks take by default, at most.
+MOST_MEMORY = 10**9
+#: Chunks per thread that there should be, so that none waits long for the last.
+PER_THREAD = 2
+_LEAST = 64
+
+
+def chunk_size(reading: Reading, columns: tuple[str, ...], max_memory: Any, workers: int) -> int:
+    """Combinations per chunk, a power of two: few shapes, few programs.
+
+    Raises ValueError or TypeError naming max_memory.
+    """
+    free = available()
+    budget = min(MOST_MEMORY, MOST_MEMORY if free is None else free // 2)
+    if max_memory is not None:
+        budget = read_size(max_memory, "max_memory")
+    groups, each = reading.layout.num_groups, bytes_per_combination(reading, columns)
+    if reading.engine == "reference":
+        return max(1, min(16, len(reading.sweep)))
+    fitting = budget // (each * workers)
+    if fitting < 1:
+        raise ValueError(
+            f"max_memory: {workers} threads work on one combination of parameters each, which takes about "
+            f"{each:,} bytes; that is more than {budget:,}"
+        )
+    most = max(1, (MOST_STREAMED if are_streamed(columns) else MOST_WITH_PATHS) // groups)
+    share = -(-len(reading.sweep) // (PER_THREAD * workers)) if workers > 1 else len(reading.sweep)
+    wanted = _power_of_two_from(max(share, min(len(reading.sweep), _LEAST)))
+    return min(_power_of_two_to(fitting), _power_of_two_to(most), wanted)
+
+
+def bytes_per_combination(reading: Reading, columns: tuple[str, ...]) -> int:
+    """Roughly what one combination takes while it is worked on."""
+    groups, assets = reading.layout.num_groups, max(len(m) for m in reading.layout.members)
+    if are_streamed(columns):
+        numbers = 64 * 6 + 60 * assets + 100
+    else:
+        numbers = reading.num_bars * (14 + 10 * assets)
+    own = jax.tree.leaves((reading.quotes, reading.policy, reading.costs, reading.cash), is_leaf=_is_leaf)
+    swept = sum(_size(settle(x, np.zeros(1, int))) for x in own if isinstance(x, Leaf) and x.by_combination)
+    return 8 * numbers * groups + 3 * swept
+
+
+def bytes_in_all(reading: Reading, columns: tuple[str, ...], size: int, workers: int) -> int:
+    """Roughly what a sweep takes: its chunks at a time, and its table."""
+    labels = sum(len(axis.levels) for axis in reading.sweep.axes) + len(reading.layout.levels)
+    table = reading.num_lanes * 8 * (2 * len(columns) + 2 + labels)
+    return workers * size * bytes_per_combination(reading, columns) + table
+
+
+def _is_leaf(x: Any) -> bool:
+    return isinstance(x, Leaf)
+
+
+def _size(leaf: Leaf) -> int:
+    return np.asarray(leaf.array).nbytes
+
+
+def _power_of_two_to(number: int) -> int:
+    return 1 << (number.bit_length() - 1)
+
+
+def _power_of_two_from(number: int) -> int:
+    return 1 << (number - 1).bit_length()
