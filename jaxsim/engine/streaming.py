@@ -8,7 +8,8 @@ data"): they are plain sums, and they are stable. Since the shift is one of the 
 their mean is at most n times their variance, so that the variance has a relative error of about n times 1e-16 at worst:
 1e-9 after ten million bars. Equal returns have a variance of exactly zero, as in `jaxsim.metrics`.
 
-Percentiles need all returns at once: `STREAMED` are the metrics that do not.
+An infinite return, as from a value of zero, leaves neither beta nor alpha. Percentiles need all returns at once:
+`STREAMED` are the metrics that do not.
 """
 
 from collections.abc import Callable, Iterable
@@ -50,8 +51,8 @@ class Moments(eqx.Module):
         known = counts & ~jnp.isnan(x)
 
         def from_block() -> Numbers:
-            highest = jnp.max(jnp.where(known, x, -jnp.inf), axis=0)
-            return jnp.where((self.count == 0) & known.any(axis=0), highest, self.shift)
+            highest = jnp.max(jnp.where(known & (x < jnp.inf), x, -jnp.inf), axis=0)
+            return jnp.where((self.count == 0) & (highest > -jnp.inf), highest, self.shift)
 
         shift = lax.cond((self.count == 0).any(), from_block, lambda: self.shift)
         offset = jnp.where(known, x - shift, 0)
@@ -118,8 +119,8 @@ class Depth(eqx.Module):
             return (after, wealth), None
 
         counts = jnp.broadcast_to(counts, growth.shape)
-        # A loop over so few vectors would spend its time on looping.
-        return lax.scan(one, (self, wealth), (growth, counts), unroll=min(len(growth), 64))[0]
+        # Longer strides of the loop are no faster, and take long to compile.
+        return lax.scan(one, (self, wealth), (growth, counts), unroll=4)[0]
 
 
 class Sides(eqx.Module):
@@ -233,7 +234,7 @@ class Tally(eqx.Module):
             Trades(zero, zero, zero) if "trades" in needs else None,
         )
 
-    def add(self, r: Block, counts: Flags, benchmark: Any = None) -> "Tally":
+    def add(self, r: Block, counts: Any, benchmark: Any = None) -> "Tally":
         """Some more bars in a row.
 
         r: simple returns, [block, *lanes], NaN where unknown.       counts: which of them are to be added, bool, of a

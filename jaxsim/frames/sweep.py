@@ -1,5 +1,6 @@
 """The verb for more lanes than paths can be kept of: `sweep` keeps their metrics alone."""
 
+import logging
 import os
 import shutil
 import sys
@@ -26,6 +27,8 @@ from jaxsim.frames.reading import Reading, read_backtest
 from jaxsim.frames.scores import ONE_PER_LANE
 from jaxsim.frames.scoring import DEFLATED, Part, Scoring, Trials, columns_of, finish, needs_ann_factor
 from jaxsim.frames.workers import is_distributed, run_everywhere
+
+_log = logging.getLogger("jaxsim")
 
 #: What a sweep tells when nobody says what it should.
 DEFAULT = ("total_return", "sharpe_ratio", "max_drawdown", "turnover", "num_rebalances", "total_fees")
@@ -229,6 +232,7 @@ def _compute(scoring: Scoring, parts: Parts, workers: int, progress: bool) -> No
         for number, part in _parts(scoring, pending, workers):
             if number not in parts:
                 parts.put(number, part)
+                _log.info("chunk %d of %d is done", number, scoring.num_chunks)
                 advance(scoring.num_lanes(number))
 
 
