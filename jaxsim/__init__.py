@@ -25,6 +25,8 @@ from jaxsim.engine.enums import CallSeq as CallSeq
 from jaxsim.engine.enums import Direction as Direction
 from jaxsim.engine.enums import OrderSide as OrderSide
 from jaxsim.engine.enums import SizeType as SizeType
+from jaxsim.engine.export import Program as Program
+from jaxsim.engine.export import export as export
 from jaxsim.engine.host import call_host as call_host
 from jaxsim.engine.market import Market as Market
 from jaxsim.engine.observation import Observation as Observation
@@ -53,9 +55,11 @@ from jaxsim.frames.allocations import Allocations as Allocations
 from jaxsim.frames.backtest import Backtest as Backtest
 from jaxsim.frames.books import from_records as from_records
 from jaxsim.frames.drawdowns import DrawdownStatus as DrawdownStatus
+from jaxsim.frames.float32 import check_float32 as check_float32
 from jaxsim.frames.lanes import grid as grid
 from jaxsim.frames.lanes import zipped as zipped
 from jaxsim.frames.plans import optimize as optimize
+from jaxsim.frames.programs import cache_programs as cache_programs
 from jaxsim.frames.run import backtest as backtest
 from jaxsim.frames.run import replay as replay
 from jaxsim.frames.schedules import index_points as index_points

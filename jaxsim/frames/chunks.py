@@ -6,6 +6,7 @@ import jax
 import numpy as np
 
 from jaxsim.frames.broadcast import Leaf, settle
+from jaxsim.frames.engines import power_of_two_from
 from jaxsim.frames.memory import available, read_size
 from jaxsim.frames.reading import Reading
 from jaxsim.frames.scoring import are_streamed
@@ -39,7 +40,7 @@ def chunk_size(reading: Reading, columns: tuple[str, ...], max_memory: Any, work
         )
     most = max(1, (MOST_STREAMED if are_streamed(columns) else MOST_WITH_PATHS) // groups)
     share = -(-len(reading.sweep) // (PER_THREAD * workers)) if workers > 1 else len(reading.sweep)
-    wanted = _power_of_two_from(max(share, min(len(reading.sweep), _LEAST)))
+    wanted = power_of_two_from(max(share, min(len(reading.sweep), _LEAST)))
     return min(_power_of_two_to(fitting), _power_of_two_to(most), wanted)
 
 
@@ -72,7 +73,3 @@ def _size(leaf: Leaf) -> int:
 
 def _power_of_two_to(number: int) -> int:
     return 1 << (number.bit_length() - 1)
-
-
-def _power_of_two_from(number: int) -> int:
-    return 1 << (number - 1).bit_length()

@@ -32,7 +32,8 @@ def _add(value: Any, add: Callable[[bytes], None], above: set[int]) -> None:
     elif isinstance(value, pd.Index | pd.Series):
         names = list(value.names) if isinstance(value, pd.Index) else [value.name]
         add(repr((names, str(value.dtype))).encode())
-        add(hash_pandas_object(value, index=isinstance(value, pd.Series)).to_numpy().tobytes())
+        hashes: Any = hash_pandas_object  # whose annotations say that it is none
+        add(hashes(value, index=isinstance(value, pd.Series)).to_numpy().tobytes())
     elif isinstance(value, jax.Array) and jnp.issubdtype(value.dtype, jax.dtypes.prng_key):
         add(str(jax.random.key_impl(value)).encode())
         _add(np.asarray(jax.random.key_data(value)), add, above)

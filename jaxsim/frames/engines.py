@@ -78,6 +78,11 @@ class Fault(NamedTuple):
     reason: int = OrderStatusInfo.NONE
 
 
+def power_of_two_from(number: int) -> int:
+    """The least power of two that is not below a number >= 1."""
+    return 1 << (number - 1).bit_length()
+
+
 class Batch(NamedTuple):
     """The groups of one size under all combinations, as a program takes them.
 
@@ -104,14 +109,15 @@ class Batch(NamedTuple):
 def batch_of(job: Job, groups: np.ndarray, goes_on: bool = False) -> Batch:
     """What the lanes of some groups of one size are simulated from.    goes_on: as in `HostRun`."""
     combinations, is_grouped = job.num_combinations, len(groups) > 1
-    # XLA drops an axis of size one and then rounds differently: a single lane runs beside a copy of itself.
-    width = max(combinations, 1 if is_grouped else 2)
-    has_combinations = width > 1
+    # XLA drops an axis of size one and then rounds differently: a single lane runs beside a copy of itself. Widths are
+    # powers of two, so that few of them are ever compiled.
+    width = max(power_of_two_from(combinations), 1 if is_grouped else 2)
+    has_combinations, filled_up = width > 1, np.minimum(np.arange(width), combinations - 1)
     lanes = job.lanes_of(groups)
 
     def fit(array: Any) -> Any:
         """[combination, ...] -> [width, ...], or without that axis if all lanes are groups."""
-        return array[0] if not has_combinations else array if combinations == width else array[np.zeros(width, int)]
+        return array[0] if not has_combinations else array if combinations == width else array[filled_up]
 
     keys = job.keys if len(job.keys) == lanes.size else job.keys[lanes.ravel()]
     keys = fit(keys.reshape(lanes.shape) if is_grouped else keys)

@@ -20,6 +20,7 @@ from jaxsim.frames.groups import Layout, layout
 from jaxsim.frames.inputs import read_prices
 from jaxsim.frames.lanes import Axis, Sweep
 from jaxsim.frames.ledger import Ledger
+from jaxsim.frames.memory import available, show_size
 from jaxsim.frames.paths import Paths
 from jaxsim.frames.progress import progress_bar
 from jaxsim.frames.quotes import is_frame_of_prices
@@ -104,7 +105,8 @@ def backtest(
     Several indexes make their product; see `js.grid` and `js.zipped`.
 
     Raises ValueError or TypeError naming the argument for what cannot be simulated, before anything is compiled;
-    AllocationError, OrderError or RejectedOrderError naming lane, asset and bar for what goes wrong on the way.
+    MemoryError for more lanes than paths can be kept of (see `js.sweep`); AllocationError, OrderError or
+    RejectedOrderError naming lane, asset and bar for what goes wrong on the way.
     """
     return _run(read_backtest(locals()))
 
@@ -186,12 +188,23 @@ def _checks(checks: Any, allocations: Allocations, destination: AbstractDestinat
 
 def _run(reading: Reading) -> Backtest:
     """Simulate all lanes and keep what happened."""
+    _refuse_too_many(reading)
     job, engine = reading.job(), reading.engine
     run = partial(run_elsewhere, engine=engine) if is_distributed(engine) else ENGINES[engine]
     with progress_bar(reading.num_lanes, "lane", reading.progress) as advance:
         ledgers = run(job, advance)
     _warn_of_leverage(ledgers)
     return Backtest(Paths(reading.context(), ledgers), reading.lanes())
+
+
+def _refuse_too_many(reading: Reading) -> None:
+    """Raises MemoryError where one path of each lane alone would not fit."""
+    free, needed = available(), 8 * reading.num_lanes * reading.num_bars
+    if free is not None and needed > free:
+        raise MemoryError(
+            f"{reading.num_lanes:,} lanes x {reading.num_bars:,} bars: one path of each, as that of its value, takes "
+            f"{show_size(needed)}, and {show_size(free)} are free; js.sweep keeps metrics alone, in bounded memory"
+        )
 
 
 def _warn_of_leverage(ledgers: list[Ledger]) -> None:

@@ -181,7 +181,7 @@ class _Store:
 
     def __init__(self, scoring: Scoring, names: Sequence[str], checkpoint: Any, out: Path | None):
         self.scoring, self._own = scoring, None
-        self.parts: Parts = InMemory()
+        self.parts: Any = InMemory()
         if checkpoint is not None:
             parquet()
             folder = _as_path(checkpoint, "checkpoint")
