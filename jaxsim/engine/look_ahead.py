@@ -1,6 +1,7 @@
 """Whole blocks of bars at once. Between two rebalances units do not change: the bars of a block are looked at together,
 the first one at which a lane may trade is found, and only there, and only for the lanes that do, is a bar simulated."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -289,22 +290,23 @@ class State(eqx.Module):
 class LookAhead(eqx.Module):
     """Whole blocks of bars at once; rows where some lane trades.
 
-    block: bars looked at together; None: by the number of lanes.
-    slots: lanes rebalanced together.       page: rows per page, at least.
+    block: bars looked at together; default 64, for a few lanes 256.
+    slots: lanes rebalanced together; default 16, for many lanes 32.
+    page: rows per page.
     """
 
     block: int | None = eqx.field(static=True, default=None)
-    slots: int = eqx.field(static=True, default=16)
+    slots: int | None = eqx.field(static=True, default=None)
     page: int = eqx.field(static=True, default=256)
 
     def block_size(self, run: Run, axes: tuple[LaneAxis, ...]) -> int:
-        num_lanes = 1
-        for axis in axes:
-            num_lanes *= axis.size
-        return min(self.block or (64 if num_lanes > 4 else 256), run.market.close.shape[-2])
+        return min(self.block or (64 if math.prod(shape_of(axes)) > 4 else 256), run.market.close.shape[-2])
+
+    def num_slots(self, axes: tuple[LaneAxis, ...]) -> int:
+        return self.slots or (32 if axes[0].size >= 256 else 16)
 
     def gathers(self, run: Run, axes: tuple[LaneAxis, ...]) -> bool:
-        return bool(axes) and axes[0].size > self.slots and can_gather(run, axes)
+        return bool(axes) and axes[0].size > self.num_slots(axes) and can_gather(run, axes)
 
     def trade(self, outlook: Outlook, state: "State", is_due: Array, block: Block) -> "State":
         """One bar of lanes that are due, of as many as there are slots; and where they trade next."""
@@ -315,8 +317,9 @@ class LookAhead(eqx.Module):
             lane, row = trade_at(run, axes, lane, at, is_due, number)
             seen = jnp.where(is_due, first + 1, seen)
             return State(lane, seen, outlook.next_trade(lane, seen, block), state.bar, state.sink.record(row, None))
-        places = Places.first_of(is_due.reshape(is_due.shape[0], -1).any(axis=1), self.slots)
-        here = (replace(axes[0], size=self.slots), *axes[1:])
+        slots = self.num_slots(axes)
+        places = Places.first_of(is_due.reshape(is_due.shape[0], -1).any(axis=1), slots)
+        here = (replace(axes[0], size=slots), *axes[1:])
         there = replace(outlook, run=places.gather_run(run, axes[0]), axes=here, dates=None)
         some, at, due, number, new = places.gather((lane, at, is_due, number, seen))
         due = due & places.is_used.reshape(-1, *(1,) * (due.ndim - 1))
@@ -360,10 +363,10 @@ class LookAhead(eqx.Module):
         outlook = Outlook.of(run, axes, cursor.lane)
         num_bars = run.market.close.shape[-2]
         size = num_bars if outlook.dates is not None else self.block_size(run, axes)
-        here = (replace(axes[0], size=self.slots), *axes[1:]) if self.gathers(run, axes) else axes
+        here = (replace(axes[0], size=self.num_slots(axes)), *axes[1:]) if self.gathers(run, axes) else axes
 
         def blank_row() -> Row:
-            places = Places.first_of(jnp.zeros(axes[0].size, bool), self.slots) if here is not axes else None
+            places = Places.first_of(jnp.zeros(axes[0].size, bool), here[0].size) if here is not axes else None
             some = cursor.lane if places is None else places.gather(cursor.lane)
             of = run if places is None else places.gather_run(run, axes[0])
             at = jnp.zeros(shape_of(here), jnp.int32)
