@@ -5,8 +5,9 @@ which are the limit of this CPU.
 
 Each repetition gets prices that neither has seen and runs the peers in turn in this process. Both end in NumPy: ours
 in Sharpe ratios, theirs in values and counts. float64 is asserted, and so are equal Sharpe ratios and equal counts of
-rebalances. Times are the least and the median of all repetitions; compile times and the peak memory of this process
-stand beside. Needs numba (the [compare] extra).
+rebalances. Beside the time on the clock stands the time that all threads have spent on a core, which tells something
+even on a machine that others use as well; the compile time; and the peak memory of this process. Needs numba (the
+[compare] extra).
 """
 
 import argparse
@@ -90,10 +91,11 @@ def peers(out: np.ndarray, weights: np.ndarray) -> dict[str, Callable]:
     }
 
 
-def timed(job: Callable, *arguments) -> tuple[float, object]:
-    start = time.perf_counter()
+def timed(job: Callable, *arguments) -> tuple[tuple[float, float], object]:
+    """Seconds on the clock and on the cores, and the result."""
+    start = time.perf_counter(), time.process_time()
     result = job(*arguments)
-    return time.perf_counter() - start, result
+    return (time.perf_counter() - start[0], time.process_time() - start[1]), result
 
 
 def compare(name: str, repeats: int, threads: int) -> None:
@@ -104,7 +106,7 @@ def compare(name: str, repeats: int, threads: int) -> None:
     if threads > 1:
         jobs["jaxsim, one thread"] = lambda o, c, limits: ours(o, c, limits, 1)
     jobs |= peers(out, np.full(num_assets, 1 / num_assets))
-    seconds: dict[str, list[float]] = {job: [] for job in jobs}
+    seconds: dict[str, list[tuple[float, float]]] = {job: [] for job in jobs}
     compiled = {}
     for repeat in range(repeats + 1):
         open_, close = prices(rng, num_bars, num_assets)
@@ -113,7 +115,7 @@ def compare(name: str, repeats: int, threads: int) -> None:
             if repeat:
                 seconds[job].append(took)
             else:
-                compiled[job] = took
+                compiled[job] = took[0]
             if job == "jaxsim":
                 mine = {metric: x[:count] for metric, x in result.items()}
                 assert all(x.dtype == np.float64 for x in mine.values())
@@ -122,13 +124,20 @@ def compare(name: str, repeats: int, threads: int) -> None:
                 np.testing.assert_allclose(mine["sharpe_ratio"], sharpe(result[0]), rtol=1e-8, atol=1e-10)
     each = 1e9 / (num_bars * num_assets * count)
     print(f"\n{name}: {num_bars:,} bars x {num_assets} assets x {count:,} thresholds, {repeats} repetitions")
-    print(f"{'':22}{'first, s':>10}{'median, ms':>12}{'ns each':>9}{'jaxsim / it':>13}{'least / least':>15}")
-    for job, took in seconds.items():
-        ratios = np.divide(seconds["jaxsim"], took)
-        least = min(seconds["jaxsim"]) / min(took)
+    columns = (
+        f"{'first, s':>10}{'median, ms':>12}{'ns each':>9}{'jaxsim / it':>13}{'on cores, ms':>14}{'jaxsim / it':>13}"
+    )
+    print(f"{'':22}{columns}")
+    base = np.array(seconds["jaxsim"])
+    alone = np.array(seconds["jaxsim, one thread" if threads > 1 else "jaxsim"])
+    for job, values in seconds.items():
+        took = np.array(values)
+        clock, cores = np.median(took, axis=0)
+        ours_on_cores = base if "par" in job else alone
         print(
-            f"{job:22}{compiled[job]:10.2f}{np.median(took) * 1e3:12.2f}{np.median(took) * each:9.2f}"
-            f"{np.median(ratios):13.2f}{least:15.2f}",
+            f"{job:22}{compiled[job]:10.2f}{clock * 1e3:12.2f}{clock * each:9.2f}"
+            f"{np.median(base[:, 0] / took[:, 0]):13.2f}{cores * 1e3:14.2f}"
+            f"{np.median(ours_on_cores[:, 1] / took[:, 1]):13.2f}",
             flush=True,
         )
     print(f"peak memory of the process so far: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:,.0f} MiB")

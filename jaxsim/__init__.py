@@ -28,12 +28,14 @@ from jaxsim.engine.enums import SizeType as SizeType
 from jaxsim.engine.export import Program as Program
 from jaxsim.engine.export import export as export
 from jaxsim.engine.host import call_host as call_host
+from jaxsim.engine.look_ahead import LookAhead as LookAhead
 from jaxsim.engine.market import Market as Market
 from jaxsim.engine.observation import Observation as Observation
 from jaxsim.engine.observation import Window as Window
 from jaxsim.engine.policy import Policy as Policy
 from jaxsim.engine.save import Save as Save
 from jaxsim.engine.save import Simulation as Simulation
+from jaxsim.engine.schedule import Scan as Scan
 from jaxsim.engine.simulate import simulate as simulate
 from jaxsim.engine.status import LaneFault as LaneFault
 from jaxsim.engine.status import OrderStatus as OrderStatus

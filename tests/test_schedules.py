@@ -5,6 +5,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pandas as pd
 import pytest
 
 import allocators as al
@@ -169,3 +170,32 @@ def test_a_glance_misses_nothing(num_assets):
         assert not (fires & ~may).any(), trigger
         assert fires.any() and not fires.all()
         assert (may & ~fires).sum() <= num // 2, trigger
+
+
+class Watching(eqx.Module):
+    def init(self, num_assets):
+        return jnp.zeros(())
+
+    def observe(self, obs, state):
+        return state
+
+    def __call__(self, obs, state):
+        return js.Allocation(jnp.full(obs.num_assets, 1 / obs.num_assets)), state
+
+
+@pytest.mark.parametrize(
+    "options, error, message",
+    [
+        (dict(schedule="scan"), TypeError, r"^schedule: expected js.LookAhead\(\) or js.Scan\(\), got 'scan'"),
+        (
+            dict(schedule=js.Scan(), engine="reference"),
+            ValueError,
+            "^schedule: the reference engine has one of its own",
+        ),
+        (dict(schedule=js.LookAhead(), policy=Watching()), ValueError, "^schedule: Watching observes every bar"),
+    ],
+)
+def test_what_is_no_schedule(options, error, message):
+    close = pd.DataFrame(np.ones((4, 2)), pd.date_range("2024", periods=4, freq="D"))
+    with pytest.raises(error, match=message):
+        js.backtest(close, **{"policy": al.EqualWeight()} | options)

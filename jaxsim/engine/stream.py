@@ -64,7 +64,7 @@ def stream_in_chunks(
     outer, names = axes[0], tuple(names)
     if outer.size <= size:
         return on_host(stream(run, axes, names, **options)[0])
-    wide = jax.config.jax_enable_x64  # every thread has its own
+    wide = jax.config.read("jax_enable_x64")  # every thread has its own
 
     def one(first: int) -> Tally:
         lanes = np.minimum(np.arange(first, first + size), outer.size - 1)
