@@ -8,7 +8,7 @@ from typing import Any
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 
 from jaxsim.engine.arrays import Answer, Array, namespace
 from jaxsim.engine.bounds import THRESHOLD, bounded
@@ -51,8 +51,8 @@ class Threshold(AbstractTrigger):
         width = at_bar(self.threshold, obs.step)
         return width * abs(target) if self.relative else width
 
-    def may_fire(self, glance: Glance) -> Bool[Array, ""]:
-        def is_beyond(worth: Array, target: Array, width: Array) -> Array:
+    def may_fire(self, glance: Glance) -> Answer:
+        def is_beyond(worth: Array, target: Array, width: Array) -> Any:
             if not self.relative:
                 return glance.apart(worth, target) >= glance.at_most(width)
             is_far = glance.apart(worth, target) >= glance.at_most(width * jnp.abs(target))
@@ -81,7 +81,7 @@ class HalfL1Drift(AbstractTrigger):
     def __call__(self, obs: Observation) -> Answer:
         return ordered_sum(_known(abs(drift(obs)))) / 2 >= _one_number(self.threshold, obs)
 
-    def may_fire(self, glance: Glance) -> Bool[Array, ""]:
+    def may_fire(self, glance: Glance) -> Answer:
         return glance.sum_assets(glance.apart) >= glance.at_most(2 * _one_number(self.threshold, glance))
 
 
@@ -99,7 +99,7 @@ class L2Drift(AbstractTrigger):
         apart = _known(drift(obs))
         return ordered_sum(product(apart, apart)) >= _one_number(self.threshold, obs) ** 2
 
-    def may_fire(self, glance: Glance) -> Bool[Array, ""]:
+    def may_fire(self, glance: Glance) -> Answer:
         apart = glance.sum_assets(lambda worth, target: glance.apart(worth, target) ** 2)
         return apart >= jnp.maximum(glance.at_most(_one_number(self.threshold, glance)), 0) ** 2
 

@@ -86,6 +86,7 @@ class Outlook(eqx.Module):
 
         def next_dates(run: Run) -> Array:
             fires, bars = dates_of(run.policy.trigger, length), jnp.arange(length, dtype=jnp.int32)
+            assert fires is not None
             return lax.cummin(jnp.where(fires, bars, length), reverse=True)
 
         num_bars = jnp.asarray(length if num_bars is None else num_bars, jnp.int32)
@@ -152,10 +153,10 @@ def glance_at(run: Run, axes: tuple[LaneAxis, ...], lane: Lane, block: Block) ->
     def one_bar_of_one_lane(
         run: Run, cash: Array, units: Any, target: Any, price: Any, known: Any, bar: Array
     ) -> Array:
-        glance = Glance(bar, units, price, target, worth_of(cash, units, known))
+        glance = Glance(bar, units, price, target, jnp.asarray(worth_of(cash, units, known)))
         fires = may_fire(run.policy.trigger, glance)
         assert fires is not None
-        return fires
+        return jnp.asarray(fires)
 
     def one_bar(price: Any, known: Any, bar: Array) -> Array:
         mapped = over_lanes(one_bar_of_one_lane, axes, (0, by_lane, by_lane, lane_axes, lane_axes, None), 0)
@@ -253,7 +254,7 @@ class Scores(eqx.Module):
         if old is None:
             return self
         fills, is_decision = row.event.fills, row.event.is_decision
-        filled = fills.info == OrderStatusInfo.NONE
+        filled = jnp.asarray(fills.info == OrderStatusInfo.NONE)
         traded = jnp.where(filled, jnp.abs(fills.trade) * jnp.where(filled, fills.price, 0), 0).sum(axis=-1)
         here = replace(self.tally, trades=old if places is None else places.gather(old))
         asked = True if is_decision is None else is_decision
@@ -318,7 +319,7 @@ class LookAhead(eqx.Module):
             seen = jnp.where(is_due, first + 1, seen)
             return State(lane, seen, outlook.next_trade(lane, seen, block), state.bar, state.sink.record(row, None))
         slots = self.num_slots(axes)
-        places = Places.first_of(is_due.reshape(is_due.shape[0], -1).any(axis=1), slots)
+        places = Places.first_of(jnp.any(is_due.reshape(is_due.shape[0], -1), axis=1), slots)
         here = (replace(axes[0], size=slots), *axes[1:])
         there = replace(outlook, run=places.gather_run(run, axes[0]), axes=here, dates=None)
         some, at, due, number, new = places.gather((lane, at, is_due, number, seen))

@@ -37,7 +37,7 @@ class AbstractTrigger(eqx.Module):
         is not one about single assets."""
         return None
 
-    def may_fire(self, glance: Glance) -> Bool[Array, ""] | None:
+    def may_fire(self, glance: Glance) -> Answer | None:
         """Whether it might fire: true wherever it does, and hardly ever elsewhere. What a forward run asks of every bar
         of every lane before it asks the trigger itself. None: there is no quick answer."""
         return None
@@ -81,7 +81,7 @@ def band_of(
     return trigger.band(obs, target) if isinstance(trigger, AbstractTrigger) else None
 
 
-def may_fire(trigger: Callable, glance: Glance) -> Bool[Array, ""] | None:
+def may_fire(trigger: Callable, glance: Glance) -> Answer | None:
     """`AbstractTrigger.may_fire` of any trigger; None for a plain function."""
     return trigger.may_fire(glance) if isinstance(trigger, AbstractTrigger) else None
 
@@ -136,7 +136,7 @@ class AllOf(_Pair):
         left, right = self._excesses(obs)
         return namespace(left).minimum(left, right)
 
-    def may_fire(self, glance: Glance) -> Bool[Array, ""] | None:
+    def may_fire(self, glance: Glance) -> Answer | None:
         left, right = may_fire(self.left, glance), may_fire(self.right, glance)
         if left is None or right is None:
             return right if left is None else left
@@ -158,7 +158,7 @@ class AnyOf(_Pair):
         left, right = self._excesses(obs)
         return namespace(left).maximum(left, right)
 
-    def may_fire(self, glance: Glance) -> Bool[Array, ""] | None:
+    def may_fire(self, glance: Glance) -> Answer | None:
         left, right = may_fire(self.left, glance), may_fire(self.right, glance)
         return None if left is None or right is None else left | right
 
@@ -180,7 +180,7 @@ class _Dated(AbstractTrigger):
     def __call__(self, obs: Observation) -> Answer:
         return self.fires_at(obs.step, namespace(obs.units))
 
-    def may_fire(self, glance: Glance) -> Bool[Array, ""]:
+    def may_fire(self, glance: Glance) -> Answer:
         return self.fires_at(glance.step, jnp)
 
     def dates(self, num_bars: int) -> Bool[Array, " time"]:
