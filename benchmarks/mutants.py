@@ -66,6 +66,7 @@ def parity(*numbers: int) -> tuple[str, ...]:
 
 GOLDEN = test("golden", "test_uniform_sharpe_compiled")
 SCHEDULES = test("engine_parity", "test_schedules_do_the_same")
+LOOKING = test("schedules", "test_looking_ahead_equals_the_scan")
 EXACT_DRIFT = test("mutant_gaps", "test_a_drift_of_exactly_the_threshold_triggers")
 PURE_CORE = test("engine_parity", "test_pure_core_equals_the_pandas_face")
 
@@ -75,6 +76,7 @@ FILL = "jaxsim/engine/fill.py"
 STEP = "jaxsim/engine/step.py"
 DESTINATIONS = "jaxsim/engine/destinations.py"
 SCHEDULE = "jaxsim/engine/schedule.py"
+LOOK_AHEAD = "jaxsim/engine/look_ahead.py"
 POLICY = "jaxsim/engine/policy.py"
 METRICS = "jaxsim/engine/metrics.py"
 PRICES = "jaxsim/frames/prices.py"
@@ -396,34 +398,58 @@ MUTANTS = [
     Mutant(
         "bar-after-event-skipped",
         "LookAhead does not look at the bar after a rebalance",
-        SCHEDULE,
-        "seen = jnp.where(row.traded, row.bar + 1, seen)",
-        "seen = jnp.where(row.traded, row.bar + 2, seen)",
-        parity(1, 5),
+        LOOK_AHEAD,
+        "new = jnp.where(due, at + 1, new)",
+        "new = jnp.where(due, at + 2, new)",
+        LOOKING,
     ),
     Mutant(
         "last-block-shifted",
         "LookAhead's last block sees the prices of other bars",
-        SCHEDULE,
-        "start = jnp.minimum(bar, num_bars - block)",
+        LOOK_AHEAD,
+        "start = jnp.minimum(bar, num_bars - size)",
         "start = bar",
-        parity(0),
+        LOOKING,
+    ),
+    Mutant(
+        "glance-too-sure",
+        "a look at many bars leaves out those at which the trigger fires by a hair",
+        "jaxsim/engine/glance.py",
+        "return (width * (1 - slack) - slack) * jnp.abs(self.value)",
+        "return width * (1 + slack) * jnp.abs(self.value)",
+        test("schedules", "test_a_glance_misses_nothing"),
+    ),
+    Mutant(
+        "slots-put-back-elsewhere",
+        "a lane that was rebalanced in a slot gets another lane's holdings",
+        "jaxsim/engine/lanes.py",
+        "jnp.take(new, self.slot, axis=0",
+        "jnp.take(new, jnp.maximum(self.slot - 1, 0), axis=0",
+        LOOKING,
+    ),
+    Mutant(
+        "values-before-the-rebalance",
+        "a streamed value has the units of before the rebalance of its bar",
+        LOOK_AHEAD,
+        "jnp.where(bars >= state.seen - 1, value, self.value)",
+        "jnp.where(bars >= state.seen, value, self.value)",
+        LOOKING,
     ),
     Mutant(
         "page-skips-a-bar",
         "Scan leaves out the bar between two pages",
         SCHEDULE,
-        "return lane, seen, bar + page, rows",
-        "return lane, seen, bar + page + 1, rows",
+        "return Cursor(lane, cursor.seen, cursor.bar + page)",
+        "return Cursor(lane, cursor.seen, cursor.bar + page + 1)",
         tuple(f"{name}[scan]" for name in SCHEDULES),
     ),
     Mutant(
         "full-page-loses-a-row",
         "the last row of every page is lost",
         SCHEDULE,
-        "(slice(0, count),)",
-        "(slice(0, count - 1),)",
-        parity(0),
+        "traded[: int(count)]",
+        "traded[: int(count) - 1]",
+        LOOKING,
     ),
     # --- lanes and their labels
     Mutant(

@@ -48,12 +48,14 @@ from jaxsim.engine.gates import Hard as Hard
 from jaxsim.engine.gates import Sigmoid as Sigmoid
 from jaxsim.engine.gates import StraightThrough as StraightThrough
 from jaxsim.engine.host import call_host as call_host
+from jaxsim.engine.look_ahead import LookAhead as LookAhead
 from jaxsim.engine.market import Market as Market
 from jaxsim.engine.observation import Observation as Observation
 from jaxsim.engine.observation import Window as Window
 from jaxsim.engine.policy import Policy as Policy
 from jaxsim.engine.save import Save as Save
 from jaxsim.engine.save import Simulation as Simulation
+from jaxsim.engine.schedule import Scan as Scan
 from jaxsim.engine.simulate import simulate as simulate
 from jaxsim.engine.smoothing import SAMPLES as SAMPLES
 from jaxsim.engine.smoothing import smoothed as smoothed

@@ -70,8 +70,8 @@ class Threshold(AbstractTrigger):
         width = at_bar(self.threshold, obs.step)
         return width * abs(target) if self.relative else width
 
-    def may_fire(self, glance: Glance) -> Bool[Array, ""]:
-        def is_beyond(worth: Array, target: Array, width: Array) -> Array:
+    def may_fire(self, glance: Glance) -> Answer:
+        def is_beyond(worth: Array, target: Array, width: Array) -> Any:
             if not self.relative:
                 return glance.apart(worth, target) >= glance.at_most(width)
             is_far = glance.apart(worth, target) >= glance.at_most(width * jnp.abs(target))
@@ -104,7 +104,7 @@ class HalfL1Drift(AbstractTrigger):
         """Half the sum of the drifts less the threshold."""
         return ordered_sum(jnp.abs(_smooth_drift(obs)[0])) / 2 - _one_number(self.threshold, obs)
 
-    def may_fire(self, glance: Glance) -> Bool[Array, ""]:
+    def may_fire(self, glance: Glance) -> Answer:
         return glance.sum_assets(glance.apart) >= glance.at_most(2 * _one_number(self.threshold, glance))
 
 
@@ -126,7 +126,7 @@ class L2Drift(AbstractTrigger):
         """The distance less the threshold."""
         return _root(ordered_sum(_smooth_drift(obs)[0] ** 2)) - _one_number(self.threshold, obs)
 
-    def may_fire(self, glance: Glance) -> Bool[Array, ""]:
+    def may_fire(self, glance: Glance) -> Answer:
         apart = glance.sum_assets(lambda worth, target: glance.apart(worth, target) ** 2)
         return apart >= jnp.maximum(glance.at_most(_one_number(self.threshold, glance)), 0) ** 2
 

@@ -13,7 +13,7 @@ from typing import Any
 import equinox as eqx
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 
 from jaxsim.engine.arrays import Amount, Array
 from jaxsim.engine.numerics import UNROLL
@@ -30,7 +30,7 @@ class Glance(eqx.Module):
     units: Any
     price: Any
     target: Any
-    value: Amount
+    value: Float[Array, ""]
 
     def over_assets(self, start: Any, combine: Callable[[Any, Any], Any], of_asset: Callable, *others: Array) -> Any:
         """`of_asset(worth, target, *others)` of every asset, combined one after the other from `start`.

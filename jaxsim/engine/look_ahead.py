@@ -1,6 +1,7 @@
 """Whole blocks of bars at once. Between two rebalances units do not change: the bars of a block are looked at together,
 the first one at which a lane may trade is found, and only there, and only for the lanes that do, is a bar simulated."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -85,6 +86,7 @@ class Outlook(eqx.Module):
 
         def next_dates(run: Run) -> Array:
             fires, bars = dates_of(run.policy.trigger, length), jnp.arange(length, dtype=jnp.int32)
+            assert fires is not None
             return lax.cummin(jnp.where(fires, bars, length), reverse=True)
 
         num_bars = jnp.asarray(length if num_bars is None else num_bars, jnp.int32)
@@ -151,10 +153,10 @@ def glance_at(run: Run, axes: tuple[LaneAxis, ...], lane: Lane, block: Block) ->
     def one_bar_of_one_lane(
         run: Run, cash: Array, units: Any, target: Any, price: Any, known: Any, bar: Array
     ) -> Array:
-        glance = Glance(bar, units, price, target, worth_of(cash, units, known))
+        glance = Glance(bar, units, price, target, jnp.asarray(worth_of(cash, units, known)))
         fires = may_fire(run.policy.trigger, glance)
         assert fires is not None
-        return fires
+        return jnp.asarray(fires)
 
     def one_bar(price: Any, known: Any, bar: Array) -> Array:
         mapped = over_lanes(one_bar_of_one_lane, axes, (0, by_lane, by_lane, lane_axes, lane_axes, None), 0)
@@ -252,7 +254,7 @@ class Scores(eqx.Module):
         if old is None:
             return self
         fills, is_decision = row.event.fills, row.event.is_decision
-        filled = fills.info == OrderStatusInfo.NONE
+        filled = jnp.asarray(fills.info == OrderStatusInfo.NONE)
         traded = jnp.where(filled, jnp.abs(fills.trade) * jnp.where(filled, fills.price, 0), 0).sum(axis=-1)
         here = replace(self.tally, trades=old if places is None else places.gather(old))
         asked = True if is_decision is None else is_decision
@@ -267,7 +269,9 @@ class Scores(eqx.Module):
         if benchmark is not None:
             benchmark = jnp.moveaxis(block.rows(benchmark, benchmark.ndim - 1), -1, 0)
             benchmark = benchmark.reshape(len(bars), *(1,) * (bars.ndim - benchmark.ndim), *benchmark.shape[1:])
-        return replace(self, tally=self.tally.add(returns, is_new, benchmark), before=value[-1])
+        return replace(
+            self, tally=self.tally.add(returns, jnp.broadcast_to(is_new, returns.shape), benchmark), before=value[-1]
+        )
 
 
 class State(eqx.Module):
@@ -287,22 +291,23 @@ class State(eqx.Module):
 class LookAhead(eqx.Module):
     """Whole blocks of bars at once; rows where some lane trades.
 
-    block: bars looked at together; None: by the number of lanes.
-    slots: lanes rebalanced together.       page: rows per page, at least.
+    block: bars looked at together; default 64, for a few lanes 256.
+    slots: lanes rebalanced together; default 16, for many lanes 32.
+    page: rows per page.
     """
 
     block: int | None = eqx.field(static=True, default=None)
-    slots: int = eqx.field(static=True, default=16)
+    slots: int | None = eqx.field(static=True, default=None)
     page: int = eqx.field(static=True, default=256)
 
     def block_size(self, run: Run, axes: tuple[LaneAxis, ...]) -> int:
-        num_lanes = 1
-        for axis in axes:
-            num_lanes *= axis.size
-        return min(self.block or (64 if num_lanes > 4 else 256), run.market.close.shape[-2])
+        return min(self.block or (64 if math.prod(shape_of(axes)) > 4 else 256), run.market.close.shape[-2])
+
+    def num_slots(self, axes: tuple[LaneAxis, ...]) -> int:
+        return self.slots or (32 if axes[0].size >= 256 else 16)
 
     def gathers(self, run: Run, axes: tuple[LaneAxis, ...]) -> bool:
-        return bool(axes) and axes[0].size > self.slots and can_gather(run, axes)
+        return bool(axes) and axes[0].size > self.num_slots(axes) and can_gather(run, axes)
 
     def trade(self, outlook: Outlook, state: "State", is_due: Array, block: Block) -> "State":
         """One bar of lanes that are due, of as many as there are slots; and where they trade next."""
@@ -313,8 +318,9 @@ class LookAhead(eqx.Module):
             lane, row = trade_at(run, axes, lane, at, is_due, number)
             seen = jnp.where(is_due, first + 1, seen)
             return State(lane, seen, outlook.next_trade(lane, seen, block), state.bar, state.sink.record(row, None))
-        places = Places.first_of(is_due.reshape(is_due.shape[0], -1).any(axis=1), self.slots)
-        here = (replace(axes[0], size=self.slots), *axes[1:])
+        slots = self.num_slots(axes)
+        places = Places.first_of(jnp.any(is_due.reshape(is_due.shape[0], -1), axis=1), slots)
+        here = (replace(axes[0], size=slots), *axes[1:])
         there = replace(outlook, run=places.gather_run(run, axes[0]), axes=here, dates=None)
         some, at, due, number, new = places.gather((lane, at, is_due, number, seen))
         due = due & places.is_used.reshape(-1, *(1,) * (due.ndim - 1))
@@ -358,10 +364,10 @@ class LookAhead(eqx.Module):
         outlook = Outlook.of(run, axes, cursor.lane)
         num_bars = run.market.close.shape[-2]
         size = num_bars if outlook.dates is not None else self.block_size(run, axes)
-        here = (replace(axes[0], size=self.slots), *axes[1:]) if self.gathers(run, axes) else axes
+        here = (replace(axes[0], size=self.num_slots(axes)), *axes[1:]) if self.gathers(run, axes) else axes
 
         def blank_row() -> Row:
-            places = Places.first_of(jnp.zeros(axes[0].size, bool), self.slots) if here is not axes else None
+            places = Places.first_of(jnp.zeros(axes[0].size, bool), here[0].size) if here is not axes else None
             some = cursor.lane if places is None else places.gather(cursor.lane)
             of = run if places is None else places.gather_run(run, axes[0])
             at = jnp.zeros(shape_of(here), jnp.int32)

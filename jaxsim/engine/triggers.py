@@ -42,7 +42,7 @@ class AbstractTrigger(eqx.Module):
         is not one about single assets."""
         return None
 
-    def may_fire(self, glance: Glance) -> Bool[Array, ""] | None:
+    def may_fire(self, glance: Glance) -> Answer | None:
         """Whether it might fire: true wherever it does, and hardly ever elsewhere. What a forward run asks of every bar
         of every lane before it asks the trigger itself. None: there is no quick answer."""
         return None
@@ -95,7 +95,7 @@ def band_of(
     return trigger.band(obs, target) if isinstance(trigger, AbstractTrigger) else None
 
 
-def may_fire(trigger: Callable, glance: Glance) -> Bool[Array, ""] | None:
+def may_fire(trigger: Callable, glance: Glance) -> Answer | None:
     """`AbstractTrigger.may_fire` of any trigger; None for a plain function."""
     return trigger.may_fire(glance) if isinstance(trigger, AbstractTrigger) else None
 
@@ -154,7 +154,7 @@ class AllOf(_Pair):
         """The smaller of the two; beside a date, on the dates alone."""
         return jnp.minimum(margin_of(self.left, obs), margin_of(self.right, obs))
 
-    def may_fire(self, glance: Glance) -> Bool[Array, ""] | None:
+    def may_fire(self, glance: Glance) -> Answer | None:
         left, right = may_fire(self.left, glance), may_fire(self.right, glance)
         if left is None or right is None:
             return right if left is None else left
@@ -180,7 +180,7 @@ class AnyOf(_Pair):
         """The larger of the two; beside a date, off the dates alone."""
         return jnp.maximum(margin_of(self.left, obs), margin_of(self.right, obs))
 
-    def may_fire(self, glance: Glance) -> Bool[Array, ""] | None:
+    def may_fire(self, glance: Glance) -> Answer | None:
         left, right = may_fire(self.left, glance), may_fire(self.right, glance)
         return None if left is None or right is None else left | right
 
@@ -202,7 +202,7 @@ class _Dated(AbstractTrigger):
     def __call__(self, obs: Observation) -> Answer:
         return self.fires_at(obs.step, namespace(obs.units))
 
-    def may_fire(self, glance: Glance) -> Bool[Array, ""]:
+    def may_fire(self, glance: Glance) -> Answer:
         return self.fires_at(glance.step, jnp)
 
     def dates(self, num_bars: int) -> Bool[Array, " time"]:

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from jaxsim.engine.costs import Costs
-from jaxsim.engine.schedule import LaneAxis, Run
+from jaxsim.engine.lanes import LaneAxis, Run
 from jaxsim.frames.broadcast import module_of
 
 

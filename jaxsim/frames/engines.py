@@ -10,8 +10,10 @@ import numpy as np
 import pandas as pd
 
 from jaxsim.engine.host import HostRun, interruptibly, take_out
+from jaxsim.engine.lanes import LaneAxis, Run
+from jaxsim.engine.look_ahead import LookAhead
 from jaxsim.engine.policy import allocator_name
-from jaxsim.engine.schedule import LaneAxis, Run, pages
+from jaxsim.engine.schedule import Scan, pages
 from jaxsim.engine.status import LaneFault, LaneStatus, OrderStatusInfo
 from jaxsim.errors import AllocationError, AllocatorError, OrderError, RejectedOrderError
 from jaxsim.frames.broadcast import Leaf, settle
@@ -27,7 +29,7 @@ class Job:
 
     quotes, policy, costs, account: pytrees whose leaves are `Leaf`.
     features: as `Market.features`; leaves may be `Leaf`.
-    keep_log: whether to record the account around every order.
+    keep_log: whether to record the account around every order.     schedule: default the faster one.
     keys: [lane].       name_lane: the label of a lane, for messages.
     """
 
@@ -42,6 +44,7 @@ class Job:
     keys: Any
     name_lane: Callable[[int], str]
     keep_log: bool = False
+    schedule: Scan | LookAhead | None = None
 
     def lanes_of(self, groups: np.ndarray) -> np.ndarray:
         """Lane numbers of a batch of groups, [combination, group]."""
@@ -184,7 +187,7 @@ def _run_batch(job: Job, groups: np.ndarray) -> tuple[Ledger, list[Fault]]:
 
 def ledger_of(job: Job, batch: Batch) -> tuple[Ledger, list[Fault]]:
     """Run a batch and keep what happened, and what went wrong inside of its lanes."""
-    done = run_programs(job, batch, lambda: list(pages(batch.run, batch.axes)))
+    done = run_programs(job, batch, lambda: list(pages(batch.run, batch.axes, job.schedule)))
     ledger = ledger_from_pages(done, batch.lanes.ravel(), batch.columns)
     return with_val_prices(ledger, job), faults_of(batch, done[-1].lane.status)
 

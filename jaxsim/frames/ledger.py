@@ -158,7 +158,7 @@ assert set(_PER_EVENT) < {field.name for field in fields(Ledger)}
 def ledger_from_pages(pages: Sequence[Page], lanes: np.ndarray, columns: np.ndarray) -> Ledger:
     """Collect the pages of a compiled run, of whose lanes the first `len(lanes)` count (the others pad the shape)."""
     num_lanes = len(lanes)
-    rows = jax.tree.map(lambda *x: np.concatenate(x) if len(x) > 1 else x[0], *(page.rows for page in pages))
+    rows = jax.tree.map(lambda *x: np.concatenate(x), *(page.rows for page in pages))
     order = np.argsort(rows.lane, kind="stable")
     lane = rows.lane[order]
     order = order[lane < num_lanes]

@@ -1,6 +1,7 @@
 """The two verbs: `backtest` a policy or plain orders, `replay` recorded targets."""
 
 import warnings
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -10,7 +11,9 @@ import pandas as pd
 from jaxsim.engine.bounds import shown
 from jaxsim.engine.checks import AbstractCheck
 from jaxsim.engine.destinations import AbstractDestination, SpreadOver
-from jaxsim.engine.policy import Policy, RecordedTargets, replay_policy
+from jaxsim.engine.look_ahead import LookAhead
+from jaxsim.engine.policy import Policy, RecordedTargets, allocator_name, observes, replay_policy
+from jaxsim.engine.schedule import Scan
 from jaxsim.frames.allocations import Allocations
 from jaxsim.frames.backtest import Backtest
 from jaxsim.frames.broadcast import Leaf, Pending, module
@@ -62,6 +65,7 @@ def backtest(
     year_freq: Any = "365D",
     key: Any = 0,
     engine: str = "compiled",
+    schedule: Any = None,
     log: bool = False,
     progress: bool = False,
 ) -> Backtest:
@@ -97,6 +101,8 @@ def backtest(
     key: random key or int.
     engine: "compiled"; "reference": plain NumPy, one lane after the other, allocators called as ordinary Python;
         "processes": lanes on all cores of this machine; "dask" or a `dask.distributed.Client`: lanes on a cluster.
+    schedule: how the compiled engine goes through the bars, `js.LookAhead()` or `js.Scan()`: it changes the time that
+        this takes, nothing else. Default the faster one.
     log: whether to keep the account around every order, for `Backtest.logs`.
     progress: whether to show a progress bar.
 
@@ -108,7 +114,8 @@ def backtest(
     MemoryError for more lanes than paths can be kept of (see `js.sweep`); AllocationError, OrderError or
     RejectedOrderError naming lane, asset and bar for what goes wrong on the way.
     """
-    return _run(read_backtest(locals()))
+    reading = read_backtest(locals())
+    return _run(reading, checked_schedule(schedule, reading.policy, engine))
 
 
 def replay(
@@ -186,10 +193,23 @@ def _checks(checks: Any, allocations: Allocations, destination: AbstractDestinat
     return list(found)
 
 
-def _run(reading: Reading) -> Backtest:
+def checked_schedule(schedule: Any, policy: Policy, engine: Any) -> Scan | LookAhead | None:
+    """Raises TypeError or ValueError naming the argument for what is no schedule, or cannot be one here."""
+    if schedule is None:
+        return None
+    if not isinstance(schedule, Scan | LookAhead):
+        raise TypeError(f"schedule: expected js.LookAhead() or js.Scan(), got {shown(schedule)}"[:200])
+    if engine == "reference":
+        raise ValueError("schedule: the reference engine has one of its own, one bar after the other")
+    if isinstance(schedule, LookAhead) and observes(policy.allocator):
+        raise ValueError(f"schedule: {allocator_name(policy.allocator)} observes every bar; it takes js.Scan()")
+    return schedule
+
+
+def _run(reading: Reading, schedule: Scan | LookAhead | None = None) -> Backtest:
     """Simulate all lanes and keep what happened."""
     _refuse_too_many(reading)
-    job, engine = reading.job(), reading.engine
+    job, engine = replace(reading.job(), schedule=schedule), reading.engine
     run = partial(run_elsewhere, engine=engine) if is_distributed(engine) else ENGINES[engine]
     with progress_bar(reading.num_lanes, "lane", reading.progress) as advance:
         ledgers = run(job, advance)

@@ -1,0 +1,165 @@
+"""The simulation alone, arrays in and scores out, against `fused_numba.py`: threshold kernels written by hand in Numba,
+which are the limit of this CPU.
+
+    python -m benchmarks.against_fused [--cases K=100 N=50 ...] [--repeats 7] [--threads 2]
+
+Each repetition gets prices that neither has seen and runs the peers in turn in this process. Both end in NumPy: ours
+in Sharpe ratios, theirs in values and counts. float64 is asserted, and so are equal Sharpe ratios and equal counts of
+rebalances. Beside the time on the clock stands the time that all threads have spent on a core, which tells something
+even on a machine that others use as well; the compile time; and the peak memory of this process. Needs numba (the
+[compare] extra).
+"""
+
+import argparse
+import platform
+import resource
+import time
+from collections.abc import Callable
+
+import equinox as eqx
+import jax
+import numba
+import numpy as np
+
+import allocators as al
+import jaxsim as js
+from benchmarks import fused_numba
+from jaxsim.engine.lanes import LaneAxis, Run
+from jaxsim.engine.stream import stream_in_chunks
+
+FEES, ANN_FACTOR = 0.005, 8760.0
+#: Bars, assets, thresholds.
+CASES = {
+    "K=1": (8760, 5, 1),
+    "K=15": (8760, 5, 15),
+    "K=100": (8760, 5, 100),
+    "K=1000": (8760, 5, 1000),
+    "K=10000": (8760, 5, 10_000),
+    "N=50": (8760, 50, 100),
+    "N=500": (2520, 500, 10),
+    "T=525600": (525_600, 5, 15),
+}
+
+
+def prices(rng: np.random.Generator, num_bars: int, num_assets: int) -> tuple[np.ndarray, np.ndarray]:
+    """Open and close of random walks as volatile as hourly coins."""
+    moves = rng.normal(0, 0.008, (num_bars, num_assets)) + rng.normal(0, 0.006, (num_bars, 1))
+    close = np.exp(np.cumsum(moves, axis=0))
+    return np.concatenate([close[:1], close[:-1]]) * np.exp(rng.normal(0, 1e-4, close.shape)), close
+
+
+def thresholds(count: int) -> np.ndarray:
+    return np.array([0.05]) if count == 1 else np.linspace(0.01, 0.15, count)
+
+
+def ours(open_: np.ndarray, close: np.ndarray, limits: np.ndarray, threads: int) -> dict[str, np.ndarray]:
+    limits = np.repeat(limits, 2) if len(limits) == 1 else limits  # XLA rounds an axis of one lane differently
+    market = js.Market(close, open_, close, close)
+    run = Run(
+        market,
+        js.Policy(al.EqualWeight(), js.Threshold(limits)),
+        js.Costs(np.float64(FEES)),
+        js.Account(np.float64(100.0)),
+        KEY,
+    )
+    nowhere = jax.tree.map(lambda x: None, run)
+    in_axes = eqx.tree_at(lambda r: r.policy.trigger.threshold, nowhere, 0, is_leaf=lambda x: x is None)
+    names = ("sharpe_ratio", "num_rebalances")
+    axes = (LaneAxis("lane", len(limits), in_axes),)
+    size = 256 if len(limits) > 256 else max(64, -(-len(limits) // threads)) if len(limits) >= 128 else len(limits)
+    return stream_in_chunks(run, axes, names, size, threads).finish(names, ANN_FACTOR)
+
+
+def sharpe(value: np.ndarray) -> np.ndarray:
+    before = np.concatenate([np.full((1, value.shape[1]), 100.0), value[:-1]])
+    returns = value / before - 1
+    return returns.mean(axis=0) / returns.std(axis=0, ddof=1) * ANN_FACTOR**0.5
+
+
+def peers(out: np.ndarray, weights: np.ndarray) -> dict[str, Callable]:
+    def k(function: Callable) -> Callable:
+        return lambda o, c, limits: function(o, c, limits, weights, FEES, 100.0, out)
+
+    def blk(parallel: bool) -> Callable:
+        return lambda o, c, limits: fused_numba.lean_blk(o, c, limits, weights, FEES, parallel=parallel, out=out)
+
+    return {
+        "lean_k": k(fused_numba.lean_k),
+        "lean_k_par": k(fused_numba.lean_k_par),
+        "lean_blk": blk(False),
+        "lean_blk parallel": blk(True),
+    }
+
+
+def timed(job: Callable, *arguments) -> tuple[tuple[float, float], object]:
+    """Seconds on the clock and on the cores, and the result."""
+    start = time.perf_counter(), time.process_time()
+    result = job(*arguments)
+    return (time.perf_counter() - start[0], time.process_time() - start[1]), result
+
+
+def compare(name: str, repeats: int, threads: int) -> None:
+    num_bars, num_assets, count = CASES[name]
+    rng, limits = np.random.default_rng(0), thresholds(count)
+    out = np.empty((num_bars, count))
+    jobs = {"jaxsim": lambda o, c, limits: ours(o, c, limits, threads)}
+    if threads > 1:
+        jobs["jaxsim, one thread"] = lambda o, c, limits: ours(o, c, limits, 1)
+    jobs |= peers(out, np.full(num_assets, 1 / num_assets))
+    seconds: dict[str, list[tuple[float, float]]] = {job: [] for job in jobs}
+    compiled = {}
+    for repeat in range(repeats + 1):
+        open_, close = prices(rng, num_bars, num_assets)
+        for job, run in jobs.items():
+            took, result = timed(run, open_, close, limits)
+            if repeat:
+                seconds[job].append(took)
+            else:
+                compiled[job] = took[0]
+            if job == "jaxsim":
+                mine = {metric: x[:count] for metric, x in result.items()}
+                assert all(x.dtype == np.float64 for x in mine.values())
+            elif job == "lean_k":
+                np.testing.assert_array_equal(mine["num_rebalances"], result[2])
+                np.testing.assert_allclose(mine["sharpe_ratio"], sharpe(result[0]), rtol=1e-8, atol=1e-10)
+    each = 1e9 / (num_bars * num_assets * count)
+    print(f"\n{name}: {num_bars:,} bars x {num_assets} assets x {count:,} thresholds, {repeats} repetitions")
+    columns = (
+        f"{'first, s':>10}{'median, ms':>12}{'ns each':>9}{'jaxsim / it':>13}{'on cores, ms':>14}{'jaxsim / it':>13}"
+    )
+    print(f"{'':22}{columns}")
+    base = np.array(seconds["jaxsim"])
+    alone = np.array(seconds["jaxsim, one thread" if threads > 1 else "jaxsim"])
+    for job, values in seconds.items():
+        took = np.array(values)
+        clock, cores = np.median(took, axis=0)
+        ours_on_cores = base if "par" in job else alone
+        print(
+            f"{job:22}{compiled[job]:10.2f}{clock * 1e3:12.2f}{clock * each:9.2f}"
+            f"{np.median(base[:, 0] / took[:, 0]):13.2f}{cores * 1e3:14.2f}"
+            f"{np.median(ours_on_cores[:, 1] / took[:, 1]):13.2f}",
+            flush=True,
+        )
+    print(f"peak memory of the process so far: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:,.0f} MiB")
+
+
+def main() -> None:
+    global KEY
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cases", nargs="+", default=list(CASES), choices=list(CASES), metavar="CASE")
+    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--threads", type=int, default=2)
+    options = parser.parse_args()
+    numba.set_num_threads(options.threads)
+    print(
+        f"python {platform.python_version()}, jax {jax.__version__}, numba {numba.__version__}, "
+        f"numpy {np.__version__}, {platform.machine()}, {options.threads} threads"
+    )
+    with jax.enable_x64(True):
+        KEY = jax.random.key(0)
+        for name in options.cases:
+            compare(name, options.repeats, options.threads)
+
+
+if __name__ == "__main__":
+    main()
