@@ -9,20 +9,11 @@ import jax
 import numpy as np
 import pandas as pd
 
-from jaxsim.engine.account import Account
-from jaxsim.engine.bounds import BARS, CASH
-from jaxsim.engine.policy import Policy
-from jaxsim.engine.triggers import Never
 from jaxsim.frames.backtest import Backtest
-from jaxsim.frames.broadcast import Leaf, module, module_of, number, settle
-from jaxsim.frames.calendar import bar_length, to_timedelta
-from jaxsim.frames.groups import Layout, layout
-from jaxsim.frames.inputs import read_prices
-from jaxsim.frames.keys import lane_keys
-from jaxsim.frames.lanes import Sweep, is_swept
-from jaxsim.frames.quotes import is_frame_of_prices, market_tree, read_quotes
-from jaxsim.frames.reading import lane_labels
-from jaxsim.frames.terms import MEANING, is_given, read_costs, read_meaning
+from jaxsim.frames.broadcast import Leaf, settle
+from jaxsim.frames.groups import Layout
+from jaxsim.frames.quotes import market_tree
+from jaxsim.frames.reading import read_backtest
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,42 +71,8 @@ def core_lanes(backtest: Callable[..., Backtest], close: Any, policy: Any, given
     """Read the arguments of `backtest`: a policy, and `given` by name. Raises as it does for those that are wrong."""
     bound = inspect.signature(backtest).bind(close, policy, **given)
     bound.apply_defaults()
-    terms = bound.arguments
-    price = terms["price"]
-    framed = price if is_frame_of_prices(price, close) else None
-    prices = read_prices(close, terms["open"], framed, terms["features"])
-    arrangement, sweep = layout(prices.columns, terms["groups"], terms["by"]), Sweep()
-    policy = _as_policy(policy, terms)
-    parts = {"allocator": "policy", "trigger": "trigger", "destination": "destination"}
-    leaves = {n: module(getattr(policy, n), a, prices.index, arrangement, sweep) for n, a in parts.items()}
-    asked = {name: getattr(policy, name) if terms[name] is None else terms[name] for name in MEANING}
-    leaves |= read_meaning(asked, prices.index, arrangement, sweep)
-    moves_prices = is_given(terms["update_value"], False)
-    rest = None if framed is not None else price
-    quotes = read_quotes(prices, rest, terms["ffill_val_price"], moves_prices, arrangement, sweep)
-    costs = read_costs(terms, prices.index, arrangement, sweep)
-    leaves["min_history"] = number(policy.min_history, "min_history", sweep, BARS)
-    cash, key = number(terms["init_cash"], "init_cash", sweep, CASH), terms["key"]
-    seeds = number(key, "key", sweep, BARS) if is_swept(key) else None
-    labels = lane_labels(sweep, arrangement)
-    with jax.enable_x64(True):
-        by_lane = None if seeds is None else np.repeat(settle(seeds).array, arrangement.num_groups)
-        keys = lane_keys(0 if seeds is not None else key, labels, by_lane)
-    bar, year = bar_length(prices.index, terms["freq"]), to_timedelta(terms["year_freq"], "year_freq")
-    tree = (quotes, module_of(policy, leaves), costs, Account(cash))
-    return CoreLanes(labels, None if bar is None else year / bar, arrangement, len(sweep), tree, prices.features, keys)
-
-
-def _as_policy(policy: Any, terms: Mapping[str, Any]) -> Policy:
-    """The policy, or one of an allocator and the rules beside it. Raises TypeError or ValueError by argument."""
-    beside = {"trigger": None, "destination": None, "min_history": 0}
-    if isinstance(policy, Policy):
-        for name, neutral in beside.items():
-            if is_given(terms[name], neutral):
-                raise ValueError(f"{name}: the Policy has one already")
-        return policy
-    if not callable(policy) or isinstance(policy, type):
-        raise TypeError(f"policy: expected an allocation function, an allocator or a Policy, got {policy!r}")
-    way = {} if terms["destination"] is None else {"destination": terms["destination"]}
-    trigger = Never() if terms["trigger"] is None else terms["trigger"]
-    return Policy(policy, trigger, min_history=terms["min_history"], **way)
+    reading = read_backtest(bound.arguments)
+    job = reading.job()
+    tree = (job.quotes, job.policy, job.costs, job.account)
+    ann_factor = None if reading.bar is None else reading.year / reading.bar
+    return CoreLanes(reading.lanes(), ann_factor, job.layout, job.num_combinations, tree, job.features, job.keys)
