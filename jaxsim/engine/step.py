@@ -126,9 +126,7 @@ class Event(eqx.Module):
     is_decision: Bool[Array, ""] | None = None
 
 
-def observe(
-    market: Market, lane: Lane, step: Int[Array, ""], val_price: Float[Array, " asset"], key: Any
-) -> Observation:
+def observe(market: Market, lane: Lane, step: Step, val_price: Float[Array, " asset"], key: Any) -> Observation:
     """Events 1 and 2: value the account at the bar's valuation price, and gather what the policy may see."""
     holdings = lane.holdings
     if lane.last_fills is not None:
