@@ -12,7 +12,7 @@ import pytest
 import allocators as al
 import jaxsim as js
 from tests.gradient_cases import STRUCTURES, compare, make_case
-from tests.markets import simulated
+from tests.markets import as_users_run_it, simulated
 from tests.policies import Fixed
 
 COSTS = js.Costs(0.005)
@@ -113,12 +113,12 @@ def test_what_cannot_be_differentiated_at_events():
     market = simulated(60)
     with pytest.raises(ValueError, match=r"^adjoint: AtEvents .* gate StraightThrough"):
         js.simulate(market, js.Policy(al.EqualWeight(), js.Never(), js.StraightThrough()), adjoint=js.AtEvents())
-    with pytest.raises(TypeError, match=r"^adjoint: expected js\.Checkpointed\(\)"):
+    with as_users_run_it(), pytest.raises(TypeError, match=r"^adjoint: expected js\.Checkpointed\(\)"):
         js.simulate(market, js.Policy(al.EqualWeight()), adjoint="events")  # pyright: ignore
     for bad in (0, -1, 2.5, True):
-        with pytest.raises(ValueError, match=r"^chunks: expected a whole number > 0"):
+        with as_users_run_it(), pytest.raises(ValueError, match=r"^chunks: expected a whole number > 0"):
             js.Checkpointed(bad)  # pyright: ignore
-        with pytest.raises(ValueError, match=r"^capacity: expected a whole number > 0"):
+        with as_users_run_it(), pytest.raises(ValueError, match=r"^capacity: expected a whole number > 0"):
             js.AtEvents(bad)  # pyright: ignore
 
 
@@ -162,16 +162,17 @@ def test_smoothing_takes_the_rest_as_it_is():
     tree = ByThreshold(jnp.asarray(0.3), jnp.asarray(0.5))
     mean = js.smoothed(in_steps, key=3, scale=0.02, num_samples=2000)
     value, slope = jax.value_and_grad(mean)(tree)
-    assert value == pytest.approx(in_steps(tree) - 0.25, abs=0.02)  # a threshold of 0.3 is the middle... of a step
-    assert slope.threshold == pytest.approx(40 * 0.5, rel=0.1)
+    # Floors of a number that is shaken widely are half a step below it on average; 0.3 is where a step begins.
+    assert float(value) == pytest.approx(float(in_steps(tree)) - 0.25, abs=0.05)
+    assert float(slope.threshold) == pytest.approx(40 * 0.5, rel=0.1)
     tangent = ByThreshold(jnp.asarray(0.0), jnp.asarray(1.0))
-    assert jax.jvp(mean, (tree,), (tangent,))[1] == pytest.approx(float(slope.tilt), rel=1e-12)
+    assert float(jax.jvp(mean, (tree,), (tangent,))[1]) == pytest.approx(float(slope.tilt), rel=1e-12)
     assert mean(tree) == mean(tree)
 
 
 @pytest.mark.parametrize("number", [0, 1, 7, 2.0, True])
 def test_samples_come_in_pairs(number):
-    with pytest.raises(ValueError, match=r"^num_samples: expected an even number >= 2"):
+    with as_users_run_it(), pytest.raises(ValueError, match=r"^num_samples: expected an even number >= 2"):
         js.smoothed(in_steps, key=0, scale=0.1, num_samples=number)
 
 

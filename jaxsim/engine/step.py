@@ -189,7 +189,7 @@ def passage_of(
         return None
     if not policy.gate.sees_state:
         lane = lax.stop_gradient(lane)
-        obs = observe(market, lane, obs.step, at_bar_row(market.val_price, obs.step), key)
+        obs = observe(market, lane, jnp.asarray(obs.step), at_bar_row(market.val_price, obs.step), key)
     margin = jnp.where(must_trade(policy, lane, obs), jnp.inf, margin_of(policy.trigger, obs))
     return policy.gate.passage(trades, jnp.where(may_trade(policy, lane, obs), margin, -jnp.inf))
 
