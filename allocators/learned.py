@@ -184,7 +184,7 @@ class Attention(AbstractScored):
         query, key, value = (
             jax.vmap(layer)(x).reshape(num_assets, self.num_heads, -1) for layer in (self.ask, self.answer, self.tell)
         )
-        # Written out: jax.nn.dot_product_attention computes in float32, whatever it is given.
+        # Written out: the softmax of jax.nn.dot_product_attention is in float32, whatever it is given.
         heat = jnp.einsum("ahd,bhd->hab", query, key) / np.sqrt(query.shape[-1])
         shares = jax.nn.softmax(jnp.where(inputs.live, heat, -jnp.inf), axis=-1)
         found = jnp.einsum("hab,bhd->ahd", shares, value).reshape(x.shape)
