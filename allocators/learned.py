@@ -184,8 +184,10 @@ class Attention(AbstractScored):
         query, key, value = (
             jax.vmap(layer)(x).reshape(num_assets, self.num_heads, -1) for layer in (self.ask, self.answer, self.tell)
         )
-        is_seen = jnp.broadcast_to(inputs.live, (self.num_heads, num_assets, num_assets))
-        found = jax.nn.dot_product_attention(query, key, value, mask=is_seen).reshape(x.shape)
+        # Written out: the softmax of jax.nn.dot_product_attention is in float32, whatever it is given.
+        heat = jnp.einsum("ahd,bhd->hab", query, key) / np.sqrt(query.shape[-1])
+        shares = jax.nn.softmax(jnp.where(inputs.live, heat, -jnp.inf), axis=-1)
+        found = jnp.einsum("hab,bhd->ahd", shares, value).reshape(x.shape)
         x = x + jax.vmap(self.blend)(found)
         return x + jax.nn.silu(jax.vmap(self.mix)(x))
 
