@@ -194,8 +194,8 @@ class HasOrders(AbstractTrigger):
 
     def dates(self, num_bars: int) -> Array:
         size = jnp.asarray(self.book.size)
-        has_any = ~jnp.isnan(size) if size.ndim == 0 else jnp.any(~jnp.isnan(size), axis=-1)
-        return jnp.broadcast_to(has_any, (num_bars,))
+        has_any = jnp.atleast_1d(~jnp.isnan(size) if size.ndim == 0 else jnp.any(~jnp.isnan(size), axis=-1))
+        return has_any[jnp.minimum(jnp.arange(num_bars), len(has_any) - 1)]  # a market may be filled up with bars
 
 
 def order_book_policy(size: Number, **terms: Any) -> Policy:
