@@ -138,6 +138,43 @@ def test_looking_ahead_equals_the_scan(name):
         np.testing.assert_allclose(ours[metric], theirs[metric], rtol=1e-9, atol=1e-12, err_msg=metric)
 
 
+@pytest.mark.parametrize("name", CASES[:2])
+def test_a_simulation_that_looks_ahead(name):
+    """One lane after the other by `js.simulate`, its paths and events."""
+    with jax.enable_x64(True):
+        run, axes = case(name)
+        judge = plain(run, axes)
+
+        def one(run: Run) -> js.Simulation:
+            how = dict(costs=run.costs, account=run.account, key=run.key, save=js.Save(events=True))
+            return js.simulate(run.market, run.policy, **how, schedule=SMALL)
+
+        found = eqx.filter_jit(jax.vmap(one, in_axes=(axes[0].in_axes,), axis_size=LANES))(run)
+    np.testing.assert_array_equal(found.rebalanced, judge.rebalanced)
+    np.testing.assert_array_equal(found.events.fills.info, judge.events.fills.info)
+    for name in ("value", "returns", "cash", "units"):
+        np.testing.assert_allclose(getattr(found, name), getattr(judge, name), rtol=1e-12, atol=1e-11, err_msg=name)
+    np.testing.assert_allclose(found.events.target, judge.events.target, rtol=1e-11)
+
+
+def test_a_forward_schedule_has_no_derivative():
+    prices = np.exp(np.random.default_rng(0).normal(0, 0.02, (9, 2)).cumsum(0), dtype=np.float32)
+    market = js.Market(*[prices] * 4)
+
+    def end(fees, **how):
+        policy = how.pop("policy", js.Policy(al.EqualWeight(), js.Threshold(0.05)))
+        return js.simulate(market, policy, costs=js.Costs(fees), schedule=js.LookAhead(), **how).value[-1]
+
+    for derivative in (jax.grad, jax.jacfwd):
+        with pytest.raises(TypeError, match=r"^schedule: js.LookAhead\(\) runs forward only"):
+            derivative(end)(0.01)
+    with pytest.raises(ValueError, match=r"^adjoint: js.LookAhead\(\) runs"):
+        end(0.01, adjoint=js.Checkpointed())
+    soft = js.Policy(al.EqualWeight(), js.Threshold(0.05), js.Sigmoid(0.01))
+    with pytest.raises(ValueError, match=r"^schedule: Sigmoid trades a little at every bar"):
+        end(0.01, policy=soft)
+
+
 @pytest.mark.parametrize("num_assets", [3, 20])  # written out, and in a loop
 def test_a_glance_misses_nothing(num_assets):
     """Where a trigger fires, a glance says that it may; and it seldom says so elsewhere. Portfolios long and short, at

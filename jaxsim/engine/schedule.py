@@ -19,6 +19,7 @@ import numpy as np
 from jax import lax
 
 from jaxsim.engine.arrays import Array
+from jaxsim.engine.bounds import shown
 from jaxsim.engine.host import refuse_deadlock
 from jaxsim.engine.lanes import (
     Balances,
@@ -32,7 +33,7 @@ from jaxsim.engine.lanes import (
     start_of,
 )
 from jaxsim.engine.look_ahead import Cursor, LookAhead
-from jaxsim.engine.policy import Policy, observes
+from jaxsim.engine.policy import Policy, allocator_name, observes
 from jaxsim.engine.step import Lane, step
 
 
@@ -73,6 +74,17 @@ class Scan(eqx.Module):
 def forward_schedule(policy: Policy) -> Scan | LookAhead:
     """The schedule that runs a policy fastest without derivatives."""
     return Scan() if observes(policy.allocator) else LookAhead()
+
+
+def checked_schedule(schedule: Any, policy: Policy) -> Scan | LookAhead | None:
+    """Raises TypeError or ValueError naming the argument for what is no schedule, or cannot be one here."""
+    if schedule is None:
+        return None
+    if not isinstance(schedule, Scan | LookAhead):
+        raise TypeError(f"schedule: expected js.LookAhead() or js.Scan(), got {shown(schedule)}"[:200])
+    if isinstance(schedule, LookAhead) and observes(policy.allocator):
+        raise ValueError(f"schedule: {allocator_name(policy.allocator)} observes every bar; it takes js.Scan()")
+    return schedule
 
 
 @eqx.filter_jit

@@ -22,14 +22,18 @@ from jaxsim.engine.adjoint import (
 from jaxsim.engine.arrays import Array
 from jaxsim.engine.bounds import check_fields
 from jaxsim.engine.costs import Costs
+from jaxsim.engine.forward import simulate_ahead
 from jaxsim.engine.gates import AbstractGate, Hard
 from jaxsim.engine.host import refuse_deadlock
 from jaxsim.engine.keys import as_key
+from jaxsim.engine.lanes import Run
+from jaxsim.engine.look_ahead import LookAhead
 from jaxsim.engine.market import Market
 from jaxsim.engine.metrics import returns_from_value
 from jaxsim.engine.numerics import cast_inexact, dot
 from jaxsim.engine.policy import Policy
 from jaxsim.engine.save import Save, Simulation
+from jaxsim.engine.schedule import Scan, checked_schedule
 from jaxsim.engine.status import LaneFault
 from jaxsim.engine.step import Event, Lane, at_bar_row, step
 
@@ -43,6 +47,7 @@ def simulate(
     key: Any = None,
     save: Save | None = None,
     adjoint: AbstractAdjoint | None = None,
+    schedule: Scan | LookAhead | None = None,
     lane_axis: str | Sequence[str] | None = None,
 ) -> Simulation:
     """Run one policy through one market; pure, so that it goes under `jit`, `vmap` and `grad`.
@@ -52,6 +57,9 @@ def simulate(
     costs: default no fees.     account: default a cash of 100.     key: random key or int, default 0.
     save: which arrays to keep.
     adjoint: how derivatives are computed, `js.Checkpointed()` unless said otherwise; changes no value.
+    schedule: how the bars are run; default `js.Scan()`, bar by bar, which has derivatives. `js.LookAhead()` runs
+        forward only: it simulates none but the bars at which something may be traded. Many lanes are fastest in
+        `js.backtest` and `js.sweep`, which look ahead for all of them together.
     lane_axis: the `axis_name` of the caller's own `vmap`, if there is one, or those of several: with it a bar on which
         no lane trades costs no allocation, as it does in the pandas face; without it the result is the same, only
         slower.
@@ -66,6 +74,12 @@ def simulate(
     costs = of_kind(Costs, costs, "costs")
     account = of_kind(Account, account, "account")
     save = of_kind(Save, save, "save")
+    if isinstance(checked_schedule(schedule, policy), LookAhead):
+        if adjoint is not None:
+            raise ValueError("adjoint: js.LookAhead() runs forward only; leave the schedule out for derivatives")
+        if not policy.gate.is_exact:
+            raise ValueError(f"schedule: {type(policy.gate).__name__} trades a little at every bar; it takes js.Scan()")
+        policy = policy.hardened()
     adjoint = checked_adjoint(adjoint)
     if isinstance(adjoint, AtEvents):
         adjoint.check(policy)
@@ -73,7 +87,7 @@ def simulate(
     for module in (policy, costs, account):
         check_fields(module, market.num_bars, market.num_assets)
     axes = () if lane_axis is None else (lane_axis,) if isinstance(lane_axis, str) else tuple(lane_axis)
-    return _simulate(market, policy, costs, account, as_key(0 if key is None else key), save, axes, adjoint)
+    return _simulate(market, policy, costs, account, as_key(0 if key is None else key), save, axes, adjoint, schedule)
 
 
 T = TypeVar("T")
@@ -104,10 +118,13 @@ def _simulate(
     save: Save,
     axes: tuple[str, ...],
     adjoint: AbstractAdjoint,
+    schedule: Scan | LookAhead | None,
 ) -> Simulation:
     market, policy, costs, account = cast_inexact((market, policy, costs, account), market.dtype)
 
     start = Lane.start(market, policy, costs, account)
+    if isinstance(schedule, LookAhead):
+        return simulate_ahead(schedule, Run(market, policy, costs, account, key), start, save)
     if isinstance(adjoint, AtEvents):
         return _at_events(adjoint, market, policy, costs, start, key, save, axes)
     assert isinstance(adjoint, Checkpointed)

@@ -12,8 +12,8 @@ from jaxsim.engine.bounds import shown
 from jaxsim.engine.checks import AbstractCheck
 from jaxsim.engine.destinations import AbstractDestination, SpreadOver
 from jaxsim.engine.look_ahead import LookAhead
-from jaxsim.engine.policy import Policy, RecordedTargets, allocator_name, observes, replay_policy
-from jaxsim.engine.schedule import Scan
+from jaxsim.engine.policy import Policy, RecordedTargets, replay_policy
+from jaxsim.engine.schedule import Scan, checked_schedule
 from jaxsim.frames.allocations import Allocations
 from jaxsim.frames.backtest import Backtest
 from jaxsim.frames.broadcast import Leaf, Pending, module
@@ -115,7 +115,9 @@ def backtest(
     RejectedOrderError naming lane, asset and bar for what goes wrong on the way.
     """
     reading = read_backtest(locals())
-    return _run(reading, checked_schedule(schedule, reading.policy, engine))
+    if schedule is not None and engine == "reference":
+        raise ValueError("schedule: the reference engine has one of its own, one bar after the other")
+    return _run(reading, checked_schedule(schedule, reading.policy))
 
 
 def replay(
@@ -191,19 +193,6 @@ def _checks(checks: Any, allocations: Allocations, destination: AbstractDestinat
     if found and isinstance(destination, SpreadOver):
         raise ValueError("checks: not beside SpreadOver, whose parts are on their way already")
     return list(found)
-
-
-def checked_schedule(schedule: Any, policy: Policy, engine: Any) -> Scan | LookAhead | None:
-    """Raises TypeError or ValueError naming the argument for what is no schedule, or cannot be one here."""
-    if schedule is None:
-        return None
-    if not isinstance(schedule, Scan | LookAhead):
-        raise TypeError(f"schedule: expected js.LookAhead() or js.Scan(), got {shown(schedule)}"[:200])
-    if engine == "reference":
-        raise ValueError("schedule: the reference engine has one of its own, one bar after the other")
-    if isinstance(schedule, LookAhead) and observes(policy.allocator):
-        raise ValueError(f"schedule: {allocator_name(policy.allocator)} observes every bar; it takes js.Scan()")
-    return schedule
 
 
 def _run(reading: Reading, schedule: Scan | LookAhead | None = None) -> Backtest:
