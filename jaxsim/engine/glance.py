@@ -68,7 +68,7 @@ class Glance(eqx.Module):
         """The distance of an asset from its target, abs(weight - target) * abs(value), to within rounding."""
         return jnp.abs(worth - target * self.value)
 
-    def at_most(self, width: Amount) -> Amount:
+    def at_most(self, width: Amount | Int[Array, ""]) -> Amount:
         """Less than width * abs(value), by far more than what rounding can do to a distance, and by far less than what
         counts."""
         slack = float(jnp.finfo(self.value.dtype).eps) ** 0.5

@@ -13,6 +13,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+from jax import lax
 from jaxtyping import Float, Int
 
 from jaxsim.engine.account import Holdings
@@ -194,7 +195,8 @@ def trade_to_weights(
     safe_val_price, safe_weights = jnp.where(can_size, quote.val_price, 1.0), jnp.where(is_asked, weights, 0.0)
     safe_value = jnp.where(jnp.isnan(value), 0.0, value)
     request = safe_weights * safe_value / safe_val_price - holdings.units
-    worth = product(safe_weights, safe_value) - product(holdings.units, safe_val_price)
+    # The order of execution has no derivative; an asset that is not asked for is NaN in it by its weight.
+    worth = lax.stop_gradient(product(weights, value) - product(holdings.units, safe_val_price))
     info = jnp.where(
         jnp.isnan(weights),
         Info.SIZE_NAN,
@@ -218,7 +220,7 @@ def trade_to_weights(
     if costs.slippage is not None:
         price = product(price, jnp.where(request > 0, 1 + costs.slippage, 1 - costs.slippage))
     worth = coarse(worth, safe_value) if has_ties else worth
-    sequence = CallOrder(jnp.where(is_asked & can_size & ~jnp.isnan(value), worth, jnp.nan))
+    sequence = CallOrder(jnp.where(can_size & ~jnp.isnan(value), worth, jnp.nan))
     possible = info == Info.NONE
     orders = _Weighting(
         sequence.sort(jnp.where(possible, request, 0.0)),
