@@ -10,7 +10,7 @@
 
 All run in turn in one process, on a year of hourly bars of five coins whose prices are new in every repetition. float64
 and equal results are asserted. Beside the warm times stand the first call, compilation included, and the peak of its
-memory beyond that of the imports, each in a fresh process. Needs the [compare] extra and the data that
+memory beyond what there was before it, each in a fresh process. Needs the [compare] extra and the data that
 `benchmarks.data` describes.
 """
 
@@ -20,12 +20,13 @@ import importlib.util
 import json
 import os
 import platform
-import resource
+import re
 import subprocess
 import sys
 import warnings
 from collections.abc import Callable
 from importlib.metadata import version
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -159,16 +160,20 @@ def seconds_of(job: Callable) -> tuple[float, object]:
 
 
 def first_call(case: str, job: str, seed: int) -> dict[str, float]:
-    """The first call in this process: seconds, and by how many MiB the peak of its memory has grown."""
+    """The first call in this process: seconds, and how many MiB more it had at the peak than before."""
     verb, count = CASES[case]
     open_, close = fresh_prices(np.random.default_rng(seed), *load_binance())
     run = MAKERS[verb](open_, close, thresholds(count))[job]
-    before = peak()
-    return {"seconds": seconds_of(run)[0], "mib": peak() - before}
+    before = mebibytes("VmRSS")
+    return {"seconds": seconds_of(run)[0], "mib": mebibytes("VmHWM") - before}
 
 
-def peak() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+def mebibytes(what: str) -> float:
+    """Memory of this process, by Linux: VmRSS, now; VmHWM, at its peak. (ru_maxrss would begin at what the process
+    that started this one had.) NaN elsewhere."""
+    status = Path("/proc/self/status")
+    found = re.search(rf"{what}:\s+(\d+) kB", status.read_text()) if status.is_file() else None
+    return int(found[1]) / 1024 if found else np.nan
 
 
 def first_calls(case: str, job: str, repeats: int, seed: int) -> dict[str, float]:
