@@ -10,6 +10,7 @@ Check and timing: `python -m benchmarks.peers.vectorbt_threshold`.
 
 import warnings
 from dataclasses import dataclass
+from time import perf_counter
 
 import numpy as np
 import pandas as pd
@@ -142,6 +143,7 @@ class Result:
     pf: vbt.Portfolio
     rebalanced: np.ndarray
     targets: list[np.ndarray]
+    seconds: float  # of `from_order_func` alone, without what has been laid out for it
 
 
 def _as_array(a):
@@ -215,6 +217,7 @@ def run(
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        start = perf_counter()
         pf = vbt.Portfolio.from_order_func(
             tiled_close,
             order_func_nb,
@@ -239,11 +242,12 @@ def run(
             freq=freq,
             **kwargs,
         )
+        seconds = perf_counter() - start
 
     points, allocations = points[: counter[0]], allocations[: counter[0]]
     rebalanced = np.zeros((n_rows, n_lanes), dtype=bool)
     rebalanced[points[:, 1], points[:, 0]] = True
-    return Result(pf, rebalanced, [allocations[points[:, 0] == k] for k in range(n_lanes)])
+    return Result(pf, rebalanced, [allocations[points[:, 0] == k] for k in range(n_lanes)], seconds)
 
 
 def rebalance_bars(result, k):
@@ -273,8 +277,6 @@ def sharpe_ratios(result):
 
 
 def _check():
-    from time import perf_counter
-
     from benchmarks.data import data_dir, load_binance
 
     golden = data_dir().parent / "golden"
