@@ -1,23 +1,24 @@
 """How often a gate's derivative by the threshold has the sign of the slope of the score smoothed over thresholds.
 
-    python -m benchmarks.gate_signs [--bars 2000] [--markets 3]
+    python -m benchmarks.gate_signs [--bars 2000] [--markets 12]
 
 The Sharpe ratio of equal weights, fees 0.5 %, on Binance's hourly prices of 2020 and on simulated geometric Brownian
 motions of the same volatility; thresholds 0.01 to 0.15. The slope is that of the score smoothed by a normal kernel of
-0.005, from a fine grid of thresholds.
+0.005, from a fine grid of thresholds. Each market and threshold counts once; the markets' bars may overlap.
 """
 
 import argparse
 from functools import partial
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 import jaxsim as js
 from benchmarks.data import load_binance
-from benchmarks.gradients import score
+from benchmarks.gradients import FEES, Fixed, score
 
 SCALE = 0.005
 AT = np.arange(1, 16) / 100
@@ -30,6 +31,7 @@ GATES = {
     "Sigmoid(0.0005)": js.Sigmoid(0.0005),
     "Sigmoid(0.002)": js.Sigmoid(0.002),
     "Sigmoid(0.005)": js.Sigmoid(0.005),
+    "Sigmoid(0.01)": js.Sigmoid(0.01),
 }
 
 
@@ -45,8 +47,8 @@ def slopes(market: js.Market, gate: Any) -> Any:
 
 @jax.jit
 def smooth_slopes(market: js.Market) -> Any:
-    """Of the smoothed score, by weighing a fine grid."""
-    grid = jnp.linspace(0.0, 0.18, 1441)
+    """Of the smoothed score, by weighing a fine grid four deviations wide; below zero every bar rebalances."""
+    grid = jnp.linspace(-0.01, 0.17, 1441)
     scores = jax.vmap(partial(of_threshold, market=market, gate=js.Hard()), axis_name="lane")(grid)
     z = (grid[None, :] - jnp.asarray(AT)[:, None]) / SCALE
     weight = jnp.exp(-(z**2) / 2)
@@ -54,17 +56,21 @@ def smooth_slopes(market: js.Market) -> Any:
     return ((weight * z) @ scores - (weight * z).sum(1) * (weight @ scores)) / SCALE
 
 
-@jax.jit
-def estimates(market: js.Market, key: Any) -> Any:
-    def hard(tree):
-        policy = {"threshold": tree["threshold"]}
-        weights = jnp.full(market.num_assets, 1 / market.num_assets)
-        lone = js.Policy(lambda obs: weights, js.Threshold(policy["threshold"]))
-        sim = js.simulate(market, lone, costs=js.Costs(0.005), lane_axis=js.SAMPLES, save=js.Save(units=False))
+@partial(jax.jit, static_argnames="num_samples")
+def estimates(market: js.Market, key: Any, num_samples: int) -> Any:
+    """By `js.smoothed`, every threshold with noise of its own."""
+
+    def hard(policy):
+        sim = js.simulate(market, policy, costs=js.Costs(FEES), lane_axis=js.SAMPLES, save=js.Save(units=False))
         return js.metrics.sharpe_ratio(sim.returns, ann_factor=8760)
 
-    mean = js.smoothed(hard, key=key, scale=SCALE, num_samples=32, where=lambda tree: {"threshold": True})
-    return jax.lax.map(lambda x: jax.grad(mean)({"threshold": x})["threshold"], jnp.asarray(AT))
+    def one(threshold_and_key):
+        threshold, key = threshold_and_key
+        mean = js.smoothed(hard, key=key, scale=SCALE, num_samples=num_samples)
+        policy = js.Policy(Fixed(jnp.full(market.num_assets, 1 / market.num_assets)), js.Threshold(threshold))
+        return jax.grad(lambda x: mean(eqx.tree_at(lambda p: p.trigger.threshold, policy, x)))(threshold)
+
+    return jax.lax.map(one, (jnp.asarray(AT), jax.random.split(key, AT.size)))
 
 
 def markets(bars: int, count: int) -> dict[str, list[js.Market]]:
@@ -83,23 +89,32 @@ def markets(bars: int, count: int) -> dict[str, list[js.Market]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--bars", type=int, default=2000)
-    parser.add_argument("--markets", type=int, default=3)
+    parser.add_argument("--markets", type=int, default=12)
     options = parser.parse_args()
     with jax.enable_x64(True):
         all_markets = markets(options.bars, options.markets)
         all_markets = {kind: [jax.tree.map(jnp.asarray, x) for x in some] for kind, some in all_markets.items()}
         true = {kind: np.concatenate([smooth_slopes(x) for x in some]) for kind, some in all_markets.items()}
         print(
-            f"{'gate':46}" + "".join(f"{kind:>12}" for kind in all_markets) + f"{'median |d| / |slope|':>24}",
+            f"{'gate':46}"
+            + "".join(f"{kind:>12}" for kind in (*all_markets, "both"))
+            + f"{'median |d| / |slope|':>24}",
             flush=True,
         )
-        runs = {name: partial(slopes, gate=gate) for name, gate in GATES.items()}
-        runs["smoothed, 32 samples"] = partial(estimates, key=jax.random.key(0))
+        runs = {name: lambda market, _, gate=gate: slopes(market, gate) for name, gate in GATES.items()}
+        for count in (32, 128):
+            runs[f"smoothed, {count} samples"] = partial(estimates, num_samples=count)
         for name, run in runs.items():
-            got = {kind: np.concatenate([run(x) for x in some]) for kind, some in all_markets.items()}
-            shares = [float((np.sign(got[kind]) == np.sign(true[kind])).mean()) for kind in all_markets]
+            got = {
+                kind: np.concatenate([run(x, jax.random.key(i)) for i, x in enumerate(some)])
+                for kind, some in all_markets.items()
+            }
+            right = [np.sign(got[kind]) == np.sign(true[kind]) for kind in all_markets]
+            shares = [float(x.mean()) for x in (*right, np.concatenate(right))]
             sizes = np.concatenate([np.abs(got[kind]) / np.abs(true[kind]) for kind in all_markets])
             print(f"{name:46}" + "".join(f"{x:12.0%}" for x in shares) + f"{np.median(sizes):24.2f}", flush=True)
+        counts = [x.size for x in true.values()]
+        print(f"{'of':46}" + "".join(f"{x:12}" for x in (*counts, sum(counts))))
 
 
 if __name__ == "__main__":
