@@ -1,10 +1,11 @@
 """How often a gate's derivative by the threshold has the sign of the slope of the score smoothed over thresholds.
 
-    python -m benchmarks.gate_signs [--bars 2000] [--markets 12]
+    python -m benchmarks.gate_signs [--bars 2000] [--markets 6]
 
 The Sharpe ratio of equal weights, fees 0.5 %, on Binance's hourly prices of 2020 and on simulated geometric Brownian
 motions of the same volatility; thresholds 0.01 to 0.15. The slope is that of the score smoothed by a normal kernel of
-0.005, from a fine grid of thresholds. Each market and threshold counts once; the markets' bars may overlap.
+0.005, from a fine grid of thresholds. Each market and threshold counts once, unless one
+kernel's deviation moves the smoothed score by less than FLAT: there is no sign to be right about.
 """
 
 import argparse
@@ -21,6 +22,7 @@ from benchmarks.data import load_binance
 from benchmarks.gradients import FEES, Fixed, score
 
 SCALE = 0.005
+FLAT = 1e-4
 AT = np.arange(1, 16) / 100
 GATES = {
     "Hard()": js.Hard(),
@@ -89,12 +91,13 @@ def markets(bars: int, count: int) -> dict[str, list[js.Market]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--bars", type=int, default=2000)
-    parser.add_argument("--markets", type=int, default=12)
+    parser.add_argument("--markets", type=int, default=6)
     options = parser.parse_args()
     with jax.enable_x64(True):
         all_markets = markets(options.bars, options.markets)
         all_markets = {kind: [jax.tree.map(jnp.asarray, x) for x in some] for kind, some in all_markets.items()}
         true = {kind: np.concatenate([smooth_slopes(x) for x in some]) for kind, some in all_markets.items()}
+        steep = {kind: np.abs(x) * SCALE >= FLAT for kind, x in true.items()}
         print(
             f"{'gate':46}"
             + "".join(f"{kind:>12}" for kind in (*all_markets, "both"))
@@ -109,11 +112,11 @@ def main() -> None:
                 kind: np.concatenate([run(x, jax.random.key(i)) for i, x in enumerate(some)])
                 for kind, some in all_markets.items()
             }
-            right = [np.sign(got[kind]) == np.sign(true[kind]) for kind in all_markets]
+            right = [(np.sign(got[kind]) == np.sign(true[kind]))[steep[kind]] for kind in all_markets]
             shares = [float(x.mean()) for x in (*right, np.concatenate(right))]
-            sizes = np.concatenate([np.abs(got[kind]) / np.abs(true[kind]) for kind in all_markets])
+            sizes = np.concatenate([np.abs(got[kind] / true[kind])[steep[kind]] for kind in all_markets])
             print(f"{name:46}" + "".join(f"{x:12.0%}" for x in shares) + f"{np.median(sizes):24.2f}", flush=True)
-        counts = [x.size for x in true.values()]
+        counts = [int(x.sum()) for x in steep.values()]
         print(f"{'of':46}" + "".join(f"{x:12}" for x in (*counts, sum(counts))))
 
 
