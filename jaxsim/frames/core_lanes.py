@@ -51,18 +51,20 @@ class CoreLanes:
 
     def __iter__(self) -> Iterator[CoreLane]:
         """Within x64, as their arrays are float64."""
-        leaves, structure = jax.tree.flatten(self._leaves, is_leaf=lambda x: isinstance(x, Leaf))
-        leaves = [settle(leaf) for leaf in leaves]
+        leaves, structure = jax.tree.flatten((self._leaves, self._features), is_leaf=lambda x: isinstance(x, Leaf))
+        leaves = [settle(leaf) if isinstance(leaf, Leaf) else leaf for leaf in leaves]
         for combination in range(self.num_combinations):
             for group, members in enumerate(self.layout.members):
                 here = [_one(leaf, combination, group, self.layout) for leaf in leaves]
-                quotes, policy, costs, account = jax.tree.unflatten(structure, here)
+                (quotes, policy, costs, account), features = jax.tree.unflatten(structure, here)
                 key = self._keys[combination * self.layout.num_groups + group]
-                market = market_tree(quotes, self._features)
+                market = market_tree(quotes, features)
                 yield CoreLane(market, policy, costs, account, key, self.layout.assets.take(members))
 
 
-def _one(leaf: Leaf, combination: int, group: int, layout: Layout) -> Any:
+def _one(leaf: Any, combination: int, group: int, layout: Layout) -> Any:
+    if not isinstance(leaf, Leaf):  # features that are the same for all
+        return leaf
     array, (by_combination, _) = leaf.of(np.array([group]), layout.members, False)
     return array[combination] if by_combination else array
 

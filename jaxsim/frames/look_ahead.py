@@ -118,6 +118,14 @@ def _call(function: Callable, arguments: tuple[tuple, dict]) -> Any:
     return function(*positional, **{name: x for name, x in keywords.items() if takes_all or name in takes})
 
 
+def _rows_of(features: Any, source: Any) -> Any:
+    """Features as arrays with one row per bar."""
+    close = source.close if isinstance(source, FrameSource) else pd.DataFrame(index=source.index)
+    rows = read_features(features, close)
+    is_leaf = lambda x: isinstance(x, Leaf)  # noqa: E731
+    return jax.tree.map(lambda x: x.array if is_leaf(x) else x, rows, is_leaf=is_leaf)
+
+
 class _Probe:
     """A policy, its run through the prices as they are, and the same parts asked about other prices."""
 
@@ -128,7 +136,7 @@ class _Probe:
         rows = _call(features, source.arguments()) if callable(features) else features
         if callable(features) and rows is None:
             raise TypeError("features: the function returned None; expected one row per bar")
-        self.rows = read_features(rows, source.index)
+        self.rows = _rows_of(rows, source)
         market = self.market()
         self.witness = Witness(self.policy.allocator)
         watched = replace(self.policy, allocator=self.witness)
@@ -195,10 +203,10 @@ class _Probe:
         if not callable(self.features):
             return []
         found, names = [], _feature_names(self.rows)
-        again = read_features(_call(self.features, self.source.arguments()), self.source.index)
+        again = _rows_of(_call(self.features, self.source.arguments()), self.source)
         _refuse_chance("features: what the function", self.rows, again)
         for bar, kind, factor in futures(self.source.mark, bars, _PRICED_KINDS):
-            rows = read_features(_call(self.features, self.source.arguments(factor)), self.source.index)
+            rows = _rows_of(_call(self.features, self.source.arguments(factor)), self.source)
             pairs = zip(names, jax.tree.leaves(self.rows), jax.tree.leaves(rows), strict=True)
             for name, before, after in pairs:
                 difference = _difference(before[: bar + 1], after[: bar + 1])
