@@ -86,13 +86,13 @@ from jaxsim.frames.fitted import Fitted as Fitted
 from jaxsim.frames.float32 import check_float32 as check_float32
 from jaxsim.frames.lanes import grid as grid
 from jaxsim.frames.lanes import zipped as zipped
-from jaxsim.frames.look_ahead import check_no_lookahead as check_no_lookahead
 from jaxsim.frames.overfitting import Overfitting as Overfitting
 from jaxsim.frames.overfitting import deflated_sharpe_ratio as deflated_sharpe_ratio
 from jaxsim.frames.overfitting import probability_of_overfitting as probability_of_overfitting
 from jaxsim.frames.plans import optimize as optimize
 from jaxsim.frames.policy_files import load_policy as load_policy
 from jaxsim.frames.policy_files import save_policy as save_policy
+from jaxsim.frames.probe import check_no_lookahead as check_no_lookahead
 from jaxsim.frames.programs import cache_programs as cache_programs
 from jaxsim.frames.run import backtest as backtest
 from jaxsim.frames.run import replay as replay

@@ -134,7 +134,6 @@ def test_groups_states_and_holes():
     np.testing.assert_allclose(found["value"].groupby(level="sector").first(), alone.sharpe_ratio().sort_index())
 
 
-@pytest.mark.skipif(not hasattr(js, "StraightThrough"), reason="this version has no gates")
 def test_a_gate_has_a_column_of_its_own():
     found = js.sensitivities(
         CLOSE,

@@ -27,7 +27,6 @@ from jaxsim.engine.lanes import (
     start_of,
 )
 from jaxsim.engine.metrics import returns_from_value
-from jaxsim.engine.status import OrderStatusInfo
 from jaxsim.engine.step import Lane, at_bar_row, decide, observe, rebalance_if
 from jaxsim.engine.streaming import Tally
 from jaxsim.engine.triggers import dates_of, may_fire
@@ -253,12 +252,8 @@ class Scores(eqx.Module):
         old = self.tally.trades
         if old is None:
             return self
-        fills, is_decision = row.event.fills, row.event.is_decision
-        filled = jnp.asarray(fills.info == OrderStatusInfo.NONE)
-        traded = jnp.where(filled, jnp.abs(fills.trade) * jnp.where(filled, fills.price, 0), 0).sum(axis=-1)
         here = replace(self.tally, trades=old if places is None else places.gather(old))
-        asked = True if is_decision is None else is_decision
-        new = here.rebalanced(row.traded, traded, row.event.value, fills.fees.sum(axis=-1), asked).trades
+        new = here.after(row.event, row.traded).trades
         return replace(self, tally=replace(self.tally, trades=new if places is None else places.put_back(new, old)))
 
     def finish(self, outlook: Outlook, block: Block) -> "Scores":

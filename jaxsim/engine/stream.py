@@ -19,8 +19,7 @@ from jaxsim.engine.look_ahead import LookAhead
 from jaxsim.engine.metrics import returns_from_value
 from jaxsim.engine.numerics import cast_inexact
 from jaxsim.engine.schedule import Scan, forward_schedule
-from jaxsim.engine.status import OrderStatusInfo
-from jaxsim.engine.step import Event, Lane, at_bar_row, step
+from jaxsim.engine.step import Lane, at_bar_row, step
 from jaxsim.engine.streaming import Tally, on_host
 
 #: Bars whose values are kept until they are added to a tally together.
@@ -119,7 +118,7 @@ def _one_lane(run: Run, benchmark: Any, num_bars: Any, axes: tuple[str, ...], na
     def one_bar(state: tuple, bar: Any) -> tuple[tuple, Any]:
         lane, tally = state
         lane, traded, event, _ = step(policy, market, costs, lane, bar, run.key, axes, False, run.ticket)
-        return (lane, _with_event(tally, traded, event)), lane.holdings.value(at_bar_row(market.mark, bar))
+        return (lane, tally.after(event, traded)), lane.holdings.value(at_bar_row(market.mark, bar))
 
     def one_block(state: tuple, first: Any) -> tuple[tuple, None]:
         lane, tally, before = state
@@ -138,11 +137,3 @@ def _one_lane(run: Run, benchmark: Any, num_bars: Any, axes: tuple[str, ...], na
     firsts = jnp.arange(0, market.num_bars, block, dtype=jnp.int32)
     (lane, tally, _), _ = lax.scan(one_block, (start, tally, start.holdings.cash), firsts)
     return tally, lane
-
-
-def _with_event(tally: Tally, traded: Any, event: Event) -> Tally:
-    fills = event.fills
-    filled = fills.info == OrderStatusInfo.NONE
-    amount = jnp.where(filled, jnp.abs(fills.trade) * jnp.where(filled, fills.price, 0), 0).sum()
-    asked = True if event.is_decision is None else event.is_decision
-    return tally.rebalanced(traded, amount, event.value, fills.fees.sum(), asked)

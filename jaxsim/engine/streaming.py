@@ -25,6 +25,8 @@ from jaxtyping import Bool, Float
 
 from jaxsim.engine.arrays import Array
 from jaxsim.engine.nanstats import divide, namespace, power, root
+from jaxsim.engine.status import OrderStatusInfo
+from jaxsim.engine.step import Event
 
 #: One number per lane, and one per bar of a block.
 Numbers = Float[Array, "*lanes"]
@@ -276,6 +278,13 @@ class Tally(eqx.Module):
         share = jnp.where(happens, divide(traded, jnp.abs(value), 0.0), 0)
         turnover, fees = self.trades.turnover + share, self.trades.fees + jnp.where(happens, fees, 0)
         return replace(self, trades=Trades(turnover, fees, self.trades.rebalances + (happens & asked)))
+
+    def after(self, event: Event, happens: Any) -> "Tally":
+        """With a rebalance, or several side by side, if it happens."""
+        fills, asked = event.fills, event.is_decision
+        filled = jnp.asarray(fills.info == OrderStatusInfo.NONE)
+        traded = jnp.where(filled, jnp.abs(fills.trade) * jnp.where(filled, fills.price, 0), 0).sum(axis=-1)
+        return self.rebalanced(happens, traded, event.value, fills.fees.sum(axis=-1), True if asked is None else asked)
 
     def finish(self, names: Iterable[str], ann_factor: float | None = None) -> dict[str, Any]:
         """The metrics by name, one number per lane: those of `jaxsim.metrics` with their default options.

@@ -89,13 +89,9 @@ def sensitivities(
 def _parameters(lane: CoreLane, wrt: Sequence[str] | None) -> tuple[str, ...]:
     """The parameters of a lane, one "weights" for each asset, last. Raises ValueError for those that it has not got."""
     there = {"threshold": has_threshold(lane.policy.trigger), "weights": lane.policy.size_type is None}
-    chosen = (
-        [name for name in PARAMETERS if there.get(name, True)]
-        if wrt is None
-        else [wrt]
-        if isinstance(wrt, str)
-        else list(wrt)
-    )
+    if wrt is None:
+        wrt = [name for name in PARAMETERS if there.get(name, True)]
+    chosen = [wrt] if isinstance(wrt, str) else list(wrt)
     for name in chosen:
         if name not in PARAMETERS:
             raise ValueError(f"wrt: expected some of {list(PARAMETERS)}, got {name!r}")
@@ -110,8 +106,7 @@ def _table(lane: CoreLane, names: tuple[str, ...], scores: tuple, gate: Any, ste
     steps = default_steps(names, float(lane.account.cash), float(step))
     off = {name: np.zeros(()) for name in COSTS if name in names and getattr(lane.costs, name) is None}
     around = (replace(lane.costs, **off), lane.account, lane.key, names, scores, steps)
-    harden = getattr(lane.policy, "hardened", None)
-    found = slopes(lane.market, lane.policy if harden is None else harden(), *around)
+    found = slopes(lane.market, lane.policy.hardened(), *around)
     if int(found.fault) != LaneFault.NONE:
         where = f"{label}, " if label else ""
         raise AllocationError(f"{LaneFault(int(found.fault)).text} ({where}bar {int(found.fault_bar)})")
