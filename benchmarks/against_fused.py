@@ -66,7 +66,7 @@ def ours(open_: np.ndarray, close: np.ndarray, limits: np.ndarray, threads: int)
     in_axes = eqx.tree_at(lambda r: r.policy.trigger.threshold, nowhere, 0, is_leaf=lambda x: x is None)
     names = ("sharpe_ratio", "num_rebalances")
     axes = (LaneAxis("lane", len(limits), in_axes),)
-    size = 256 if len(limits) > 256 else max(64, -(-len(limits) // threads)) if len(limits) >= 128 else len(limits)
+    size = min(128, max(64, -(-len(limits) // threads)))
     return stream_in_chunks(run, axes, names, size, threads).finish(names, ANN_FACTOR)
 
 

@@ -7,12 +7,19 @@ import jax.numpy as jnp
 import numpy as np
 
 
+def is_seed(key: Any) -> bool:
+    """Whether this is an int to make a key of. Raises ValueError for one out of range."""
+    if not isinstance(key, int | np.integer) or isinstance(key, bool):
+        return False
+    if not 0 <= key < 2**32:  # beyond, JAX draws otherwise with x64 than without
+        raise ValueError(f"key: expected an int from 0 to 2**32 - 1, got {key}")
+    return True
+
+
 def as_key(key: Any) -> Any:
     """One typed random key from an int, a typed key, or raw key data. Raises ValueError for an int
     out of range, TypeError for anything else."""
-    if isinstance(key, int | np.integer) and not isinstance(key, bool):
-        if not 0 <= key < 2**32:  # beyond, JAX draws otherwise with x64 than without
-            raise ValueError(f"key: expected an int from 0 to 2**32 - 1, got {key}")
+    if is_seed(key):
         return jax.random.key(int(key))
     if isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key) and key.shape == ():
         return key

@@ -4,6 +4,7 @@ the first one at which a lane may trade is found, and only there, and only for t
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import equinox as eqx
@@ -14,6 +15,7 @@ from jaxtyping import Bool, Float, Int
 
 from jaxsim.engine.arrays import Array
 from jaxsim.engine.glance import Glance, by_asset, worth_of
+from jaxsim.engine.kernel import run_while
 from jaxsim.engine.lanes import (
     Balances,
     LaneAxis,
@@ -286,20 +288,23 @@ class State(eqx.Module):
 class LookAhead(eqx.Module):
     """Whole blocks of bars at once; rows where some lane trades.
 
-    block: bars looked at together; default 64, for a few lanes 256.
-    slots: lanes rebalanced together; default 16, for many lanes 32.
+    block: bars looked at together; default 64 for a few lanes, else 16.
+    slots: lanes rebalanced together; default 1 for a few lanes, up to 32 for many.
     page: rows per page.
+    one_kernel: whether CPUs shall run the loop as one kernel where that is possible, see `jaxsim.engine.kernel`.
     """
 
     block: int | None = eqx.field(static=True, default=None)
     slots: int | None = eqx.field(static=True, default=None)
     page: int = eqx.field(static=True, default=256)
+    one_kernel: bool = eqx.field(static=True, default=True)
 
     def block_size(self, run: Run, axes: tuple[LaneAxis, ...]) -> int:
-        return min(self.block or (64 if math.prod(shape_of(axes)) > 4 else 256), run.market.close.shape[-2])
+        count = math.prod(shape_of(axes))
+        return min(self.block or (16 if 4 < count < 256 else 64), run.market.close.shape[-2])
 
     def num_slots(self, axes: tuple[LaneAxis, ...]) -> int:
-        return self.slots or (32 if axes[0].size >= 256 else 16)
+        return self.slots or next((slots for most, slots in ((4, 1), (32, 4), (255, 8)) if axes[0].size <= most), 32)
 
     def gathers(self, run: Run, axes: tuple[LaneAxis, ...]) -> bool:
         return bool(axes) and axes[0].size > self.num_slots(axes) and can_gather(run, axes)
@@ -347,6 +352,17 @@ class LookAhead(eqx.Module):
 
         return lax.cond(is_due.any(), act, go_on, state)
 
+    def loop(self, goes_on: Any, outlook: Outlook, state: "State", size: int) -> "State":
+        """On and on while `goes_on(number of bars, state)`."""
+        arrays, rest = eqx.partition(outlook, eqx.is_array)
+
+        def advance(arrays: Any, state: State) -> State:
+            return self.advance(eqx.combine(arrays, rest), state, size)
+
+        if not self.one_kernel:
+            return lax.while_loop(lambda state: goes_on(outlook.num_bars, state), partial(advance, arrays), state)
+        return run_while(lambda arrays, state: goes_on(arrays.num_bars, state), advance, arrays, state)
+
     def opened(self, outlook: Outlook, cursor: Cursor, sink: Any, size: int) -> "State":
         """Before anything is traded in a block."""
         block = Block.at(cursor.bar, size, outlook.run.market.close.shape[-2])
@@ -370,11 +386,8 @@ class LookAhead(eqx.Module):
 
         rows = jax.tree.map(lambda x: jnp.zeros((self.page, *x.shape), x.dtype), jax.eval_shape(blank_row))
 
-        end = lax.while_loop(
-            lambda state: (state.bar < outlook.num_bars) & (state.sink.count < self.page),
-            lambda state: self.advance(outlook, state, size),
-            self.opened(outlook, cursor, Pages(rows, jnp.int32(0)), size),
-        )
+        start = self.opened(outlook, cursor, Pages(rows, jnp.int32(0)), size)
+        end = self.loop(lambda bars, state: (state.bar < bars) & (state.sink.count < self.page), outlook, start, size)
         return Cursor(end.lane, end.seen, end.bar), end.sink
 
     def scores(
@@ -389,9 +402,6 @@ class LookAhead(eqx.Module):
         outlook = Outlook.of(run, axes, cursor.lane, num_bars)
         cash = cursor.lane.holdings.cash
         sink = Scores(Tally.start(names, dtype, shape), cash, jnp.zeros((size, *shape), dtype), benchmark)
-        end = lax.while_loop(
-            lambda state: state.bar < outlook.num_bars,
-            lambda state: self.advance(outlook, state, size),
-            self.opened(outlook, cursor, sink, size),
-        )
+        start = self.opened(outlook, cursor, sink, size)
+        end = self.loop(lambda bars, state: state.bar < bars, outlook, start, size)
         return end.sink.tally, end.lane

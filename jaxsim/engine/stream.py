@@ -53,7 +53,7 @@ def stream(
 
 
 def stream_in_chunks(
-    run: Run, axes: tuple[LaneAxis, ...], names: Iterable[str], size: int = 256, threads: int = 2, **options: Any
+    run: Run, axes: tuple[LaneAxis, ...], names: Iterable[str], size: int = 128, threads: int = 2, **options: Any
 ) -> Tally:
     """The tallies of `stream`, as NumPy arrays, the lanes of the outermost axis worked on in chunks of one size, on
     threads of the host: compiled programs run beside each other, and a chunk stays in the cache.

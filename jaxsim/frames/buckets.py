@@ -21,7 +21,10 @@ def with_room(run: Run, axes: tuple[LaneAxis, ...]) -> tuple[Run, int]:
     room = roomy(num_bars) - num_bars
 
     def longer(x: Any, axis: int) -> Any:
-        return x if x is None else np.pad(np.asarray(x), [(0, room if i == axis else 0) for i in range(x.ndim)], "edge")
+        if x is None:
+            return None
+        x = np.asarray(x)
+        return np.concatenate([x, np.repeat(np.take(x, [-1], axis), room, axis)], axis)
 
     def at_end(x: Any) -> Any:
         return None if x is None else longer(x, x.ndim - 2)

@@ -12,7 +12,7 @@ from jaxsim.frames.reading import Reading
 from jaxsim.frames.scoring import are_streamed
 
 #: More lanes at a time fall out of the CPU's caches; fewer spend their time on looping.
-MOST_STREAMED, MOST_WITH_PATHS = 256, 256
+MOST_STREAMED, MOST_WITH_PATHS = 128, 256
 #: Memory that chunks take by default, at most.
 MOST_MEMORY = 10**9
 #: Chunks per thread that there should be, so that none waits long for the last.

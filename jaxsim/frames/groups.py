@@ -62,7 +62,7 @@ def layout(columns: pd.Index, groups: Any = None, by: Any = None) -> Layout:
         if labels.hasnans:
             raise ValueError(f"groups: the level {name!r} has missing labels")
     members, firsts = _members(levels, len(columns))
-    for group in members:
+    for group in members if not assets.is_unique else ():
         repeated = assets[group][assets[group].duplicated()]
         if len(repeated):
             raise ValueError(f"close: the column {repeated[0]!r} appears twice" + (" in one group" if levels else ""))

@@ -132,10 +132,13 @@ def align(frame: pd.DataFrame, other: pd.DataFrame, argument: str, of: str = "th
 
 
 def _positive(frame: pd.DataFrame, argument: str, *, may_be_infinite: bool = False) -> np.ndarray:
-    for column, dtype in frame.dtypes.items():
-        if getattr(dtype, "kind", "O") not in "iuf":
-            raise TypeError(f"{argument}: the column {column!r} is not numeric")
-    values = frame.to_numpy(np.float64, na_value=np.nan)
+    values = frame.to_numpy()
+    if values.dtype.kind not in "iuf":
+        for column, dtype in frame.dtypes.items():
+            if getattr(dtype, "kind", "O") not in "iuf":
+                raise TypeError(f"{argument}: the column {column!r} is not numeric")
+        values = frame.to_numpy(np.float64, na_value=np.nan)
+    values = values.astype(np.float64, copy=False)
     wrong = (values <= 0) & ~np.isinf(values) if may_be_infinite else (values <= 0) | np.isinf(values)
     if wrong.any():
         row, column = np.argwhere(wrong)[0]

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 
-from jaxsim.engine.keys import as_key
+from jaxsim.engine.keys import as_key, is_seed
 
 
 def lane_hash(labels: dict[str, Any]) -> int:
@@ -52,10 +52,10 @@ def lane_keys(key: Any, lanes: pd.Index | None, seeds: np.ndarray | None = None)
     hashes = np.array([lane_hash(dict(zip(names, row, strict=True))) for row in rows], np.uint32)
     room = (1 << (len(lanes) - 1).bit_length()) - len(lanes)  # few shapes, few programs
     hashes = np.pad(hashes, (0, room))
-    if seeds is None:
+    if seeds is None and not is_seed(key):
         return _as_arrays(_fold_in_all(as_key(key), hashes), len(lanes))
-    seeds = np.pad(seeds.astype(np.int64), (0, room))
-    return _as_arrays(_fold_in_each(_keys_of_seeds(seeds), hashes), len(lanes))
+    of_lanes = np.full(len(lanes), key) if seeds is None else seeds
+    return _as_arrays(_of_seeds(np.pad(of_lanes.astype(np.int64), (0, room)), hashes), len(lanes))
 
 
 def _as_arrays(keys: Any, count: int) -> LaneKeys:
@@ -63,5 +63,4 @@ def _as_arrays(keys: Any, count: int) -> LaneKeys:
 
 
 _fold_in_all = jax.jit(jax.vmap(jax.random.fold_in, in_axes=(None, 0)))
-_fold_in_each = jax.jit(jax.vmap(jax.random.fold_in, in_axes=(0, 0)))
-_keys_of_seeds = jax.jit(jax.vmap(jax.random.key))
+_of_seeds = jax.jit(jax.vmap(lambda seed, hash_: jax.random.fold_in(jax.random.key(seed), hash_)))

@@ -17,7 +17,7 @@ from jaxsim.engine.bounds import BARS, CASH, NUMBERS, shown
 from jaxsim.engine.costs import Costs
 from jaxsim.engine.destinations import AbstractDestination, ToTarget, checked_destination
 from jaxsim.engine.enums import SizeType
-from jaxsim.engine.keys import as_key
+from jaxsim.engine.keys import as_key, is_seed
 from jaxsim.engine.policy import Policy, allocator_name, order_book_policy
 from jaxsim.engine.triggers import Never
 from jaxsim.frames.broadcast import Leaf, module, module_of, number, settle, time_asset
@@ -180,9 +180,8 @@ def read_terms(
         raise TypeError(f"log: expected True or False, got {shown(log)}"[:200])
     bar, year = bar_length(prices.index, terms["freq"]), to_timedelta(terms["year_freq"], "year_freq")
     check_levels(sweep, arrangement)
-    if seeds is None:
-        with jax.enable_x64(True):
-            as_key(key)
+    if seeds is None and not is_seed(key):
+        as_key(key)
     return Reading(
         prices,
         arrangement,

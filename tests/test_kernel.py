@@ -1,0 +1,95 @@
+"""Loops in one kernel: marked where that is possible, and the same to the last digit."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import allocators as al
+import jaxsim as js
+from jaxsim.engine import kernel
+from jaxsim.engine.lanes import LaneAxis, Run
+from jaxsim.engine.stream import stream
+
+COUNT = 12
+
+
+def loop(turn):
+    """Seven turns on an array of numbers, and what XLA makes of them."""
+
+    def run(x, scale, unused):
+        def one(given, state):
+            return state[0] + 1, turn(state[1]) * given[0], state[2]
+
+        return kernel.run_while(lambda _, state: state[0] < 7, one, (scale, unused), (0, x, unused))[1]
+
+    arguments = jnp.linspace(0.1, 1.0, COUNT), jnp.asarray(0.9), jnp.zeros(3)
+    lowered = jax.jit(run).lower(*arguments)
+    return np.asarray(lowered.compile()(*arguments)), "xla_cpu_small_call" in lowered.as_text()
+
+
+def draws(x):
+    return x * jax.random.normal(jax.random.fold_in(jax.random.key(0), x.sum().astype(int)), (COUNT,))
+
+
+def branches(x):
+    return jax.lax.cond(x.max() > 0.5, lambda x: jnp.cumsum(x) / 3, lambda x: jnp.tanh(x) + jnp.argmax(x), x)
+
+
+def inner_loop(x):
+    return jax.nn.softmax(jax.lax.fori_loop(0, 3, lambda _, y: jnp.sin(y), x))
+
+
+def many_numbers(x):
+    return x + jnp.broadcast_to(x, (400, COUNT)).sum(axis=0) / 400
+
+
+def python(x):
+    return jax.pure_callback(np.sin, jax.ShapeDtypeStruct(x.shape, x.dtype), x)
+
+
+#: What a turn does, and whether that is plain.
+TURNS = {
+    "draws": (draws, True),
+    "branches": (branches, True),
+    "inner loop": (inner_loop, True),
+    "matrix": (lambda x: jnp.outer(x, x) @ x, False),
+    "sorting": (jnp.sort, False),
+    "scatter": (lambda x: x.at[jnp.arange(COUNT) // 2].add(1.0), False),
+    "many numbers": (many_numbers, False),
+    "Python": (python, False),
+}
+
+
+@pytest.mark.parametrize("name", TURNS)
+def test_a_loop_is_marked_if_its_turns_are_plain(name, monkeypatch):
+    turn, is_plain = TURNS[name]
+    with jax.enable_x64(True):
+        x, marked = loop(turn)
+        monkeypatch.setattr(kernel, "is_known", lambda: False)
+        same, unmarked = loop(turn)
+    assert marked == is_plain and not unmarked
+    np.testing.assert_array_equal(x, same)
+
+
+@pytest.mark.parametrize("allocator", [al.EqualWeight(), al.RandomWeights()], ids=lambda x: type(x).__name__)
+def test_one_kernel_changes_no_digit(allocator):
+    rng = np.random.default_rng(5)
+    close = np.exp(np.cumsum(rng.normal(0, 0.02, (300, 3)), axis=0))
+    close[40:60, 1] = np.nan
+    thresholds = np.linspace(0.01, 0.1, 6)
+    policy = js.Policy(allocator, js.Threshold(thresholds), destination=js.Fraction(0.8))
+    with jax.enable_x64(True):
+        market = js.Market(close, close, close, np.nan_to_num(close, nan=1.0))
+        run = Run(market, policy, js.Costs(np.float64(0.002)), js.Account(np.float64(100.0)), jax.random.key(3))
+        axes = (LaneAxis("lane", 6, jax.tree.map(lambda x: 0 if x is thresholds else None, run)),)
+        names = ("sharpe_ratio", "max_drawdown", "turnover", "num_rebalances")
+        one, other = (stream(run, axes, names, schedule=js.LookAhead(one_kernel=x)) for x in (True, False))
+    jax.tree.map(np.testing.assert_array_equal, one, other)
+    assert np.asarray(one[0].trades.rebalances).sum() > 100
+
+
+def test_an_xla_that_is_not_known_is_given_no_marks(monkeypatch):
+    monkeypatch.setattr(kernel, "KNOWN_XLA", {(99, 0)})
+    with jax.enable_x64(True):
+        assert not loop(jnp.sin)[1]
