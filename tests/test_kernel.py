@@ -72,8 +72,8 @@ def test_a_loop_is_marked_if_its_turns_are_plain(name, monkeypatch):
     np.testing.assert_array_equal(x, same)
 
 
-@pytest.mark.parametrize("allocator", [al.EqualWeight(), al.RandomWeights()], ids=lambda x: type(x).__name__)
-def test_one_kernel_changes_no_digit(allocator):
+def scores(allocator, **options):
+    """Of six thresholds."""
     rng = np.random.default_rng(5)
     close = np.exp(np.cumsum(rng.normal(0, 0.02, (300, 3)), axis=0))
     close[40:60, 1] = np.nan
@@ -84,9 +84,25 @@ def test_one_kernel_changes_no_digit(allocator):
         run = Run(market, policy, js.Costs(np.float64(0.002)), js.Account(np.float64(100.0)), jax.random.key(3))
         axes = (LaneAxis("lane", 6, jax.tree.map(lambda x: 0 if x is thresholds else None, run)),)
         names = ("sharpe_ratio", "max_drawdown", "turnover", "num_rebalances")
-        one, other = (stream(run, axes, names, schedule=js.LookAhead(one_kernel=x)) for x in (True, False))
+        return jax.tree.map(np.asarray, stream(run, axes, names, schedule=js.LookAhead(**options)))
+
+
+@pytest.mark.parametrize("allocator", [al.EqualWeight(), al.RandomWeights()], ids=lambda x: type(x).__name__)
+def test_one_kernel_changes_no_digit(allocator):
+    one, other = (scores(allocator, one_kernel=x) for x in (True, False))
     jax.tree.map(np.testing.assert_array_equal, one, other)
-    assert np.asarray(one[0].trades.rebalances).sum() > 100
+    assert one[0].trades.rebalances.sum() > 100
+
+
+def by_many_numbers(obs):
+    return many_numbers(jnp.repeat(obs.val_price, COUNT // 3)).reshape(3, -1).sum(axis=1) * 0 + 1 / 3
+
+
+def test_what_xla_cannot_make_a_kernel_of_runs_as_usual(monkeypatch):
+    """Where it is not known beforehand that it cannot."""
+    want = scores(by_many_numbers, one_kernel=False)
+    monkeypatch.setattr(kernel, "LARGE", 10**9)
+    jax.tree.map(np.testing.assert_array_equal, scores(by_many_numbers), want)
 
 
 def test_an_xla_that_is_not_known_is_given_no_marks(monkeypatch):

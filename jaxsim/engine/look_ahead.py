@@ -2,7 +2,7 @@
 the first one at which a lane may trade is found, and only there, and only for the lanes that do, is a bar simulated."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -305,6 +305,16 @@ class LookAhead(eqx.Module):
 
     def num_slots(self, axes: tuple[LaneAxis, ...]) -> int:
         return self.slots or next((slots for most, slots in ((4, 1), (32, 4), (255, 8)) if axes[0].size <= most), 32)
+
+    def run_by(self, program: Callable[["LookAhead"], Any]) -> Any:
+        """What `program(schedule)` returns, which compiles. If XLA cannot make one kernel of it after all, there are as
+        many as usual."""
+        try:
+            return program(self)
+        except jax.errors.JaxRuntimeError as error:
+            if not (self.one_kernel and "UNIMPLEMENTED" in str(error)):
+                raise
+            return program(replace(self, one_kernel=False))
 
     def gathers(self, run: Run, axes: tuple[LaneAxis, ...]) -> bool:
         return bool(axes) and axes[0].size > self.num_slots(axes) and can_gather(run, axes)

@@ -92,8 +92,14 @@ def _start(run: Run, axes: tuple[LaneAxis, ...]) -> Lane:
     return start_of(in_dtype(run), axes)
 
 
-@eqx.filter_jit
 def _page(run: Run, cursor: Cursor, axes: tuple[LaneAxis, ...], schedule: Scan | LookAhead):
+    if isinstance(schedule, Scan):
+        return _next_page(run, cursor, axes, schedule)
+    return schedule.run_by(lambda schedule: _next_page(run, cursor, axes, schedule))
+
+
+@eqx.filter_jit
+def _next_page(run: Run, cursor: Cursor, axes: tuple[LaneAxis, ...], schedule: Scan | LookAhead):
     run = in_dtype(run)
     if isinstance(schedule, Scan):
         cursor, rows, aux = schedule.pages(run, axes, cursor)

@@ -49,7 +49,7 @@ def stream(
     count = np.int32(run.market.close.shape[-2] if num_bars is None else num_bars)
     if isinstance(schedule, Scan):
         return _stream(run, benchmark, count, axes, names)
-    return _look_ahead(run, benchmark, count, axes, names, schedule)
+    return schedule.run_by(lambda schedule: _look_ahead(run, benchmark, count, axes, names, schedule))
 
 
 def stream_in_chunks(
