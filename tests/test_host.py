@@ -299,18 +299,14 @@ def test_an_interrupt_of_its_own():
 
 def test_ctrl_c(seen):
     def slow(obs):
+        if len(seen) == 3:
+            threading.Thread(target=_thread.interrupt_main).start()
         time.sleep(0.05)
         return told(obs)
 
-    allocator = al.host(slow)
-    run(CLOSE, allocator, OPEN, 1.0)
-    seen.clear()
-    timer = threading.Timer(0.3, _thread.interrupt_main)
-    timer.start()
     with pytest.raises(KeyboardInterrupt):
-        run(CLOSE, allocator, OPEN, 0.0)
-    timer.join()
-    assert 0 < len(seen) < BARS / 2
+        run(CLOSE, al.host(slow), OPEN, 0.0)
+    assert 3 < len(seen) < BARS / 2
     time.sleep(0.1)
     assert len(seen) < BARS / 2
     assert not host_calls.HostRun._running
