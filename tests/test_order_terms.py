@@ -15,7 +15,7 @@ import allocators as al
 import jaxsim as js
 from jaxsim.engine.policy import order_book_policy
 from tests.cases import assert_same_portfolio
-from tests.markets import as_users_run_it, compilations, prices
+from tests.markets import AS_IT_STANDS, as_users_run_it, compilations, prices
 
 BARS, ASSETS = 24, list("ABCD")
 SHUFFLED = list("CADB")
@@ -23,8 +23,6 @@ CLOSE, OPEN = (frame.iloc[:BARS] for frame in prices(3, pd.Index(ASSETS, name="s
 INDEX = CLOSE.index
 EQUAL = al.EqualWeight()
 RNG = np.random.default_rng(8)
-#: Programs that run once are not worth optimising.
-AS_IT_STANDS = {"xla_backend_optimization_level": 0}
 #: Units, worth about half of the cash; on two thirds of all bars.
 BOOK = pd.DataFrame(RNG.normal(0, 0.5, CLOSE.shape), INDEX, ASSETS).mask(RNG.random(CLOSE.shape) < 0.33)
 #: Two values of each term that all show in what is traded.
