@@ -13,6 +13,11 @@ install_import_hook(["jaxsim.engine", "allocators"], "beartype.beartype")
 
 #: Half the time to compile. The same numbers to the last bit, but for what derivatives round.
 QUICK = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
+#: Files of tests by how long they take; others take less.
+LONGEST = [
+    *("docs", "optimizers", "gradients", "sweep", "schedules", "programs", "gates", "lanes", "plans", "fit", "orders"),
+    *("learned", "cli", "workers", "destinations", "walk_forward", "host", "order_terms", "decisions", "golden"),
+]
 #: Every compiled program holds memory maps, of which Linux gives a process 65,530; XLA crashes where there are no more.
 MANY_MAPS = 25_000
 
@@ -24,6 +29,13 @@ def pytest_configure():
         start = [sys.executable, "-c", "from jaxlib import xla_client; xla_client.make_cpu_client()"]
         tried = subprocess.run(start, env=os.environ | {"XLA_FLAGS": QUICK}, capture_output=True)
         os.environ["XLA_FLAGS"] = QUICK if tried.returncode == 0 else ""
+
+
+def pytest_collection_modifyitems(config, items):
+    """What takes long comes first where there are several workers, who then end at about the same time."""
+    if hasattr(config, "workerinput"):
+        first = {f"test_{name}": i for i, name in enumerate(LONGEST)}
+        items.sort(key=lambda item: first.get(item.path.stem, len(first)))
 
 
 def pytest_collection_finish():
