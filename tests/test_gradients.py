@@ -48,7 +48,7 @@ def score(weights, threshold, market, adjoint=None, lane_axis=None, gate=None):
 def test_transformations_in_any_order():
     market = simulated(60)
     tangent = np.eye(5)[0]
-    slope = jax.jit(jax.grad(score))
+    slope = jax.jit(jax.grad(score), compiler_options=AS_IT_STANDS)
     alone = jnp.stack([slope(WEIGHTS, x, market) for x in THRESHOLDS])
 
     def total(weights, lane_axis):
@@ -57,15 +57,19 @@ def test_transformations_in_any_order():
 
     def mapped(lane_axis):
         one = jax.grad(partial(score, market=market, lane_axis=lane_axis))
-        return jax.jit(jax.vmap(one, (None, 0), axis_name="lane"))(WEIGHTS, THRESHOLDS)
+        both = jax.vmap(one, (None, 0), axis_name="lane")
+        return jax.jit(both, compiler_options=AS_IT_STANDS)(WEIGHTS, THRESHOLDS)
 
     for lane_axis in (None, "lane"):
         np.testing.assert_allclose(mapped(lane_axis), alone, rtol=1e-10)
-        np.testing.assert_allclose(
-            jax.jit(jax.grad(total), static_argnums=1)(WEIGHTS, lane_axis), alone.sum(0), rtol=1e-10
-        )
-    forward = jax.jit(lambda w: jax.jvp(lambda w: total(w, "lane"), (w,), (tangent,))[1])(WEIGHTS)
-    np.testing.assert_allclose(forward, alone.sum(0)[0], rtol=1e-10)
+        of_total = jax.jit(jax.grad(partial(total, lane_axis=lane_axis)), compiler_options=AS_IT_STANDS)
+        np.testing.assert_allclose(of_total(WEIGHTS), alone.sum(0), rtol=1e-10)
+
+    @partial(jax.jit, compiler_options=AS_IT_STANDS)
+    def forward(weights):
+        return jax.jvp(partial(total, lane_axis="lane"), (weights,), (tangent,))[1]
+
+    np.testing.assert_allclose(forward(WEIGHTS), alone.sum(0)[0], rtol=1e-10)
 
 
 ADJOINTS = [js.Checkpointed(1), js.Checkpointed(7), js.AtEvents(), js.AtEvents(capacity=64, block=16)]
