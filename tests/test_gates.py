@@ -12,7 +12,7 @@ import pytest
 import allocators as al
 import jaxsim as js
 from jaxsim.engine.triggers import margin_of
-from tests.markets import as_users_run_it, simulated
+from tests.markets import AS_IT_STANDS, as_users_run_it, simulated
 from tests.policies import Fixed
 
 COSTS = js.Costs(0.005)
@@ -33,7 +33,7 @@ def score_of(market, threshold, weights, gate):
     return sharpe(js.simulate(market, policy, costs=COSTS, lane_axis="lane").returns)
 
 
-@jax.jit
+@partial(jax.jit, compiler_options=AS_IT_STANDS)
 def slopes(market, thresholds, weights, gate):
     """Scores [lane], and their derivatives by threshold [lane] and weights [lane, asset]."""
     one = jax.value_and_grad(partial(score_of, market), (0, 1))
@@ -119,14 +119,15 @@ def test_a_straight_through_gradient_grows_at_most_with_the_number_of_bars():
             assert np.isfinite(norms).all()
             largest[num_bars, temperature] = float(norms.max())
         if num_bars == 1000:
-            np.testing.assert_array_equal(value, jax.jit(over_lanes)(market, *LANES))
+            np.testing.assert_array_equal(value, at(market, *LANES))
             exploded = slopes(market, *LANES, js.StraightThrough(0.01, through_state=True))[1]
             assert np.abs(exploded).max() > 1e6 * largest[1000, 0.01]
     for temperature in (0.001, 0.003, 0.01):
         assert largest[8767, temperature] / 8767 <= largest[1000, temperature] / 1000
 
 
-def over_lanes(market, thresholds, weights, gate=js.Hard()):  # noqa: B008
+@partial(jax.jit, compiler_options=AS_IT_STANDS)
+def at(market, thresholds, weights, gate=js.Hard()):  # noqa: B008
     return jax.vmap(partial(score_of, market, gate=gate), axis_name="lane")(thresholds, weights)
 
 
@@ -172,7 +173,6 @@ def test_sigmoid_differentiates_its_own_value():
     # A larger step meets bars on which the order of execution changes.
     market, gate, step = simulated(250), js.Sigmoid(0.004), 1e-8
     _, by_threshold, by_weights = slopes(market, *LANES, gate)
-    at = jax.jit(over_lanes)
     by_differences = (at(market, LANES[0] + step, LANES[1], gate) - at(market, LANES[0] - step, LANES[1], gate)) / step
     scale = np.abs(by_threshold).max()
     np.testing.assert_allclose(by_threshold, by_differences / 2, rtol=0, atol=1e-6 * scale)
@@ -186,7 +186,7 @@ def test_sigmoid_differentiates_its_own_value():
 def test_sigmoid_becomes_hard_as_it_cools():
     market = simulated(250)
     hard = slopes(market, *LANES, js.Hard())[0]
-    apart = [np.abs(jax.jit(over_lanes)(market, *LANES, js.Sigmoid(t)) - hard).max() for t in (3e-3, 1e-5, 1e-9)]
+    apart = [np.abs(at(market, *LANES, js.Sigmoid(t)) - hard).max() for t in (3e-3, 1e-5, 1e-9)]
     assert apart[0] > apart[1] > apart[2]
     assert apart[2] == 0
 
