@@ -3,6 +3,7 @@ cases differ in all their numbers and run as its lanes."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import equinox as eqx
@@ -12,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import jaxsim as js
+from tests.markets import AS_IT_STANDS
 
 BARS, ASSETS = 60, 4
 
@@ -235,11 +237,11 @@ def compare(structure: Structure, cases: list[Case], adjoint: Any = None) -> Com
         events = jnp.concatenate([x.astype(jnp.int32).ravel() for x in codes])
         return score(sim), events, jnp.where(sim.rebalanced[:, None], fills.info, -1), (cut & is_filled).sum()
 
-    @jax.jit
+    @partial(jax.jit, compiler_options=AS_IT_STANDS)
     def exact(stacked):
         return jax.vmap(lambda case: jax.grad(value)(jnp.zeros(size), case), axis_name="lane")(stacked)
 
-    @jax.jit
+    @partial(jax.jit, compiler_options=AS_IT_STANDS)
     def ends(stacked, moves):
         many = jax.tree.map(lambda x: jnp.repeat(x, len(moves), axis=0), stacked)
         tiled = jnp.tile(moves, (stacked.threshold.shape[0], 1))

@@ -13,6 +13,8 @@ BARS = 60
 INDEX = pd.date_range("2021-01-04", periods=BARS, freq="D", name="time")
 ASSETS = pd.Index(list("ABC"), name="symbol")
 THRESHOLDS = [0.02, 0.05, 0.1]
+#: For programs that run once and whose last bits do not matter: they are not worth optimising.
+AS_IT_STANDS = {"xla_backend_optimization_level": 0}
 
 
 def prices(seed: int = 0, columns: pd.Index = ASSETS) -> tuple[pd.DataFrame, pd.DataFrame]:

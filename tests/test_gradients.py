@@ -12,7 +12,7 @@ import pytest
 import allocators as al
 import jaxsim as js
 from tests.gradient_cases import STRUCTURES, compare, make_case
-from tests.markets import as_users_run_it, simulated
+from tests.markets import AS_IT_STANDS, as_users_run_it, simulated
 from tests.policies import Fixed
 
 COSTS = js.Costs(0.005)
@@ -48,7 +48,7 @@ def score(weights, threshold, market, adjoint=None, lane_axis=None, gate=None):
 def test_transformations_in_any_order():
     market = simulated(60)
     tangent = np.eye(5)[0]
-    slope = jax.grad(score)
+    slope = jax.jit(jax.grad(score), compiler_options=AS_IT_STANDS)
     alone = jnp.stack([slope(WEIGHTS, x, market) for x in THRESHOLDS])
 
     def total(weights, lane_axis):
@@ -57,38 +57,43 @@ def test_transformations_in_any_order():
 
     def mapped(lane_axis):
         one = jax.grad(partial(score, market=market, lane_axis=lane_axis))
-        return jax.jit(jax.vmap(one, (None, 0), axis_name="lane"))(WEIGHTS, THRESHOLDS)
+        both = jax.vmap(one, (None, 0), axis_name="lane")
+        return jax.jit(both, compiler_options=AS_IT_STANDS)(WEIGHTS, THRESHOLDS)
 
     for lane_axis in (None, "lane"):
         np.testing.assert_allclose(mapped(lane_axis), alone, rtol=1e-10)
-        np.testing.assert_allclose(
-            jax.jit(jax.grad(total), static_argnums=1)(WEIGHTS, lane_axis), alone.sum(0), rtol=1e-10
-        )
-    forward = jax.jvp(lambda w: total(w, "lane"), (WEIGHTS,), (tangent,))[1]
-    np.testing.assert_allclose(forward, alone.sum(0)[0], rtol=1e-10)
+        of_total = jax.jit(jax.grad(partial(total, lane_axis=lane_axis)), compiler_options=AS_IT_STANDS)
+        np.testing.assert_allclose(of_total(WEIGHTS), alone.sum(0), rtol=1e-10)
+
+    @partial(jax.jit, compiler_options=AS_IT_STANDS)
+    def forward(weights):
+        return jax.jvp(partial(total, lane_axis="lane"), (weights,), (tangent,))[1]
+
+    np.testing.assert_allclose(forward(WEIGHTS), alone.sum(0)[0], rtol=1e-10)
 
 
 ADJOINTS = [js.Checkpointed(1), js.Checkpointed(7), js.AtEvents(), js.AtEvents(capacity=64, block=16)]
+
+
+@partial(jax.jit, static_argnums=0, compiler_options=AS_IT_STANDS)
+def by_adjoint(adjoint, market):
+    """Scores and simulations of the thresholds, and derivatives by the weights."""
+
+    def one(weights, threshold):
+        policy = js.Policy(Fixed(weights), js.Threshold(threshold), destination=js.SpreadOver(2))
+        save = js.Save(events=True)
+        sim = js.simulate(market, policy, costs=COSTS, save=save, lane_axis="lane", adjoint=adjoint)
+        return js.metrics.sharpe_ratio(sim.returns, ann_factor=8760), sim
+
+    return jax.vmap(jax.value_and_grad(one, has_aux=True), (None, 0), axis_name="lane")(WEIGHTS, THRESHOLDS)
 
 
 @pytest.mark.parametrize("adjoint", ADJOINTS, ids=["one chunk", "seven chunks", "at events", "of some capacity"])
 def test_adjoints_change_nothing_but_memory_and_time(adjoint):
     """Values to the last bit, gradients to rounding; a length that chunks do not divide, holes, and several lanes."""
     market = simulated(251, holes=True)
-
-    def run(weights, threshold, adjoint):
-        policy = js.Policy(Fixed(weights), js.Threshold(threshold), destination=js.SpreadOver(2))
-        save = js.Save(events=True)
-        sim = js.simulate(market, policy, costs=COSTS, save=save, lane_axis="lane", adjoint=adjoint)
-        return js.metrics.sharpe_ratio(sim.returns, ann_factor=8760), sim
-
-    @partial(jax.jit, static_argnums=0)
-    def both(adjoint):
-        one = jax.value_and_grad(partial(run, adjoint=adjoint), has_aux=True)
-        return jax.vmap(one, (None, 0), axis_name="lane")(WEIGHTS, THRESHOLDS)
-
-    (value, sim), slope = both(adjoint)
-    (expected, plain), exact = both(js.Checkpointed())
+    (value, sim), slope = by_adjoint(adjoint, market)
+    (expected, plain), exact = by_adjoint(js.Checkpointed(), market)
     for ours, theirs in zip(jax.tree.leaves(sim), jax.tree.leaves(plain), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-13, atol=1e-13)
     np.testing.assert_array_equal(sim.rebalanced, plain.rebalanced)

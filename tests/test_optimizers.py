@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from functools import partial
 
 import cvxpy as cp
 import jax
@@ -16,7 +17,7 @@ from scipy.spatial.distance import pdist
 
 import allocators as al
 import jaxsim as js
-from tests.markets import INDEX, as_users_run_it, compilations, prices, with_holes
+from tests.markets import AS_IT_STANDS, INDEX, as_users_run_it, compilations, prices, with_holes
 
 PROBLEMS, BARS, ASSETS = 100, 40, 5
 ENGINES = ["compiled", "reference"]
@@ -61,12 +62,16 @@ def observe(closes, weights=None, key=None) -> js.Observation:
     )
 
 
+@partial(jax.jit, compiler_options=AS_IT_STANDS)
+def _answers(allocator, closes, weights):
+    return jax.vmap(lambda close, now: allocator(observe(close, now)).weights)(closes, weights)
+
+
 def solve(allocator, closes=CLOSES, weights=None) -> np.ndarray:
-    """The answers to all problems, [problem, asset], in one program."""
+    """The answers to all problems, [problem, asset], in one program for each kind of allocator."""
     with jax.enable_x64(True):
         weights = np.zeros((len(closes), closes.shape[2])) if weights is None else weights
-        answer = jax.jit(jax.vmap(lambda close, now: allocator(observe(close, now)).weights))
-        return np.asarray(answer(closes, weights))
+        return np.asarray(_answers(allocator, closes, weights))
 
 
 # --- quadratic programs against cvxpy with Clarabel
@@ -514,7 +519,8 @@ def test_derivatives(name):
         cases = CLOSES[:count].copy()
         cases[0][:10, 1], cases[1][:, 2] = np.nan, np.nan
         x = 0.45 + step * np.repeat([0.0, 1.0, -1.0], count)
-        derive = jax.jit(jax.vmap(jax.value_and_grad(score, argnums=(0, 1))))
+        derive = jax.vmap(jax.value_and_grad(score, argnums=(0, 1)))
+        derive = jax.jit(derive, compiler_options=AS_IT_STANDS)
         value, (slopes, by_price) = derive(x, np.tile(cases, (3, 1, 1)))
     _, above, below = np.asarray(value).reshape(3, count)
     slope, expected = slopes[:count], (above - below) / (2 * step)

@@ -259,7 +259,9 @@ np.testing.assert_allclose(table["sharpe_ratio"], js.backtest(close, al.EqualWei
 
 @pytest.mark.slow
 def test_all_devices_take_part():
-    environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=3"}
+    environment = os.environ | {
+        "XLA_FLAGS": os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=3"
+    }
     subprocess.run([sys.executable, "-c", ON_DEVICES], check=True, env=environment)
 
 
