@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxsim.engine.draws import fold_in, uniform
+
 
 def as_key(key: Any) -> Any:
     """One typed random key from an int, a typed key, or raw key data. Raises ValueError for an int
@@ -28,4 +30,4 @@ REJECT_STREAM = 0x72656A65
 
 def reject_draws(bar_key: Any, num_assets: int) -> jax.Array:
     """The uniform [0, 1) float32 numbers, one per asset, that decide on random rejections at one bar."""
-    return jax.random.uniform(jax.random.fold_in(bar_key, REJECT_STREAM), (num_assets,), jnp.float32)
+    return uniform(fold_in(bar_key, REJECT_STREAM), (num_assets,))

@@ -30,10 +30,12 @@ from jaxsim.frames.workers import check_engine, is_distributed, run_everywhere, 
 
 #: Numbers in the windows of one call: a few megabytes, which caches hold.
 _CHUNK = 1 << 20
-#: Few shapes, few programs: windows have this many rows times a power of four; and so many ranges are asked together,
-#: where there are no more than so many in all.
-_SHORTEST = 32
-_SIZES = {16: 16, 64: 64, 256: 4096, 1024: 1 << 62}
+#: Few shapes, few programs: windows have this many rows times a power of four, which just holds a week or a month of
+#: hours; and so many ranges are asked together, where there are no more than so many in all.
+_SHORTEST = 48
+_SIZES = {16: 16, 64: 64, 128: 2048, 1024: 1 << 62}
+#: Combinations that share a range are asked together up to this number.
+_TOGETHER = 8
 
 
 def optimize(
@@ -117,6 +119,21 @@ class _Items:
 
     def __len__(self) -> int:
         return len(self.start)
+
+    def shared(self) -> list[np.ndarray]:
+        """Numbers of the items by range, [range, combination]: a table for each number of combinations that look back
+        on the same range, for whom what depends on the range alone is worked out once."""
+        order = np.lexsort((self.combination, self.end, self.start))
+        start, end = self.start[order], self.end[order]
+        first = np.flatnonzero(np.append(True, (start[1:] != start[:-1]) | (end[1:] != end[:-1])))
+        count = np.diff(np.append(first, len(order)))
+        tables: dict[int, list[np.ndarray]] = {}
+        for number in np.unique(count).tolist():
+            table = order[first[count == number, None] + np.arange(number)]
+            for begin in range(0, number, _TOGETHER):
+                part = table[:, begin : begin + _TOGETHER]
+                tables.setdefault(part.shape[1], []).append(part)
+        return [np.concatenate(parts) for parts in tables.values()]
 
     def some(self, chosen: np.ndarray) -> "_Items":
         return _Items(self.combination[chosen], self.start[chosen], self.end[chosen])
@@ -218,35 +235,31 @@ def _batch(job: _Job, groups: np.ndarray, advance: Any) -> Planned:
     members = np.stack([job.layout.members[g] for g in groups])
     close, val_price = (np.moveaxis(x[:, members], 0, 1) for x in (job.close, job.val_price))
     leaves, structure = jax.tree.flatten(job.tree, is_leaf=lambda x: isinstance(x, Leaf))
-    arrays, has = [], []
-    for leaf in leaves:
-        array, axes = settle(leaf).of(groups, job.layout.members, True)
-        arrays.append(array)
-        has.append(axes)
+    arrays, has = zip(*(settle(leaf).of(groups, job.layout.members, True) for leaf in leaves), strict=True)
     item_axes, group_axes = (jax.tree.unflatten(structure, [0 if h[i] else None for h in has]) for i in (0, 1))
     lanes = job.items.combination[:, None] * job.layout.num_groups + groups
     whole: Planned | None = None
+    asked = []
     for chunk, longest in _chunks(job, members.size):
         per_item = [a[job.items.combination[chunk]] if h[0] else a for a, h in zip(arrays, has, strict=True)]
         given = jax.tree.unflatten(structure, per_item)
-        due = (
-            job.items.start[chunk].astype(np.int32),
-            job.items.end[chunk].astype(np.int32),
-            job.key_data[lanes[chunk]],
-        )
+        start, end = (x[chunk[:, 0]].astype(np.int32) for x in (job.items.start, job.items.end))
+        due = (start, end, job.key_data[lanes[chunk]])
         try:
             answers = _ask_all(
                 given, item_axes, group_axes, (close, val_price), due, job.key_impl, np.float64(job.cash), longest
             )
         except Exception as error:
-            where = job.where(int(chunk[0]), int(groups[0]))
+            where = job.where(int(chunk[0, 0]), int(groups[0]))
             error.add_note(
                 f"while allocator {job.name} was compiled for all ranges at once, the first of them: {where}"
             )
             raise
+        asked.append((chunk, answers))
+    for chunk, answers in asked:
         part = jax.tree.map(np.asarray, answers)
         if whole is None:
-            shapes = jax.tree.map(lambda x: np.zeros((len(job.items), *x.shape[1:]), x.dtype), part)
+            shapes = jax.tree.map(lambda x: np.zeros((len(job.items), *x.shape[2:]), x.dtype), part)
             whole = shapes
         for out, values in zip(jax.tree.leaves(whole), jax.tree.leaves(part), strict=True):
             out[chunk] = values  # a chunk that is filled up repeats its first range
@@ -256,16 +269,21 @@ def _batch(job: _Job, groups: np.ndarray, advance: Any) -> Planned:
 
 
 def _chunks(job: _Job, width: int) -> Iterator[tuple[np.ndarray, int]]:
-    """Numbers of the items that are asked together, and the length of their windows."""
-    length = job.items.end - job.items.start
-    longest = _rounded_up(length, _SHORTEST) if job.pad else length
-    for rows in np.unique(longest):
-        together = np.flatnonzero(longest == rows)
-        most = max(2, 1 << int(np.log2(max(1, _CHUNK // (rows * width)))))
-        size = min(_size(len(together)), most)
-        for begin in range(0, len(together), size):
-            chunk = together[begin : begin + size]
-            yield np.concatenate([chunk, np.full(size - len(chunk), chunk[0])]), int(rows)
+    """Numbers of the items that are asked together, [range, combination], and the length of their windows."""
+    for block in job.items.shared():
+        length = (job.items.end - job.items.start)[block[:, 0]]
+        longest = _rounded_up(length, _SHORTEST) if job.pad else length
+        for rows in np.unique(longest):
+            together = block[longest == rows]
+            most = max(2, 1 << int(np.log2(max(1, _CHUNK // (rows * width)))))
+            size = min(_size(len(together)), most)
+            for begin in range(0, len(together), size):
+                yield _filled_up(together[begin : begin + size], size), int(rows)
+
+
+def _filled_up(x: np.ndarray, size: int) -> np.ndarray:
+    """With the first row repeated until there are `size`."""
+    return np.concatenate([x, np.repeat(x[:1], size - len(x), axis=0)])
 
 
 def _size(count: int) -> int:
@@ -283,11 +301,11 @@ def _rounded_up(number: np.ndarray, least: int) -> np.ndarray:
 def _ask_all(
     given: Any, item_axes: Any, group_axes: Any, prices: tuple, due: tuple, impl: str, cash: Any, longest: int
 ) -> Planned:
-    """Answers [item, group, ...].
+    """Answers [range, combination, group, ...].
 
-    given: allocator and features, whose axes are `item_axes` and `group_axes`.
+    given: allocator and features, whose axes are `item_axes` (range and combination) and `group_axes`.
     prices: close and val_price, [group, time, asset].
-    due: start and end, [item], and what lane keys are made of, [item, group, ...]; `impl` is their kind.
+    due: start and end, [range], and what lane keys are made of, [range, combination, group, ...]; `impl` is their kind.
     """
 
     def one(given, close, val_price, start, end, key):
@@ -295,10 +313,11 @@ def _ask_all(
         return allocate(allocator, History(close, val_price, features), Range(start, end, key), cash, longest)
 
     each_group = jax.vmap(one, in_axes=(group_axes, 0, 0, None, None, 0))
-    each_item = jax.vmap(each_group, in_axes=(item_axes, None, None, 0, 0, 0))
+    each_combination = jax.vmap(each_group, in_axes=(item_axes, None, None, None, None, 0))
+    each_range = jax.vmap(each_combination, in_axes=(item_axes, None, None, 0, 0, 0))
     start, end, key_data = due
     close, val_price = prices
-    return each_item(given, close, val_price, start, end, jax.random.wrap_key_data(key_data, impl=impl))
+    return each_range(given, close, val_price, start, end, jax.random.wrap_key_data(key_data, impl=impl))
 
 
 # --- one after the other
