@@ -49,7 +49,7 @@ def fold_in(key: Any, number: Int[Array, ""] | int) -> Any:
 
 @partial(jax.jit, static_argnames="shape")
 def uniform(key: Any, shape: tuple[int, ...]) -> Float[Array, "..."]:
-    """`jax.random.uniform(key, shape, jnp.float32)`: uniform on [0, 1), the same in every dtype and under any `vmap`."""
+    """`jax.random.uniform(key, shape, jnp.float32)`: uniform on [0, 1), the same in every dtype and any `vmap`."""
     size = math.prod(shape)
     if not is_threefry(jax.random.key_impl(key)) or size >= 2**32:
         return jax.random.uniform(key, shape, jnp.float32)

@@ -128,9 +128,9 @@ class _Items:
         first = np.flatnonzero(np.append(True, (start[1:] != start[:-1]) | (end[1:] != end[:-1])))
         count = np.diff(np.append(first, len(order)))
         tables: dict[int, list[np.ndarray]] = {}
-        for number in np.unique(count).tolist():
-            table = order[first[count == number, None] + np.arange(number)]
-            for begin in range(0, number, _TOGETHER):
+        for sharers in np.unique(count).tolist():
+            table = order[first[count == sharers, None] + np.arange(sharers)]
+            for begin in range(0, sharers, _TOGETHER):
                 part = table[:, begin : begin + _TOGETHER]
                 tables.setdefault(part.shape[1], []).append(part)
         return [np.concatenate(parts) for parts in tables.values()]
