@@ -233,7 +233,7 @@ class _Recorded:
         longest = _rounded_up(longest, allocations.lane)
         num, groups = places.shape
         size = max(len(m) for m in arrangement.members)
-        self._mask = np.zeros((num, groups, len(index)), bool)
+        self._num_bars = len(index)
         self._bars = np.full((num, groups, longest), len(index), np.int32)
         self._weights = np.full((num, groups, longest, size), np.nan)
         self._asked = {
@@ -244,7 +244,6 @@ class _Recorded:
         for combination in range(num):
             for group in range(groups):
                 rows = np.flatnonzero(allocations.lane == places[combination, group])
-                self._mask[combination, group, bars[rows]] = True
                 self._bars[combination, group, : len(rows)] = bars[rows]
                 of_group = np.where(columns[group] < 0, np.nan, allocations.targets[rows][:, columns[group]])
                 self._weights[combination, group, : len(rows), : of_group.shape[1]] = of_group
@@ -265,7 +264,14 @@ class _Recorded:
         asked = {n: None if x is None else self._leaf(sweep, x, pads_assets=True) for n, x in self._asked.items()}
         weights = self._leaf(sweep, self._weights, pads_assets=True)
         targets = RecordedTargets(self._leaf(sweep, self._bars), weights, **asked)
-        return replay_policy(self._leaf(sweep, self._mask), targets, trigger, checks)
+        mask = None if trigger is None and not checks else self._leaf(sweep, self._mask())
+        return replay_policy(mask, targets, trigger, checks)
+
+    def _mask(self) -> np.ndarray:
+        """The bars with an allocation, [combination, group, time]."""
+        mask = np.zeros((*self._bars.shape[:2], self._num_bars + 1), bool)
+        np.put_along_axis(mask, self._bars, True, axis=-1)
+        return mask[..., :-1]
 
 
 def _rounded_up(longest: int, lane: np.ndarray) -> int:
