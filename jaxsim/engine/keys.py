@@ -16,12 +16,17 @@ def as_key(key: Any) -> Any:
         if not 0 <= key < 2**32:  # beyond, JAX draws otherwise with x64 than without
             raise ValueError(f"key: expected an int from 0 to 2**32 - 1, got {key}")
         return jax.random.key(int(key))
-    if isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key) and key.shape == ():
+    if is_typed(key) and key.shape == ():
         return key
     if isinstance(key, jax.Array | np.ndarray) and key.dtype == np.uint32 and key.shape == (2,):
         return jax.random.wrap_key_data(jnp.asarray(key))
     got = f"an array of shape {key.shape}" if isinstance(key, jax.Array | np.ndarray) else repr(key)
     raise TypeError(f"key: expected an int or one jax.random.key, got {got}")
+
+
+def is_typed(key: Any) -> bool:
+    """Whether this is what `jax.random.key` makes."""
+    return isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
 
 
 #: Folded into the key of a bar, it begins the stream of random rejections, which no allocator draws from.

@@ -25,7 +25,7 @@ from jaxsim.frames.lanes import Sweep, is_swept
 from jaxsim.frames.prices import valuation_prices
 from jaxsim.frames.progress import progress_bar
 from jaxsim.frames.reading import as_allocator, lane_labels, name_lane
-from jaxsim.frames.schedules import index_ranges
+from jaxsim.frames.schedules import ranges_before
 from jaxsim.frames.workers import check_engine, is_distributed, run_everywhere, shares
 
 #: Numbers in the windows of one call: a few megabytes, which caches hold.
@@ -154,26 +154,28 @@ class _Schedule:
                 self._places[name] = sweep.add(value, name, numbers=False)
             else:
                 self._fixed[name] = value
-        first = {name: sweep.values(place)[0] for name, place in self._places.items()}
-        self._ranges(first)  # misuse shows before anything else is read
+        self._known: dict[tuple, tuple[np.ndarray, np.ndarray]] = {}
+        # Misuse shows before anything else is read.
+        self._ranges({name: sweep.values(place, np.zeros(1, int))[0] for name, place in self._places.items()})
 
-    def _ranges(self, chosen: dict[str, Any]) -> pd.DataFrame:
-        if self._dates is not None:
-            chosen = chosen | {"on": self._dates[chosen["on"]]}
-        return index_ranges(self._index, **self._fixed, **chosen)
+    def _ranges(self, chosen: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+        """First and end bar of each range, for the labels of one combination."""
+        labels = tuple(chosen.values())
+        if labels not in self._known:
+            if self._dates is not None:
+                chosen = chosen | {"on": self._dates[chosen["on"]]}
+            self._known[labels] = ranges_before(self._index, **self._fixed, **chosen)
+        return self._known[labels]
 
     def items(self) -> _Items:
         """All that is asked, once all axes of the sweep are known."""
         labels = {name: self._sweep.values(place) for name, place in self._places.items()}
-        known: dict[tuple, pd.DataFrame] = {}
-        parts = []
-        for combination in range(len(self._sweep)):
-            chosen = {name: values[combination] for name, values in labels.items()}
-            ranges = known.setdefault(tuple(chosen.values()), pd.DataFrame())
-            if ranges.empty:
-                ranges = known[tuple(chosen.values())] = self._ranges(chosen)
-            parts.append((np.full(len(ranges), combination), ranges["range_start"], ranges["range_end"]))
-        return _Items(*(np.concatenate(column).astype(np.int64) for column in zip(*parts, strict=True)))
+        ranges = [
+            self._ranges({name: values[combination] for name, values in labels.items()})
+            for combination in range(len(self._sweep))
+        ]
+        combination = np.repeat(np.arange(len(ranges)), [len(start) for start, _ in ranges])
+        return _Items(combination, *(np.concatenate(bars) for bars in zip(*ranges, strict=True)))
 
 
 @dataclass(frozen=True, eq=False)

@@ -240,17 +240,20 @@ class _Recorded:
             name: None if getattr(allocations, name) is None else np.zeros(self._weights.shape, dtype)
             for name, dtype in (("size_type", np.int32), ("direction", np.int32), ("sequence", np.float64))
         }
-        columns = [_asset_places(allocations, arrangement, g) for g in range(groups)]
-        for combination in range(num):
-            for group in range(groups):
-                rows = np.flatnonzero(allocations.lane == places[combination, group])
-                self._bars[combination, group, : len(rows)] = bars[rows]
-                of_group = np.where(columns[group] < 0, np.nan, allocations.targets[rows][:, columns[group]])
-                self._weights[combination, group, : len(rows), : of_group.shape[1]] = of_group
-                for name, table in self._asked.items():
-                    if table is not None:
-                        codes = getattr(allocations, name)[rows][:, np.maximum(columns[group], 0)]
-                        table[combination, group, : len(rows), : codes.shape[1]] = codes
+        which = np.full(len(allocations.is_member), -1)  # the combination of each recorded lane of a group
+        for group in range(groups):
+            which[:] = -1
+            which[places[:, group]] = np.arange(num)
+            here = np.flatnonzero(which[allocations.lane] >= 0)
+            lane = allocations.lane[here]
+            at = which[lane], group, here - np.searchsorted(allocations.lane, lane)
+            columns = _asset_places(allocations, arrangement, group)
+            of_group = np.where(columns < 0, np.nan, allocations.targets[here][:, columns])
+            self._bars[at] = bars[here]
+            self._weights[(*at, slice(0, len(columns)))] = of_group
+            for name, table in self._asked.items():
+                if table is not None:
+                    table[(*at, slice(0, len(columns)))] = getattr(allocations, name)[here][:, np.maximum(columns, 0)]
 
     def _leaf(self, sweep: Sweep, array: np.ndarray, pads_assets: bool = False) -> Any:
         pending = Pending(lambda some: array[sweep.recorded_places(some)])
@@ -301,6 +304,9 @@ def _recorded_axis(allocations: Allocations, arrangement: Layout) -> tuple[np.nd
     if not set(group_levels) <= set(lanes.names):
         raise ValueError(f"allocations: close has groups by {group_levels}, the allocations have {list(lanes.names)}")
     rest = [name for name in lanes.names if name not in group_levels]
+    if not group_levels and arrangement.num_groups == 1 and lanes.is_unique:
+        levels = {str(name): lanes.get_level_values(name) for name in rest}
+        return np.arange(len(lanes))[:, None], Axis(len(lanes), levels, is_open=True)
     frame = lanes.to_frame(index=False)
     keys = list(map(tuple, frame[rest].to_numpy(dtype=object))) if rest else [()] * len(lanes)
     combinations = list(dict.fromkeys(keys))
