@@ -1,6 +1,7 @@
 """Plans: an allocator asked on all look-back ranges of all lanes at once, before anything is traded."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -240,9 +241,8 @@ def _batch(job: _Job, groups: np.ndarray, advance: Any) -> Planned:
     arrays, has = zip(*(settle(leaf).of(groups, job.layout.members, True) for leaf in leaves), strict=True)
     item_axes, group_axes = (jax.tree.unflatten(structure, [0 if h[i] else None for h in has]) for i in (0, 1))
     lanes = job.items.combination[:, None] * job.layout.num_groups + groups
-    whole: Planned | None = None
-    asked = []
-    for chunk, longest in _chunks(job, members.size):
+
+    def ask(chunk: np.ndarray, longest: int) -> Planned:
         per_item = [a[job.items.combination[chunk]] if h[0] else a for a, h in zip(arrays, has, strict=True)]
         given = jax.tree.unflatten(structure, per_item)
         start, end = (x[chunk[:, 0]].astype(np.int32) for x in (job.items.start, job.items.end))
@@ -257,17 +257,38 @@ def _batch(job: _Job, groups: np.ndarray, advance: Any) -> Planned:
                 f"while allocator {job.name} was compiled for all ranges at once, the first of them: {where}"
             )
             raise
-        asked.append((chunk, answers))
-    for chunk, answers in asked:
-        part = jax.tree.map(np.asarray, answers)
+        return jax.tree.map(np.asarray, answers)
+
+    whole: Planned | None = None
+    for chunk, part in _beside_each_other(ask, list(_chunks(job, members.size))):
         if whole is None:
-            shapes = jax.tree.map(lambda x: np.zeros((len(job.items), *x.shape[2:]), x.dtype), part)
-            whole = shapes
+            whole = jax.tree.map(lambda x: np.zeros((len(job.items), *x.shape[2:]), x.dtype), part)
         for out, values in zip(jax.tree.leaves(whole), jax.tree.leaves(part), strict=True):
             out[chunk] = values  # a chunk that is filled up repeats its first range
         advance(len(np.unique(chunk)) * len(groups))
     assert whole is not None
     return whole
+
+
+def _beside_each_other(ask: Callable, chunks: list[tuple[np.ndarray, int]]) -> Iterator[tuple[np.ndarray, Planned]]:
+    """Each chunk and its answers, in turn. Two at a time are compiled and run, on threads."""
+    device = jax.config.jax_default_device  # pyright: ignore[reportAttributeAccessIssue]
+
+    def one(chunk: np.ndarray, longest: int) -> tuple[np.ndarray, Planned]:
+        with jax.enable_x64(True), jax.default_device(device):  # every thread has its own
+            return chunk, ask(chunk, longest)
+
+    if len(chunks) == 1:
+        yield one(*chunks[0])
+        return
+    with ThreadPoolExecutor(2, thread_name_prefix="jaxsim-plan") as pool:
+        futures = [pool.submit(one, *chunk) for chunk in chunks]
+        try:
+            for future in futures:
+                yield future.result()
+        finally:
+            for future in futures:
+                future.cancel()
 
 
 def _chunks(job: _Job, width: int) -> Iterator[tuple[np.ndarray, int]]:
