@@ -1,6 +1,6 @@
 """What may be given for a random key."""
 
-from typing import Any
+from typing import Any, TypeGuard
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +24,7 @@ def as_key(key: Any) -> Any:
     raise TypeError(f"key: expected an int or one jax.random.key, got {got}")
 
 
-def is_typed(key: Any) -> bool:
+def is_typed(key: Any) -> TypeGuard[jax.Array]:
     """Whether this is what `jax.random.key` makes."""
     return isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
 
