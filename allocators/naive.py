@@ -3,7 +3,6 @@
 from typing import Any
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
@@ -54,5 +53,5 @@ class RandomWeights(eqx.Module):
     """
 
     def __call__(self, obs: js.Observation) -> Float[Array, " asset"]:
-        draws = jax.random.uniform(obs.key, (obs.num_assets,), jnp.float32).astype(obs.units.dtype)
+        draws = js.random.uniform(obs.key, (obs.num_assets,)).astype(obs.units.dtype)
         return draws / draws.sum()

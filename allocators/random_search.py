@@ -4,11 +4,11 @@ from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
+import jaxsim as js
 from allocators.covariance import SampleCovariance
 from allocators.history import AbstractLookback, Moments, Present
 from allocators.numbers import number
@@ -46,8 +46,7 @@ class RandomSearchSharpe(AbstractLookback):
         gain = jnp.asarray(ann_factor, dtype) / jnp.sqrt(jnp.asarray(ann_factor, dtype))
 
         def better(best: "_Best") -> "_Best":
-            key = jax.random.fold_in(present.key, best.block)
-            u = jax.random.uniform(key, (BLOCK, moments.num_assets), jnp.float32).astype(dtype)
+            u = js.random.uniform(js.random.fold_in(present.key, best.block), (BLOCK, moments.num_assets)).astype(dtype)
             u = jnp.where(moments.live, u, 0.0)
             weights = u / u.sum(1, keepdims=True)
             variance = ((weights @ moments.covariance) * weights).sum(1)

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from jaxsim import datasets as datasets
 from jaxsim import metrics as metrics
+from jaxsim import random as random
 from jaxsim import reference as reference
 from jaxsim import views as views
 from jaxsim.engine.account import Account as Account

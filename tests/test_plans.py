@@ -93,6 +93,21 @@ def test_a_lane_draws_alone_what_it_draws_among_others():
     np.testing.assert_allclose(alone.targets, plan["4D", "8D", 2.0, "y"].targets, rtol=1e-12)
 
 
+def test_lanes_that_share_ranges_draw_each_its_own():
+    many = js.optimize(CLOSE, Inverse(1.0), every="MS", key=js.grid(key=range(11)))
+    for key in (0, 7, 8, 10):
+        alone = js.optimize(CLOSE, Inverse(1.0), every="MS", key=js.grid(key=[key]))
+        np.testing.assert_allclose(many[key].targets, alone.targets, rtol=1e-12)
+
+
+@pytest.mark.parametrize("impl", ["threefry2x32", "rbg"])
+def test_draws_are_those_of_jax(impl):
+    keys = jax.random.wrap_key_data(jax.random.bits(jax.random.key(0), (3, 4 if impl == "rbg" else 2)), impl=impl)
+    ours = jax.vmap(lambda key, n: js.random.uniform(js.random.fold_in(key, n), (5, 2)))
+    theirs = jax.vmap(lambda key, n: jax.random.uniform(jax.random.fold_in(key, n), (5, 2), jnp.float32))
+    np.testing.assert_array_equal(ours(keys, jnp.arange(3)), theirs(keys, jnp.arange(3)))
+
+
 def test_the_future_changes_nothing():
     changed = GROUPED.copy()
     changed.iloc[140:] *= np.random.default_rng(0).uniform(0.5, 2, changed.iloc[140:].shape)

@@ -65,6 +65,20 @@ def test_the_same_portfolio_comes_out(name, engine):
     assert_same(bt, again)
 
 
+def test_more_allocations_than_a_page_holds():
+    """In lanes of unequal number; the programs of a replay hand out 256 rows at a time."""
+    bars, rng = pd.RangeIndex(700, name="time"), np.random.default_rng(0)
+    close = pd.DataFrame(100 * np.exp(rng.normal(0, 0.02, (700, 2)).cumsum(axis=0)), bars, ["A", "B"])
+    rows = [("many", bar) for bar in range(3, 640)] + [("few", bar) for bar in (0, 5, 699)] + [("some", 698)]
+    weights = pd.DataFrame(
+        rng.uniform(0, 0.5, (len(rows), 2)), pd.MultiIndex.from_tuples(rows, names=["lane", "time"]), ["A", "B"]
+    )
+    plan = js.Allocations.from_weights(weights, bars)
+    one, other = (js.replay(plan, close, fees=0.003, engine=engine) for engine in ENGINES)
+    assert one.num_rebalances().to_dict() == {"many": 637, "few": 3, "some": 1}
+    assert_same(other, one)
+
+
 def test_skipped_assets_are_nan_and_not_traded():
     bt = run(**CASES["skipped assets"])[0.02]
     odd = bt.allocations.weights[bt.allocations.bar % 2 == 1]

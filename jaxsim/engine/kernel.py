@@ -11,6 +11,7 @@ the mark means nothing. Results are the same to the last digit.
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jaxlib
@@ -41,21 +42,23 @@ PLAIN = frozenset(_ARITHMETIC.split())
 LARGE = 4096
 
 
-def run_while(goes_on: Callable, turn: Callable, given: Any, state: Any) -> Any:
+def run_while(goes_on: Callable, turn: Callable, given: Any, state: Any, one_kernel: bool = True) -> Any:
     """`lax.while_loop`, in one kernel where that is possible.
 
     goes_on: (given, state) -> bool.        turn: (given, state) -> state.
-    given: what does not change, a pytree of arrays.
+    given: what does not change, a pytree.      state: a pytree of arrays.
     """
+    arrays, rest = eqx.partition(given, eqx.is_array)
 
-    def loop(given: Any, state: Any, is_sound: Any = True) -> Any:
+    def loop(arrays: Any, state: Any, is_sound: Any = True) -> Any:
+        given = eqx.combine(arrays, rest)
         return lax.while_loop(lambda state: goes_on(given, state) & is_sound, lambda state: turn(given, state), state)
 
-    kernel = jax.jit(lambda given, state: loop(given, state, _touch((given, state))))
-    if not (is_known() and is_plain(kernel.trace(given, state).jaxpr)):
-        return loop(given, state)
+    kernel = jax.jit(lambda arrays, state: loop(arrays, state, _touch((arrays, state))))
+    if not (one_kernel and is_known() and is_plain(kernel.trace(arrays, state).jaxpr)):
+        return loop(arrays, state)
     # What is said of one of its results is said of the call; of all, since those that nobody uses are left out.
-    return jax.tree.map(lambda x: x if _is_key(x) else _marked(x), kernel(given, state))
+    return jax.tree.map(lambda x: x if _is_key(x) else _marked(x), kernel(arrays, state))
 
 
 def _marked(x: Array) -> Any:

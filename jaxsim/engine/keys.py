@@ -1,10 +1,12 @@
 """What may be given for a random key."""
 
-from typing import Any
+from typing import Any, TypeGuard
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from jaxsim.engine.draws import fold_in, uniform
 
 
 def is_seed(key: Any) -> bool:
@@ -21,12 +23,17 @@ def as_key(key: Any) -> Any:
     out of range, TypeError for anything else."""
     if is_seed(key):
         return jax.random.key(int(key))
-    if isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key) and key.shape == ():
+    if is_typed(key) and key.shape == ():
         return key
     if isinstance(key, jax.Array | np.ndarray) and key.dtype == np.uint32 and key.shape == (2,):
         return jax.random.wrap_key_data(jnp.asarray(key))
     got = f"an array of shape {key.shape}" if isinstance(key, jax.Array | np.ndarray) else repr(key)
     raise TypeError(f"key: expected an int or one jax.random.key, got {got}")
+
+
+def is_typed(key: Any) -> TypeGuard[jax.Array]:
+    """Whether this is what `jax.random.key` makes."""
+    return isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
 
 
 #: Folded into the key of a bar, it begins the stream of random rejections, which no allocator draws from.
@@ -35,4 +42,4 @@ REJECT_STREAM = 0x72656A65
 
 def reject_draws(bar_key: Any, num_assets: int) -> jax.Array:
     """The uniform [0, 1) float32 numbers, one per asset, that decide on random rejections at one bar."""
-    return jax.random.uniform(jax.random.fold_in(bar_key, REJECT_STREAM), (num_assets,), jnp.float32)
+    return uniform(fold_in(bar_key, REJECT_STREAM), (num_assets,))

@@ -4,7 +4,6 @@ the first one at which a lane may trade is found, and only there, and only for t
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import equinox as eqx
@@ -285,6 +284,10 @@ class State(eqx.Module):
     sink: Any
 
 
+def _goes_on(outlook: Outlook, state: State) -> Bool[Array, ""]:
+    return state.bar < outlook.num_bars
+
+
 class LookAhead(eqx.Module):
     """Whole blocks of bars at once; rows where some lane trades.
 
@@ -362,16 +365,14 @@ class LookAhead(eqx.Module):
 
         return lax.cond(is_due.any(), act, go_on, state)
 
-    def loop(self, goes_on: Any, outlook: Outlook, state: "State", size: int) -> "State":
-        """On and on while `goes_on(number of bars, state)`."""
-        arrays, rest = eqx.partition(outlook, eqx.is_array)
+    def loop(self, goes_on: Callable, outlook: Outlook, state: "State", size: int) -> "State":
+        """On and on while `goes_on(outlook, state)`."""
+        return run_while(
+            goes_on, lambda outlook, state: self.advance(outlook, state, size), outlook, state, self.one_kernel
+        )
 
-        def advance(arrays: Any, state: State) -> State:
-            return self.advance(eqx.combine(arrays, rest), state, size)
-
-        if not self.one_kernel:
-            return lax.while_loop(lambda state: goes_on(outlook.num_bars, state), partial(advance, arrays), state)
-        return run_while(lambda arrays, state: goes_on(arrays.num_bars, state), advance, arrays, state)
+    def _has_room(self, outlook: Outlook, state: "State") -> Bool[Array, ""]:
+        return _goes_on(outlook, state) & (state.sink.count < self.page)
 
     def opened(self, outlook: Outlook, cursor: Cursor, sink: Any, size: int) -> "State":
         """Before anything is traded in a block."""
@@ -397,7 +398,7 @@ class LookAhead(eqx.Module):
         rows = jax.tree.map(lambda x: jnp.zeros((self.page, *x.shape), x.dtype), jax.eval_shape(blank_row))
 
         start = self.opened(outlook, cursor, Pages(rows, jnp.int32(0)), size)
-        end = self.loop(lambda bars, state: (state.bar < bars) & (state.sink.count < self.page), outlook, start, size)
+        end = self.loop(self._has_room, outlook, start, size)
         return Cursor(end.lane, end.seen, end.bar), end.sink
 
     def scores(
@@ -413,5 +414,5 @@ class LookAhead(eqx.Module):
         cash = cursor.lane.holdings.cash
         sink = Scores(Tally.start(names, dtype, shape), cash, jnp.zeros((size, *shape), dtype), benchmark)
         start = self.opened(outlook, cursor, sink, size)
-        end = self.loop(lambda bars, state: state.bar < bars, outlook, start, size)
+        end = self.loop(_goes_on, outlook, start, size)
         return end.sink.tally, end.lane

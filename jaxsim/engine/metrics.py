@@ -39,6 +39,8 @@ def returns_from_value(value: Any, init: Any) -> Any:
     value = as_float(value, xp)
     first = xp.broadcast_to(xp.asarray(init, value.dtype), value.shape[1:])[None]
     before = xp.concatenate([first, value[:-1]])
+    if xp is np and before.min(initial=np.inf) > 0 and value.min(initial=np.inf) > 0 and value.max(initial=0) < np.inf:
+        return (value - before) / before  # the rule, and the same numbers in a fraction of the time
     with np.errstate(all="ignore"):
         from_zero = xp.where(value == 0, 0, np.inf * xp.sign(value))
         known = ~xp.isnan(value - before)

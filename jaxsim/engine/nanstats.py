@@ -46,15 +46,22 @@ def power(base: Any, exponent: Any) -> Any:
     return xp.where(base == 0, 0, xp.where(real, xp.where(real, base, 1) ** exponent, np.nan))
 
 
+def filled(x: Any, known: Any, value: Any) -> Any:
+    """x, and `value` where it is unknown."""
+    xp = namespace(x, known)
+    return x if xp is np and known.all() else xp.where(known, x, value)
+
+
 def count(known: Any, dtype: Any) -> Any:
     """Number of known bars, in the series' own dtype: an integer would promote float32 to float64."""
+    if namespace(known) is np:
+        return np.asarray(np.count_nonzero(known, axis=0), dtype)
     return namespace(known).sum(known, axis=0, dtype=dtype)
 
 
 def total(x: Any, known: Any) -> Any:
     """Sum over the known bars; 0 where there is none."""
-    xp = namespace(x)
-    return xp.sum(xp.where(known, x, 0), axis=0)
+    return namespace(x).sum(filled(x, known, 0), axis=0)
 
 
 def mean(x: Any, known: Any) -> Any:
@@ -69,10 +76,10 @@ def deviation(x: Any, known: Any) -> Any:
     "no risk" would become a risk of 1e-17.
     """
     xp = namespace(x)
-    pivot = xp.max(xp.where(known, x, -np.inf), axis=0)
+    pivot = xp.max(filled(x, known, -np.inf), axis=0)
     pivot = pivot if xp is np else lax.stop_gradient(pivot)
-    offset = xp.where(known, x - pivot, 0)
-    return xp.where(known, offset - mean(offset, known), 0)
+    offset = filled(x - pivot, known, 0)
+    return filled(offset - mean(offset, known), known, 0)
 
 
 def std(x: Any, known: Any, ddof: int) -> Any:

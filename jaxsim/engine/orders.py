@@ -222,15 +222,12 @@ def trade_to_weights(
     worth = coarse(worth, safe_value) if has_ties else worth
     sequence = CallOrder(jnp.where(can_size & ~jnp.isnan(value), worth, jnp.nan))
     possible = info == Info.NONE
-    orders = _Weighting(
-        sequence.sort(jnp.where(possible, request, 0.0)),
-        sequence.sort(holdings.units),
-        sequence.sort(price),
-        sequence.sort(costs.fees),
-        sequence.sort(info),
+    orders = _Weighting(jnp.where(possible, request, 0.0), holdings.units, price, costs.fees, info)
+    # Only cash goes from order to order; what else becomes of each is worked out for all of them together.
+    cash, before = in_sequence(
+        lambda cash, order: (_execute(cash, order)[0], cash), holdings.cash, jax.tree.map(sequence.sort, orders)
     )
-    cash, results = in_sequence(_execute, holdings.cash, orders)
-    units, traded, paid, info = (sequence.unsort(x) for x in results)
+    _, (units, traded, paid, info) = jax.vmap(_execute)(sequence.unsort(before), orders)
     cash = snap(cash)
     debt = _debt_after(holdings, units, traded, price)
     after = Holdings(units, cash, debt, cash - 2 * debt.sum())

@@ -15,7 +15,7 @@ from jaxsim.engine.destinations import AbstractDestination, ToTarget, checked_de
 from jaxsim.engine.gates import AbstractGate, Hard, checked_gate
 from jaxsim.engine.numerics import Number, at_bar
 from jaxsim.engine.observation import Observation
-from jaxsim.engine.triggers import AbstractTrigger, AtBars, Never
+from jaxsim.engine.triggers import AbstractDated, AbstractTrigger, AtBars, Never
 
 
 class Policy(eqx.Module):
@@ -146,7 +146,10 @@ class RecordedTargets(eqx.Module):
     sequence: Any = None
 
     def __call__(self, obs: Observation) -> Allocation:
-        row = jnp.maximum(jnp.searchsorted(self.bars, obs.step, side="right") - 1, 0)
+        return self.at(jnp.maximum(jnp.searchsorted(self.bars, obs.step, side="right") - 1, 0))
+
+    def at(self, row: Array) -> Allocation:
+        """The allocation of this number."""
         weights, codes = self.weights[row], (self.size_type, self.direction)
         size_type, direction = (None if x is None else x[row] for x in codes)
         call_seq = None if self.sequence is None else jnp.argsort(self.sequence[row], stable=True)
@@ -154,15 +157,33 @@ class RecordedTargets(eqx.Module):
         return Allocation(weights, skip=skip, size_type=size_type, direction=direction, call_seq=call_seq)
 
 
+class AtRecorded(AbstractDated):
+    """Trade at the recorded bars.
+
+    bars: as in `RecordedTargets`.
+    """
+
+    bars: Number
+
+    def fires_at(self, step: Any, xp: Any) -> Any:
+        return (xp.asarray(step)[..., None] == xp.asarray(self.bars)).any(-1)
+
+    def dates(self, num_bars: int) -> Array:
+        return jnp.zeros(num_bars, bool).at[jnp.asarray(self.bars)].set(True, mode="drop")
+
+
 def replay_policy(
-    mask: Number, targets: RecordedTargets, trigger: Callable | None = None, checks: tuple = ()
+    mask: Number | None, targets: RecordedTargets, trigger: Callable | None = None, checks: tuple = ()
 ) -> Policy:
     """The policy that acts at the recorded bars and asks for what was asked for then.
 
-    mask: bool [time], true at the recorded bars.       trigger: when else to go back to the targets that hold.
+    mask: bool [time], true at the recorded bars; needed only beside a trigger or checks.
+    trigger: when else to go back to the targets that hold.
     checks: what closes positions in between.
     """
-    recorded = AtBars(mask)
+    if trigger is None and not checks:
+        return Policy(targets, AtRecorded(targets.bars), trades_when_flat=False)
+    recorded = AtBars(mask)  # pyright: ignore[reportArgumentType]
     when = recorded if trigger is None else recorded | trigger
     return Policy(targets, when, trades_when_flat=False, guard=Guard(recorded, checks) if checks else None)
 

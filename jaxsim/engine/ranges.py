@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float, Int
 
 from jaxsim.engine.allocation import Allocation
 from jaxsim.engine.arrays import Amount, Array
+from jaxsim.engine.draws import fold_in
 from jaxsim.engine.observation import Observation
 from jaxsim.engine.policy import Policy, ask, initial_state
 from jaxsim.engine.step import allocation_faults, at_bar_row, request_of
@@ -72,7 +73,7 @@ def look_back(history: History, range: Range, cash: Amount, longest: int) -> Obs
         val_price=val_price,
         target=xp.full(num_assets, xp.nan, dtype),
         tradable=~xp.isnan(val_price),
-        key=jax.random.fold_in(range.key, range.end),
+        key=fold_in(range.key, range.end),
         features=jax.tree.map(row, history.features),
         closes=history.close,
         range_start=range.start,

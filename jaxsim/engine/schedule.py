@@ -5,6 +5,7 @@ size, so that a simulation of any length compiles once and needs memory only for
 
 - `LookAhead` uses that holdings do not change between two rebalances: it looks at a whole block of bars at once, and
   simulates those at which some lane may trade.
+- A replay without any other trigger knows all of its trades beforehand (`recorded.py`).
 - `Scan` takes one bar after the other. It serves allocators that want to see every bar (`observe`).
 """
 
@@ -34,6 +35,7 @@ from jaxsim.engine.lanes import (
 )
 from jaxsim.engine.look_ahead import Cursor, LookAhead
 from jaxsim.engine.policy import Policy, allocator_name, observes
+from jaxsim.engine.recorded import recorded_pages, trades_as_recorded
 from jaxsim.engine.step import Lane, step
 
 
@@ -104,7 +106,10 @@ def _next_page(run: Run, cursor: Cursor, axes: tuple[LaneAxis, ...], schedule: S
     if isinstance(schedule, Scan):
         cursor, rows, aux = schedule.pages(run, axes, cursor)
         return cursor, rows, aux, None
-    cursor, pages = schedule.pages(run, axes, cursor)
+    if trades_as_recorded(run.policy):
+        cursor, pages = recorded_pages(run, axes, cursor, schedule.page, schedule.one_kernel)
+    else:
+        cursor, pages = schedule.pages(run, axes, cursor)
     return cursor, pages.rows, {}, pages.count
 
 

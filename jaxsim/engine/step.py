@@ -17,6 +17,7 @@ from jaxsim.engine.arrays import Amount, Array, Step
 from jaxsim.engine.checks import Entries
 from jaxsim.engine.costs import Costs
 from jaxsim.engine.destinations import SpreadOver, ToTarget, next_part
+from jaxsim.engine.draws import fold_in
 from jaxsim.engine.enums import CallSeq, Direction, SizeType
 from jaxsim.engine.fill import first_of
 from jaxsim.engine.gates import AbstractGate, Hard, Passage
@@ -147,7 +148,7 @@ def observe(market: Market, lane: Lane, step: Step, val_price: Float[Array, " as
         val_price=val_price,
         target=lane.target,
         tradable=tradable,
-        key=None if key is None else jax.random.fold_in(key, step),
+        key=None if key is None else fold_in(key, step),
         features=jax.tree.map(lambda x: at_bar_row(x, step), market.features),
         closes=market.close,
     )

@@ -189,7 +189,7 @@ class AnyOf(_Pair):
         return None if left is None or right is None else left | right
 
 
-class _Dated(AbstractTrigger):
+class AbstractDated(AbstractTrigger):
     """A trigger that does not look at the portfolio."""
 
     @abc.abstractmethod
@@ -209,21 +209,21 @@ class _Dated(AbstractTrigger):
         return jnp.broadcast_to(self.fires_at(jnp.arange(num_bars, dtype=jnp.int32), jnp), (num_bars,))
 
 
-class Never(_Dated):
+class Never(AbstractDated):
     """Buy once, then hold."""
 
     def fires_at(self, step: Any, xp: Any) -> Any:
         return xp.asarray(False)
 
 
-class Always(_Dated):
+class Always(AbstractDated):
     """Rebalance at every bar."""
 
     def fires_at(self, step: Any, xp: Any) -> Any:
         return xp.asarray(True)
 
 
-class EveryN(_Dated):
+class EveryN(AbstractDated):
     """Rebalance every n bars: at bars `start`, start + n, start + 2 n, ...
 
     bars: n, a whole number >= 1.       start: the first of them.
@@ -237,7 +237,7 @@ class EveryN(_Dated):
         return (since >= 0) & (since % xp.asarray(self.bars).astype(xp.int32) == 0)
 
 
-class AtBars(_Dated):
+class AtBars(AbstractDated):
     """Rebalance at given bars.
 
     mask: bool [time].

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 
-from jaxsim.engine.keys import as_key, is_seed
+from jaxsim.engine.draws import is_threefry, threefry
+from jaxsim.engine.keys import as_key, is_seed, is_typed
 
 
 def lane_hash(labels: dict[str, Any]) -> int:
@@ -45,22 +46,32 @@ def lane_keys(key: Any, lanes: pd.Index | None, seeds: np.ndarray | None = None)
 
     seeds: a seed for each lane, where the user sweeps the key.
     """
+    impl = str(jax.random.key_impl(key) if is_typed(key) else jax.config.jax_default_prng_impl)  # pyright: ignore[reportAttributeAccessIssue]
+    if not is_threefry(impl):
+        return _of_another_kind(key, lanes, seeds)
+    data = _data_of(key)[None] if seeds is None else np.stack([np.zeros_like(seeds), seeds], axis=1).astype(np.uint32)
     if lanes is None:
-        return _as_arrays(as_key(key)[None], 1)
+        return LaneKeys(data, impl)
+    words = threefry((data[:, 0], data[:, 1]), (np.uint32(0), _hashes(lanes)))
+    return LaneKeys(np.stack(words, axis=1), impl)
+
+
+def _data_of(key: Any) -> np.ndarray:
+    """Raises as `as_key`."""
+    if is_seed(key):
+        return np.array([0, key], np.uint32)  # as jax.random.key has it
+    return np.asarray(jax.random.key_data(as_key(key)))
+
+
+def _hashes(lanes: pd.Index) -> np.ndarray:
     names = list(lanes.names)
     rows = zip(*(lanes.get_level_values(i) for i in range(lanes.nlevels)), strict=True)
-    hashes = np.array([lane_hash(dict(zip(names, row, strict=True))) for row in rows], np.uint32)
-    room = (1 << (len(lanes) - 1).bit_length()) - len(lanes)  # few shapes, few programs
-    hashes = np.pad(hashes, (0, room))
-    if seeds is None and not is_seed(key):
-        return _as_arrays(_fold_in_all(as_key(key), hashes), len(lanes))
-    of_lanes = np.full(len(lanes), key) if seeds is None else seeds
-    return _as_arrays(_of_seeds(np.pad(of_lanes.astype(np.int64), (0, room)), hashes), len(lanes))
+    return np.array([lane_hash(dict(zip(names, row, strict=True))) for row in rows], np.uint32)
 
 
-def _as_arrays(keys: Any, count: int) -> LaneKeys:
-    return LaneKeys(np.asarray(jax.random.key_data(keys))[:count], str(jax.random.key_impl(keys)))
-
-
-_fold_in_all = jax.jit(jax.vmap(jax.random.fold_in, in_axes=(None, 0)))
-_of_seeds = jax.jit(jax.vmap(lambda seed, hash_: jax.random.fold_in(jax.random.key(seed), hash_)))
+def _of_another_kind(key: Any, lanes: pd.Index | None, seeds: np.ndarray | None) -> LaneKeys:
+    """By `jax.random`, for keys that are not Threefry's."""
+    keys = as_key(key)[None] if seeds is None else jax.vmap(jax.random.key)(seeds.astype(np.int64))
+    if lanes is not None:
+        keys = jax.vmap(jax.random.fold_in)(jnp.broadcast_to(keys, len(lanes)), _hashes(lanes))
+    return LaneKeys(np.asarray(jax.random.key_data(keys)), str(jax.random.key_impl(keys)))

@@ -3,6 +3,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from functools import cached_property
 from types import FunctionType
 from typing import Any, NamedTuple
 
@@ -87,7 +88,11 @@ class Reading:
 
     def lanes(self, some: np.ndarray | None = None) -> pd.Index | None:
         """The labels of the lanes of some combinations, or (None) of all; None for one unlabelled lane."""
-        return lane_labels(self.sweep, self.layout, some)
+        return self._all_lanes if some is None else lane_labels(self.sweep, self.layout, some)
+
+    @cached_property
+    def _all_lanes(self) -> pd.Index | None:
+        return lane_labels(self.sweep, self.layout)
 
     def job(self, some: np.ndarray | None = None) -> Job:
         """The simulation of some combinations, by their numbers, or (None) of all."""

@@ -233,25 +233,27 @@ class _Recorded:
         longest = _rounded_up(longest, allocations.lane)
         num, groups = places.shape
         size = max(len(m) for m in arrangement.members)
-        self._mask = np.zeros((num, groups, len(index)), bool)
+        self._num_bars = len(index)
         self._bars = np.full((num, groups, longest), len(index), np.int32)
         self._weights = np.full((num, groups, longest, size), np.nan)
         self._asked = {
             name: None if getattr(allocations, name) is None else np.zeros(self._weights.shape, dtype)
             for name, dtype in (("size_type", np.int32), ("direction", np.int32), ("sequence", np.float64))
         }
-        columns = [_asset_places(allocations, arrangement, g) for g in range(groups)]
-        for combination in range(num):
-            for group in range(groups):
-                rows = np.flatnonzero(allocations.lane == places[combination, group])
-                self._mask[combination, group, bars[rows]] = True
-                self._bars[combination, group, : len(rows)] = bars[rows]
-                of_group = np.where(columns[group] < 0, np.nan, allocations.targets[rows][:, columns[group]])
-                self._weights[combination, group, : len(rows), : of_group.shape[1]] = of_group
-                for name, table in self._asked.items():
-                    if table is not None:
-                        codes = getattr(allocations, name)[rows][:, np.maximum(columns[group], 0)]
-                        table[combination, group, : len(rows), : codes.shape[1]] = codes
+        which = np.full(len(allocations.is_member), -1)  # the combination of each recorded lane of a group
+        for group in range(groups):
+            which[:] = -1
+            which[places[:, group]] = np.arange(num)
+            here = np.flatnonzero(which[allocations.lane] >= 0)
+            lane = allocations.lane[here]
+            at = which[lane], group, here - np.searchsorted(allocations.lane, lane)
+            columns = _asset_places(allocations, arrangement, group)
+            of_group = np.where(columns < 0, np.nan, allocations.targets[here][:, columns])
+            self._bars[at] = bars[here]
+            self._weights[(*at, slice(0, len(columns)))] = of_group
+            for name, table in self._asked.items():
+                if table is not None:
+                    table[(*at, slice(0, len(columns)))] = getattr(allocations, name)[here][:, np.maximum(columns, 0)]
 
     def _leaf(self, sweep: Sweep, array: np.ndarray, pads_assets: bool = False) -> Any:
         pending = Pending(lambda some: array[sweep.recorded_places(some)])
@@ -265,7 +267,14 @@ class _Recorded:
         asked = {n: None if x is None else self._leaf(sweep, x, pads_assets=True) for n, x in self._asked.items()}
         weights = self._leaf(sweep, self._weights, pads_assets=True)
         targets = RecordedTargets(self._leaf(sweep, self._bars), weights, **asked)
-        return replay_policy(self._leaf(sweep, self._mask), targets, trigger, checks)
+        mask = None if trigger is None and not checks else self._leaf(sweep, self._mask())
+        return replay_policy(mask, targets, trigger, checks)
+
+    def _mask(self) -> np.ndarray:
+        """The bars with an allocation, [combination, group, time]."""
+        mask = np.zeros((*self._bars.shape[:2], self._num_bars + 1), bool)
+        np.put_along_axis(mask, self._bars, True, axis=-1)
+        return mask[..., :-1]
 
 
 def _rounded_up(longest: int, lane: np.ndarray) -> int:
@@ -295,6 +304,9 @@ def _recorded_axis(allocations: Allocations, arrangement: Layout) -> tuple[np.nd
     if not set(group_levels) <= set(lanes.names):
         raise ValueError(f"allocations: close has groups by {group_levels}, the allocations have {list(lanes.names)}")
     rest = [name for name in lanes.names if name not in group_levels]
+    if not group_levels and arrangement.num_groups == 1 and lanes.is_unique:
+        levels = {str(name): lanes.get_level_values(name) for name in rest}
+        return np.arange(len(lanes))[:, None], Axis(len(lanes), levels, is_open=True)
     frame = lanes.to_frame(index=False)
     keys = list(map(tuple, frame[rest].to_numpy(dtype=object))) if rest else [()] * len(lanes)
     combinations = list(dict.fromkeys(keys))

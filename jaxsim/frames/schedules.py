@@ -69,7 +69,13 @@ def index_ranges(
     Returns int64 columns range_start, range_end and alloc_idx: bars [range_start, range_end), range_end = alloc_idx.
     Raises as `index_points`; ValueError for a lookback that is not positive.
     """
-    points = index_points(index, every=every, on=on, at_time=at_time, offset=offset)
+    start, end = ranges_before(index, lookback, every=every, on=on, at_time=at_time, offset=offset)
+    return pd.DataFrame({"range_start": start, "range_end": end, "alloc_idx": end})
+
+
+def ranges_before(index: pd.Index, lookback: Any = None, **when: Any) -> tuple[np.ndarray, np.ndarray]:
+    """The first and the end bar of each of `index_ranges`, int64."""
+    points = index_points(index, **when)
     if lookback is None:
         start, end = points[:-1], points[1:]
     elif isinstance(lookback, int | np.integer) and not isinstance(lookback, bool):
@@ -86,7 +92,7 @@ def index_ranges(
         start, end = index.searchsorted(begin, side="left"), points
         start = np.where(begin < index[0], -1, start)
     full = (start >= 0) & (start < end)
-    return pd.DataFrame({"range_start": start[full], "range_end": end[full], "alloc_idx": end[full]}, dtype=np.int64)
+    return start[full].astype(np.int64), end[full].astype(np.int64)
 
 
 def _dates_every(every: Any, index: pd.DatetimeIndex) -> pd.DatetimeIndex:
