@@ -15,11 +15,11 @@ from jaxsim.engine.account import Holdings
 from jaxsim.engine.adjoint import AtEvents
 from jaxsim.engine.arrays import Array
 from jaxsim.engine.costs import Costs
-from jaxsim.engine.gates import Hard, Passage
+from jaxsim.engine.gates import Hard
 from jaxsim.engine.market import Market
 from jaxsim.engine.numerics import any_lane
 from jaxsim.engine.policy import Policy
-from jaxsim.engine.step import Lane, at_bar_row, decide, observe, passage_of, rebalance_if
+from jaxsim.engine.step import Lane, at_bar_row, decide, observe, rebalance_if
 
 #: Rows of events that are taken or skipped together.
 EVENT_CHUNK = 64
@@ -121,10 +121,7 @@ def scan_events(
         if more is not None:
             lane = replace(lane, holdings=jax.tree.map(jnp.add, lane.holdings, more))
         obs = observe(market, lane, at, at_bar_row(market.val_price, at), key)
-        passage = passage_of(policy, market, lane, obs, trades, key)
-        if passage is not None:
-            passage = Passage(trades, jnp.where(trades, passage.share, 0.0), trades)
-        lane, event = rebalance_if(trades, policy, market, costs, lane, obs, axes, passage=passage)
+        lane, event = rebalance_if(trades, policy, market, costs, lane, obs, axes)
         return lane, keep(lane, event, trades)
 
     one = jax.checkpoint(one, prevent_cse=False)  # pyright: ignore[reportPrivateImportUsage]

@@ -154,10 +154,9 @@ def _at_events(
     run = (policy, market, costs, start, key, axes)
     agenda = find_events(adjoint, *run)
     held = Held.of(agenda, market.num_bars)
-    misses = None if agenda.lane is None else find_misses(adjoint, agenda, held, *run)
-    end, (units, cash, asked, events) = scan_events(
-        agenda, *run, keep, None if misses is None else misses.before(agenda)
-    )
+    misses = None if agenda.lane is None else find_misses(adjoint, agenda, held, *run, save.events)
+    more = None if misses is None else misses.before(agenda)
+    end, (units, cash, asked, events) = scan_events(agenda, *run, keep, more)
     overflows = agenda.num_rows > adjoint.capacity_of(market.num_bars)
     cash, units = held.path(start.holdings.cash, cash), held.path(start.holdings.units, units)
     events = jax.tree.map(held.events, events)
