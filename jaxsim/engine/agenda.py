@@ -44,9 +44,9 @@ def constant(tree: Any) -> Any:
     return jax.tree.map(lambda x: lax.stop_gradient(x) if eqx.is_inexact_array(x) else x, tree)
 
 
-def room_for(capacity: int) -> int:
-    """Rows in whole chunks."""
-    return -(-capacity // EVENT_CHUNK) * EVENT_CHUNK
+def room_for(capacity: int, size: int) -> int:
+    """Rows in whole chunks of a size."""
+    return -(-capacity // size) * size
 
 
 def find_events(
@@ -56,7 +56,7 @@ def find_events(
     policy, market, costs, start = constant((policy, market, costs, start))
     num_bars = market.num_bars
     block, capacity = min(adjoint.block, num_bars), adjoint.capacity_of(num_bars)
-    room = room_for(capacity)
+    room = room_for(capacity, EVENT_CHUNK)
 
     def first_trade(lane: Lane, seen: Array, bar: Array) -> Array:
         begin = jnp.minimum(bar, num_bars - block)
@@ -126,17 +126,17 @@ def scan_events(
 
     one = jax.checkpoint(one, prevent_cse=False)  # pyright: ignore[reportPrivateImportUsage]
     rows = (agenda.bar, agenda.trades, more)
-    return in_chunks(lambda lane, rows: lax.scan(one, lane, rows), start, rows, agenda.num_rows)
+    return in_chunks(lambda lane, rows: lax.scan(one, lane, rows), start, rows, agenda.num_rows, EVENT_CHUNK)
 
 
-def in_chunks(chunk: Callable, carry: Any, rows: Any, num_rows: Array) -> tuple[Any, Any]:
-    """`lax.scan` of `chunk(carry, rows)` over EVENT_CHUNK rows at a time, as far as there are any; what it hands out,
+def in_chunks(chunk: Callable, carry: Any, rows: Any, num_rows: Array, size: int) -> tuple[Any, Any]:
+    """`lax.scan` of `chunk(carry, rows)` over `size` rows at a time, as far as there are any; what it hands out,
     [row, ...]. Between two chunks, only what is carried is kept for derivatives.
 
     num_rows: the same for all lanes.
     """
     room = jax.tree.leaves(rows)[0].shape[0]
-    parts = jax.tree.map(lambda x: x.reshape(room // EVENT_CHUNK, EVENT_CHUNK, *x.shape[1:]), rows)
+    parts = jax.tree.map(lambda x: x.reshape(room // size, size, *x.shape[1:]), rows)
     shape = jax.eval_shape(lambda: chunk(carry, jax.tree.map(lambda x: x[0], parts))[1])
 
     def skip(carry: Any, rows: Any) -> tuple[Any, Any]:
@@ -147,7 +147,7 @@ def in_chunks(chunk: Callable, carry: Any, rows: Any, num_rows: Array) -> tuple[
         begin, rows = part
         return lax.cond(begin < num_rows, chunk, skip, carry, rows)
 
-    carry, kept = lax.scan(take_or_skip, carry, (jnp.arange(0, room, EVENT_CHUNK), parts))
+    carry, kept = lax.scan(take_or_skip, carry, (jnp.arange(0, room, size), parts))
     return carry, jax.tree.map(lambda x: x.reshape(room, *x.shape[2:]), kept)
 
 

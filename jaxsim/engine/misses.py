@@ -6,6 +6,7 @@ when lanes trade, all are worked out side by side, each from the account that is
 """
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import equinox as eqx
@@ -27,15 +28,17 @@ from jaxsim.engine.step import Event, Lane, at_bar_row, observe, passage_of, reb
 
 #: Bars that are searched together.
 BLOCK = 1024
-UNROLL = 16
+
+#: Near decisions that are worked out together, or skipped.
+CHUNK = 256
 
 
 class Misses(eqx.Module):
     """What near misses add, all of it zero in value.
 
-    holdings: to what is held after each, the sum of those since the last rebalance; row 0 is of none.
+    holdings: to what is held after each, the sum of those since the last rebalance.
     fills: to the units traded and the fees paid at its bar; empty if that is not asked for.
-    last: the row that holds at each bar.       is_new: whether it is of this very bar.
+    last: the row that holds at each bar; -1: none.       is_new: whether it is of this very bar.
     count: number of misses.
     """
 
@@ -48,17 +51,21 @@ class Misses(eqx.Module):
     def before(self, agenda: Agenda) -> Holdings:
         """What is added to the holdings before each rebalance, [row, ...]."""
         bar = agenda.bar - 1
-        row = jnp.where(agenda.trades & (bar >= 0), self.last[bar], 0)
-        return jax.tree.map(lambda x: x[row], self.holdings)
+        row = jnp.where(agenda.trades & (bar >= 0), self.last[bar], -1)
+        return jax.tree.map(partial(self.at, row), self.holdings)
 
-    def path(self, rows: Array) -> Array:
-        """[time, ...] what is added to a path of holdings."""
-        return rows[self.last]
+    def at(self, row: Array, x: Array) -> Array:
+        """The rows of x, 0 for none."""
+        return jnp.where((row >= 0).reshape(-1, *(1,) * (x.ndim - 1)), x[row], 0.0)
+
+    def path(self) -> Holdings:
+        """What is added to the holdings after each bar, [time, ...]."""
+        return jax.tree.map(partial(self.at, self.last), self.holdings)
 
     def added_to(self, events: Event) -> Event:
         """Events [time, ...] with what is added to their fills."""
-        row, fills = jnp.where(self.is_new, self.last, 0), events.fills
-        trade, fees = (x[row] for x in self.fills)
+        row, fills = jnp.where(self.is_new, self.last, -1), events.fills
+        trade, fees = (self.at(row, x) for x in self.fills)
         fills = replace(fills, trade=fills.trade + trade, fees=fills.fees + fees)
         return replace(events, fills=fills)
 
@@ -110,24 +117,25 @@ def find_misses(
         fills = (event.fills.trade, event.fills.fees) if keeps_fills else ()
         return jax.tree.map(money, after.holdings, lane.holdings), jax.tree.map(lambda x: money(x, 0 * x), fills)
 
-    def chunk(total: Holdings, numbers: Array) -> tuple[Holdings, tuple]:
-        bars = jnp.searchsorted(number, numbers)
-        exists, bars = bars < num_bars, jnp.minimum(bars, num_bars - 1)
+    def chunk(total: Holdings, rows: tuple) -> tuple[Holdings, tuple]:
+        bars, exists, goes_on = rows
         holdings, fills = jax.vmap(added)(bars, exists)
-        goes_on = numbers > number_before[bars] + 1
 
         def add(total: Holdings, row: tuple[Holdings, Array]) -> tuple[Holdings, Holdings]:
             more, goes_on = row
             total = jax.tree.map(lambda x, y: jnp.where(goes_on, x, 0.0) + y, total, more)
             return total, total
 
-        total, sums = lax.scan(add, total, (holdings, goes_on), unroll=UNROLL)
+        total, sums = lax.scan(add, total, (holdings, goes_on), unroll=16)
         return total, (sums, fills)
 
+    room = room_for(adjoint.capacity_of(num_bars), CHUNK)
+    place = jnp.where(near, jnp.minimum(number - 1, room), room)
+    bars = jnp.full(room + 1, num_bars).at[place].set(jnp.arange(num_bars))[:room]
+    exists, bars = bars < num_bars, jnp.minimum(bars, num_bars - 1)
+    goes_on = jnp.arange(1, room + 1) > number_before[bars] + 1
     num_rows = lax.pmax(number[-1], axes) if axes else number[-1]
     zero = jax.tree.map(jnp.zeros_like, start.holdings)
-    room = room_for(adjoint.capacity_of(num_bars))
-    _, kept = in_chunks(chunk, zero, jnp.arange(1, room + 1), num_rows)
-    holdings, fills = jax.tree.map(lambda x: jnp.concatenate([jnp.zeros_like(x[:1]), x]), kept)
-    last = jnp.where(number > number_before, jnp.minimum(number, room), 0)
+    _, (holdings, fills) = in_chunks(chunk, zero, (bars, exists, goes_on), num_rows, CHUNK)
+    last = jnp.where(number > number_before, jnp.minimum(number, room), 0) - 1
     return Misses(holdings, fills, last, near, number[-1])

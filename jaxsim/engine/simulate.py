@@ -162,7 +162,8 @@ def _at_events(
     events = jax.tree.map(held.events, events)
     if misses is not None:
         overflows |= misses.count > adjoint.capacity_of(market.num_bars)
-        cash, units = cash + misses.path(misses.holdings.cash), units + misses.path(misses.holdings.units)
+        more = misses.path()
+        cash, units = cash + more.cash, units + more.units
         events = None if events is None else misses.added_to(events)
     cash = jnp.where(overflows, jnp.nan, cash)
     value = jax.vmap(dot)(cash, units, market.mark)
