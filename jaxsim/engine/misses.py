@@ -39,13 +39,14 @@ class Misses(eqx.Module):
     holdings: to what is held after each, the sum of those since the last rebalance.
     fills: to the units traded and the fees paid at its bar; empty if that is not asked for.
     last: the row that holds at each bar; -1: none.       is_new: whether it is of this very bar.
-    count: number of misses.
+    stretch: the row of the agenda that holds at each of them.      count: their number.
     """
 
     holdings: Holdings
     fills: tuple[Float[Array, "row asset"], ...]
     last: Int[Array, " time"]
     is_new: Bool[Array, " time"]
+    stretch: Int[Array, " row"]
     count: Int[Array, ""]
 
     def before(self, agenda: Agenda) -> Holdings:
@@ -58,16 +59,22 @@ class Misses(eqx.Module):
         """The rows of x, 0 for none."""
         return jnp.where((row >= 0).reshape(-1, *(1,) * (x.ndim - 1)), x[row], 0.0)
 
-    def path(self) -> Holdings:
-        """What is added to the holdings after each bar, [time, ...]."""
-        return jax.tree.map(partial(self.at, self.last), self.holdings)
+    def path(self, held: Held, start: Array, events: Array, misses: Array) -> Array:
+        """`Held.path` with what is added to it.
+
+        events, misses: a part of the holdings, after each rebalance and of `self.holdings`.
+        """
+        events = jnp.concatenate([start[None], events])
+        # One table, looked up once: every further look at all bars costs more than that.
+        table = jnp.concatenate([events, events[self.stretch + 1] + misses])
+        return table[jnp.where(self.last >= 0, events.shape[0] + self.last, held.row + 1)]
 
     def added_to(self, events: Event) -> Event:
         """Events [time, ...] with what is added to their fills."""
         row, fills = jnp.where(self.is_new, self.last, -1), events.fills
         trade, fees = (self.at(row, x) for x in self.fills)
-        fills = replace(fills, trade=fills.trade + trade, fees=fills.fees + fees)
-        return replace(events, fills=fills)
+        now = (fills.trade + trade, fills.fees + fees)
+        return eqx.tree_at(lambda events: (events.fills.trade, events.fills.fees), events, now)
 
 
 def find_misses(
@@ -138,4 +145,4 @@ def find_misses(
     zero = jax.tree.map(jnp.zeros_like, start.holdings)
     _, (holdings, fills) = in_chunks(chunk, zero, (bars, exists, goes_on), num_rows, CHUNK)
     last = jnp.where(number > number_before, jnp.minimum(number, room), 0) - 1
-    return Misses(holdings, fills, last, near, number[-1])
+    return Misses(holdings, fills, last, near, held.row[bars], number[-1])

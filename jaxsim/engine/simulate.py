@@ -158,12 +158,13 @@ def _at_events(
     more = None if misses is None else misses.before(agenda)
     end, (units, cash, asked, events) = scan_events(agenda, *run, keep, more)
     overflows = agenda.num_rows > adjoint.capacity_of(market.num_bars)
-    cash, units = held.path(start.holdings.cash, cash), held.path(start.holdings.units, units)
     events = jax.tree.map(held.events, events)
-    if misses is not None:
+    if misses is None:
+        cash, units = held.path(start.holdings.cash, cash), held.path(start.holdings.units, units)
+    else:
         overflows |= misses.count > adjoint.capacity_of(market.num_bars)
-        more = misses.path()
-        cash, units = cash + more.cash, units + more.units
+        cash = misses.path(held, start.holdings.cash, cash, misses.holdings.cash)
+        units = misses.path(held, start.holdings.units, units, misses.holdings.units)
         events = None if events is None else misses.added_to(events)
     cash = jnp.where(overflows, jnp.nan, cash)
     value = jax.vmap(dot)(cash, units, market.mark)
