@@ -1,8 +1,8 @@
-"""Near misses: bars without a rebalance, but with a derivative of the decision, since it was near its limit.
+"""Near decisions: bars at which a gate that keeps the hard values has a derivative of the decision to trade.
 
-A gate that keeps the hard values and does not look at derivatives of the account makes of each of them something to be
-added to the holdings whose value is zero: only its derivative is not. So none depends on another, and once it is known
-when lanes trade, all are worked out side by side, each from the account that is held at its bar.
+What it makes of each of them is added to the holdings, and has the value zero: only its derivative has not. So none of
+them depends on another, and once it is known when lanes trade, all are worked out side by side, each from the account
+that is held at its bar.
 """
 
 from dataclasses import replace
