@@ -90,6 +90,7 @@ def compare(repeats: int) -> None:
         "hard, forward, AtEvents()": forward(js.Hard(), js.AtEvents()),
         "straight-through, Checkpointed(1)": reverse(js.StraightThrough(), js.Checkpointed(1)),
         "straight-through, AtEvents()": reverse(js.StraightThrough(), js.AtEvents()),
+        "straight-through, AtEvents(2048)": reverse(js.StraightThrough(), js.AtEvents(2048)),
         "straight-through, forward, Checkpointed": forward(js.StraightThrough(), js.Checkpointed(1)),
         "straight-through, forward, AtEvents": forward(js.StraightThrough(), js.AtEvents()),
     }
