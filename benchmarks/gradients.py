@@ -51,14 +51,14 @@ def reverse(gate: Any, adjoint: Any) -> Callable:
     return jax.jit(jax.vmap(one, (0, None), axis_name="lane"))
 
 
-def forward(gate: Any) -> Callable:
+def forward(gate: Any, adjoint: Any) -> Callable:
     """Six tangents, all at once."""
 
     def one(leaves, market):
         flat, unravel = jax.flatten_util.ravel_pytree(leaves)
 
         def along(tangent):
-            return jax.jvp(lambda x: score(unravel(x), market, gate, None), (flat,), (tangent,))
+            return jax.jvp(lambda x: score(unravel(x), market, gate, adjoint), (flat,), (tangent,))
 
         return jax.vmap(along, out_axes=(None, 0))(jnp.eye(flat.size))
 
@@ -86,9 +86,13 @@ def compare(repeats: int) -> None:
         "hard, AtEvents(2048)": reverse(js.Hard(), js.AtEvents(2048)),
         "hard, Checkpointed(1)": reverse(js.Hard(), js.Checkpointed(1)),
         "hard, Checkpointed()": reverse(js.Hard(), js.Checkpointed()),
-        "hard, forward mode": forward(js.Hard()),
-        "straight-through": reverse(js.StraightThrough(), js.Checkpointed(1)),
-        "straight-through, forward mode": forward(js.StraightThrough()),
+        "hard, forward, Checkpointed(1)": forward(js.Hard(), js.Checkpointed(1)),
+        "hard, forward, AtEvents()": forward(js.Hard(), js.AtEvents()),
+        "straight-through, Checkpointed(1)": reverse(js.StraightThrough(), js.Checkpointed(1)),
+        "straight-through, AtEvents()": reverse(js.StraightThrough(), js.AtEvents()),
+        "straight-through, AtEvents(2048)": reverse(js.StraightThrough(), js.AtEvents(2048)),
+        "straight-through, forward, Checkpointed": forward(js.StraightThrough(), js.Checkpointed(1)),
+        "straight-through, forward, AtEvents": forward(js.StraightThrough(), js.AtEvents()),
     }
     for name, program in programs.items():
         jobs[name] = lambda program=program: jax.block_until_ready(program(leaves, market))
@@ -100,10 +104,10 @@ def compare(repeats: int) -> None:
             if repeat:  # the first compiles
                 seconds[name].append(time.perf_counter() - start)
     base = seconds["vectorbt, no gradient"]
-    print(f"{'median of ' + str(repeats):36}{'ms':>9}{'of vectorbt':>14}{'least ms':>10}")
+    print(f"{'median of ' + str(repeats):40}{'ms':>9}{'of vectorbt':>14}{'least ms':>10}")
     for name, values in seconds.items():
         ratio = statistics.median(np.divide(values, base))
-        print(f"{name:36}{statistics.median(values) * 1e3:9.1f}{ratio:14.2f}{min(values) * 1e3:10.1f}")
+        print(f"{name:40}{statistics.median(values) * 1e3:9.1f}{ratio:14.2f}{min(values) * 1e3:10.1f}")
 
 
 def peak() -> float:

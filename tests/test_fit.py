@@ -95,6 +95,11 @@ def test_new_data_compile_nothing_and_the_process_stays_as_it_was():
     pd.testing.assert_frame_equal(one.history, other.history)
 
 
+def test_another_adjoint_learns_the_same():
+    one, other = fit(), fit(adjoint=js.AtEvents())
+    pd.testing.assert_frame_equal(one.history, other.history, rtol=1e-9)
+
+
 def test_a_step_goes_up_the_gradient_and_a_run_that_breaks_down_says_so():
     """One plain gradient step is the derivative of the score; after the second nothing is a number any more."""
     policy = with_weights([0.3, 0.3, 0.3])
@@ -373,6 +378,11 @@ BAD = {
         "restarts": 2,
     },
     "jitter: expected a finite number": {"jitter": -1.0},
+    "adjoint: expected js.Checkpointed()": {"adjoint": "events"},
+    "adjoint: AtEvents visits rebalances alone": {
+        "policy": js.Policy(al.SoftmaxWeights(3), js.Threshold(0.05), js.Sigmoid()),
+        "adjoint": js.AtEvents(),
+    },
     "key: expected an int": {"key": "seed"},
     "progress: expected True": {"progress": 1},
     "threshold: expected a finite number": {"policy": js.Policy(al.SoftmaxWeights(3), js.Threshold(-1.0))},

@@ -75,31 +75,48 @@ def test_transformations_in_any_order():
 ADJOINTS = [js.Checkpointed(1), js.Checkpointed(7), js.AtEvents(), js.AtEvents(capacity=64, block=16)]
 
 
-@partial(jax.jit, static_argnums=0, compiler_options=AS_IT_STANDS)
-def by_adjoint(adjoint, market):
-    """Scores and simulations of the thresholds, and derivatives by the weights."""
+@partial(jax.jit, static_argnums=0)
+def through(adjoint, market, gate):
+    """Scores that fees and trades enter by themselves, the simulations, and derivatives by weights and threshold."""
 
-    def one(weights, threshold):
-        policy = js.Policy(Fixed(weights), js.Threshold(threshold), destination=js.SpreadOver(2))
+    def run(weights, threshold):
+        policy = js.Policy(Fixed(weights), js.Threshold(threshold), gate, destination=js.SpreadOver(2))
         save = js.Save(events=True)
         sim = js.simulate(market, policy, costs=COSTS, save=save, lane_axis="lane", adjoint=adjoint)
-        return js.metrics.sharpe_ratio(sim.returns, ann_factor=8760), sim
+        fills = sim.events.fills
+        extra = 1e-3 * fills.fees.sum() + 1e-4 * (jnp.abs(fills.trade) * jnp.nan_to_num(market.close)).sum()
+        return js.metrics.sharpe_ratio(sim.returns, ann_factor=8760) + extra, sim
 
-    return jax.vmap(jax.value_and_grad(one, has_aux=True), (None, 0), axis_name="lane")(WEIGHTS, THRESHOLDS)
+    one = jax.value_and_grad(run, (0, 1), has_aux=True)
+    (value, sim), slopes = jax.vmap(one, (None, 0), axis_name="lane")(WEIGHTS, THRESHOLDS)
+    return value, sim, slopes
 
 
 @pytest.mark.parametrize("adjoint", ADJOINTS, ids=["one chunk", "seven chunks", "at events", "of some capacity"])
 def test_adjoints_change_nothing_but_memory_and_time(adjoint):
     """Values to the last bit, gradients to rounding; a length that chunks do not divide, holes, and several lanes."""
-    market = simulated(251, holes=True)
-    (value, sim), slope = by_adjoint(adjoint, market)
-    (expected, plain), exact = by_adjoint(js.Checkpointed(), market)
+    value, sim, slopes = through(adjoint, simulated(251, holes=True), js.Hard())
+    expected, plain, exact = through(js.Checkpointed(), simulated(251, holes=True), js.Hard())
     for ours, theirs in zip(jax.tree.leaves(sim), jax.tree.leaves(plain), strict=True):
-        np.testing.assert_allclose(ours, theirs, rtol=1e-13, atol=1e-13)
-    np.testing.assert_array_equal(sim.rebalanced, plain.rebalanced)
+        np.testing.assert_array_equal(ours, theirs)
     np.testing.assert_allclose(value, expected, rtol=1e-12)
-    np.testing.assert_allclose(slope, exact, rtol=1e-9, atol=1e-12)
+    for ours, theirs in zip(slopes, exact, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-9, atol=1e-12)
     assert plain.rebalanced.any(1).all() and (plain.status.fault == 0).all()
+
+
+@pytest.mark.parametrize("temperature", [0.002, 0.02, 0.2])
+def test_near_misses_side_by_side(temperature):
+    """At events, a straight-through gradient is that of the plain scan, and the values are those of the hard gate."""
+    for seed in (0, 1):
+        market, gate = simulated(251, holes=True, seed=seed), js.StraightThrough(temperature)
+        _, sim, slopes = through(js.AtEvents(), market, gate)
+        _, plain, exact = through(js.Checkpointed(), market, gate)
+        for ours, theirs in zip(jax.tree.leaves(sim), jax.tree.leaves(plain), strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+        for ours, theirs in zip(slopes, exact, strict=True):
+            np.testing.assert_allclose(ours, theirs, rtol=1e-9, atol=1e-9 * np.abs(theirs).max())
+        assert (exact[1] != 0).sum() >= 2
 
 
 def test_more_rebalances_than_there_is_room_for():
@@ -116,8 +133,9 @@ def test_more_rebalances_than_there_is_room_for():
 
 def test_what_cannot_be_differentiated_at_events():
     market = simulated(60)
-    with pytest.raises(ValueError, match=r"^adjoint: AtEvents .* gate StraightThrough"):
-        js.simulate(market, js.Policy(al.EqualWeight(), js.Never(), js.StraightThrough()), adjoint=js.AtEvents())
+    for gate in (js.StraightThrough(through_state=True), js.Sigmoid()):
+        with pytest.raises(ValueError, match=rf"^adjoint: AtEvents .* {type(gate).__name__}"):
+            js.simulate(market, js.Policy(al.EqualWeight(), js.Never(), gate), adjoint=js.AtEvents())
     with as_users_run_it(), pytest.raises(TypeError, match=r"^adjoint: expected js\.Checkpointed\(\)"):
         js.simulate(market, js.Policy(al.EqualWeight()), adjoint="events")  # pyright: ignore
     for bad in (0, -1, 2.5, True):

@@ -25,12 +25,17 @@ class Passage(eqx.Module):
     """How much of a rebalance passes a gate.
 
     trades: whether the trigger has fired.      share: in [0, 1]; what it means is the gate's affair.
-    acts: whether the rebalance has to be worked out at all.
+    is_near: whether there is more to it than all or nothing.
     """
 
     trades: Bool[Array, ""]
     share: Float[Array, ""]
-    acts: Bool[Array, ""]
+    is_near: Bool[Array, ""]
+
+    @property
+    def acts(self) -> Bool[Array, ""]:
+        """Whether the rebalance has to be worked out at all."""
+        return self.trades | self.is_near
 
 
 class AbstractGate(eqx.Module):
@@ -111,7 +116,7 @@ class StraightThrough(AbstractGate):
         # What the values do not depend on has no derivative.
         u, is_near = _scaled(margin, jax.lax.stop_gradient(self.temperature), 1.0)
         share = jnp.where(is_near, 0.5 + 15 / 16 * (u - 2 / 3 * u**3 + u**5 / 5), trades.astype(margin.dtype))
-        return Passage(trades, share, trades | is_near)
+        return Passage(trades, share, is_near)
 
     def money(self, passage: Passage, after: Any, before: Any) -> Any:
         return jax.tree.map(lambda new, old: _straight(passage.share, passage.trades, new, old), after, before)

@@ -194,7 +194,7 @@ def trade_to_weights(
     # Harmless numbers for what is not known, so that no NaN reaches a gradient.
     safe_val_price, safe_weights = jnp.where(can_size, quote.val_price, 1.0), jnp.where(is_asked, weights, 0.0)
     safe_value = jnp.where(jnp.isnan(value), 0.0, value)
-    request = safe_weights * safe_value / safe_val_price - holdings.units
+    request = quotient(safe_weights * safe_value, safe_val_price) - holdings.units
     # The order of execution has no derivative; an asset that is not asked for is NaN in it by its weight.
     worth = lax.stop_gradient(product(weights, value) - product(holdings.units, safe_val_price))
     info = jnp.where(

@@ -9,16 +9,8 @@ import jax.numpy as jnp
 from jaxtyping import Bool
 
 from jaxsim.engine.account import Account
-from jaxsim.engine.adjoint import (
-    AbstractAdjoint,
-    AtEvents,
-    Checkpointed,
-    Held,
-    checked_adjoint,
-    find_events,
-    scan_events,
-    scan_in_chunks,
-)
+from jaxsim.engine.adjoint import AbstractAdjoint, AtEvents, Checkpointed, checked_adjoint, scan_in_chunks
+from jaxsim.engine.agenda import Held, find_events, scan_events
 from jaxsim.engine.arrays import Array
 from jaxsim.engine.bounds import check_fields
 from jaxsim.engine.costs import Costs
@@ -30,6 +22,7 @@ from jaxsim.engine.lanes import Run
 from jaxsim.engine.look_ahead import LookAhead
 from jaxsim.engine.market import Market
 from jaxsim.engine.metrics import returns_from_value
+from jaxsim.engine.misses import find_misses
 from jaxsim.engine.numerics import cast_inexact, dot
 from jaxsim.engine.policy import Policy
 from jaxsim.engine.save import Save, Simulation
@@ -158,12 +151,22 @@ def _at_events(
         asked = trades if event.is_decision is None else trades & event.is_decision
         return lane.holdings.units, lane.holdings.cash, asked, event if save.events else None
 
-    agenda = find_events(adjoint, policy, market, costs, start, key, axes)
-    end, (units, cash, asked, events) = scan_events(agenda, policy, market, costs, start, key, axes, keep)
+    run = (policy, market, costs, start, key, axes)
+    agenda = find_events(adjoint, *run)
     held = Held.of(agenda, market.num_bars)
+    misses = None if agenda.lane is None else find_misses(adjoint, agenda, held, *run, save.events)
+    more = None if misses is None else misses.before(agenda)
+    end, (units, cash, asked, events) = scan_events(agenda, *run, keep, more)
     overflows = agenda.num_rows > adjoint.capacity_of(market.num_bars)
-    cash = jnp.where(overflows, jnp.nan, held.path(start.holdings.cash, cash))
-    units = held.path(start.holdings.units, units)
+    events = jax.tree.map(held.events, events)
+    if misses is None:
+        cash, units = held.path(start.holdings.cash, cash), held.path(start.holdings.units, units)
+    else:
+        overflows |= misses.count > adjoint.capacity_of(market.num_bars)
+        cash = misses.path(held, start.holdings.cash, cash, misses.holdings.cash)
+        units = misses.path(held, start.holdings.units, units, misses.holdings.units)
+        events = None if events is None else misses.added_to(events)
+    cash = jnp.where(overflows, jnp.nan, cash)
     value = jax.vmap(dot)(cash, units, market.mark)
     fault = jnp.full(market.num_assets, LaneFault.EVENTS_OVERFLOW, jnp.int32)
     status = end.status.first(jnp.where(overflows, fault, LaneFault.NONE), jnp.max(agenda.bar))
@@ -174,6 +177,6 @@ def _at_events(
         rebalanced=held.events(asked),
         status=status,
         units=units if save.units else None,
-        events=jax.tree.map(held.events, events),
+        events=events,
         aux={},
     )

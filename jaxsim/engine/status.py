@@ -142,7 +142,8 @@ _FAULT_TEXTS = {
     LaneFault.ORDER_DIVISION: "covering a short position with locked cash divides by zero: at twice the price that it "
     "was sold for, no number of units is within free cash",
     LaneFault.CODE: "the allocator returned a size_type, direction or call_seq that does not exist",
-    LaneFault.EVENTS_OVERFLOW: "there were more rebalances than adjoint=js.AtEvents(capacity=...) has room for",
+    LaneFault.EVENTS_OVERFLOW: "there were more rebalances, or near misses, than adjoint=js.AtEvents(capacity=...) "
+    "has room for",
     LaneFault.ORDER_REJECTED: "an order was rejected, and raise_reject is set",
 }
 

@@ -14,6 +14,7 @@ from jax import lax
 from jaxtyping import Bool, Float, Int
 
 from jaxsim.engine.account import Account
+from jaxsim.engine.adjoint import AbstractAdjoint
 from jaxsim.engine.arrays import Array
 from jaxsim.engine.batches import AbstractBatch, make
 from jaxsim.engine.constraints import AbstractConstraint
@@ -61,6 +62,7 @@ class Problem(eqx.Module):
     markets: a stack [path, time, asset], or a function of a random key that makes one market or a stack.
     batch: which of them a step looks at; None: all.
     anneal: temperature of the gate as a function of the step; None: as it is.
+    adjoint: as in `simulate`.
     """
 
     fixed: Policy
@@ -73,6 +75,7 @@ class Problem(eqx.Module):
     batch: AbstractBatch | None
     anneal: Callable | None
     key: Any
+    adjoint: AbstractAdjoint | None = None
 
 
 class Failure(eqx.Module):
@@ -156,7 +159,15 @@ def score_paths(
     """
 
     def one(market: Market, key: Any) -> tuple[Float[Array, " part"], LaneStatus]:
-        sim = simulate(market, policy, costs=problem.costs, account=problem.account, key=key, lane_axis=(RESTART, PATH))
+        sim = simulate(
+            market,
+            policy,
+            costs=problem.costs,
+            account=problem.account,
+            key=key,
+            adjoint=problem.adjoint,
+            lane_axis=(RESTART, PATH),
+        )
         scores = jnp.stack([problem.score(part_of(sim, part)) for part in parts])
         return jnp.where(sim.status.is_ok, scores, jnp.nan), sim.status
 

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxsim.engine.account import Account
+from jaxsim.engine.adjoint import AbstractAdjoint
 from jaxsim.engine.batches import AbstractBatch, make
 from jaxsim.engine.bounds import check_fields
 from jaxsim.engine.costs import Costs
@@ -23,6 +24,7 @@ from jaxsim.engine.policy import Policy
 from jaxsim.engine.simulate import of_kind
 from jaxsim.engine.training import Problem, TrainState, advance, evaluate
 from jaxsim.frames.fit_arguments import (
+    check_adjoint,
     check_anneal,
     check_batch,
     check_restarts,
@@ -57,6 +59,7 @@ def fit(
     restarts: int = 1,
     init: Callable | None = None,
     jitter: float = 0.1,
+    adjoint: AbstractAdjoint | None = None,
     key: Any = 0,
     every: int = 10,
     checkpoint: str | Path | None = None,
@@ -90,6 +93,7 @@ def fit(
     init: function of a random key that makes the policy that a restart begins with, for all but the first.
     jitter: without `init`, the standard deviation of the noise on the trained leaves of all restarts but the first, in
         parts of the leaf's root mean square (of 1 where the leaf is zero).
+    adjoint: how derivatives are computed, as in `js.simulate`; default `js.Checkpointed()`.
     key: random key or int, for batches, restarts and the policy's own randomness.
     every: number of steps from one evaluation to the next. Each is a row of the history and a chance to be kept.
     checkpoint: directory to keep the state of the run in, after every evaluation; a run with the same arguments
@@ -120,6 +124,7 @@ def fit(
     goal = read_score(objective, ann_factor, score)
     optimizer = read_optimizer(optimizer)
     check_anneal(anneal, policy)
+    check_adjoint(adjoint, policy)
     spec = trainable_spec(policy, trainable)
     rules = leaf_constraints(policy, spec, constraints)
     check_restarts(restarts, init, jitter)
@@ -129,7 +134,7 @@ def fit(
         trained, _ = eqx.partition(cast_inexact(policy, data.dtype), spec)
         _, fixed = eqx.partition(policy, spec)
         params = _starts(trained, policy, spec, restarts, init, float(jitter), for_starts, data.dtype)
-        problem = Problem(fixed, goal, costs, account, optimizer, rules, data.training, batch, anneal, for_run)
+        problem = Problem(fixed, goal, costs, account, optimizer, rules, data.training, batch, anneal, for_run, adjoint)
         log = _train(problem, params, data, steps, every, patience, checkpoint, progress)
     best = [_policy(policy, log.best_params, restart) for restart in range(restarts)]
     _warn_of_still(log, trained)

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxsim.engine.adjoint import AtEvents, checked_adjoint
 from jaxsim.engine.batches import AbstractBatch, Paths, Windows, num_paths
 from jaxsim.engine.bounds import shown
 from jaxsim.engine.metrics import sharpe_ratio
@@ -80,6 +81,12 @@ def check_anneal(anneal: Any, policy: Policy) -> None:
         raise TypeError(f"anneal: expected a schedule, a function of the step, got {shown(anneal)}"[:200])
     if not hasattr(policy.gate, "temperature"):
         raise ValueError(f"anneal: the gate of the policy, {type(policy.gate).__name__}, has no temperature")
+
+
+def check_adjoint(adjoint: Any, policy: Policy) -> None:
+    adjoint = checked_adjoint(adjoint)
+    if isinstance(adjoint, AtEvents):
+        adjoint.check(policy)
 
 
 def check_restarts(restarts: int, init: Any, jitter: Any) -> None:
