@@ -11,6 +11,7 @@ even on a machine that others use as well; the compile time; and the peak memory
 """
 
 import argparse
+import functools
 import platform
 import resource
 import time
@@ -52,22 +53,25 @@ def thresholds(count: int) -> np.ndarray:
     return np.array([0.05]) if count == 1 else np.linspace(0.01, 0.15, count)
 
 
+def run_of(open_: np.ndarray, close: np.ndarray, limits: np.ndarray) -> Run:
+    policy = js.Policy(al.EqualWeight(), js.Threshold(limits))
+    market = js.Market(close, open_, close, close)
+    return Run(market, policy, js.Costs(np.float64(FEES)), js.Account(np.float64(100.0)), KEY)
+
+
+@functools.cache
+def axes_of(count: int) -> tuple[LaneAxis, ...]:
+    """Lanes that differ by their thresholds alone."""
+    nowhere = jax.tree.map(lambda x: None, run_of(*np.ones((2, 1, 1)), np.ones(count)))
+    in_axes = eqx.tree_at(lambda r: r.policy.trigger.threshold, nowhere, 0, is_leaf=lambda x: x is None)
+    return (LaneAxis("lane", count, in_axes),)
+
+
 def ours(open_: np.ndarray, close: np.ndarray, limits: np.ndarray, threads: int) -> dict[str, np.ndarray]:
     limits = np.repeat(limits, 2) if len(limits) == 1 else limits  # XLA rounds an axis of one lane differently
-    market = js.Market(close, open_, close, close)
-    run = Run(
-        market,
-        js.Policy(al.EqualWeight(), js.Threshold(limits)),
-        js.Costs(np.float64(FEES)),
-        js.Account(np.float64(100.0)),
-        KEY,
-    )
-    nowhere = jax.tree.map(lambda x: None, run)
-    in_axes = eqx.tree_at(lambda r: r.policy.trigger.threshold, nowhere, 0, is_leaf=lambda x: x is None)
-    names = ("sharpe_ratio", "num_rebalances")
-    axes = (LaneAxis("lane", len(limits), in_axes),)
-    size = min(128, max(64, -(-len(limits) // threads)))
-    return stream_in_chunks(run, axes, names, size, threads).finish(names, ANN_FACTOR)
+    names, size = ("sharpe_ratio", "num_rebalances"), min(128, max(64, -(-len(limits) // threads)))
+    tallies = stream_in_chunks(run_of(open_, close, limits), axes_of(len(limits)), names, size, threads)
+    return tallies.finish(names, ANN_FACTOR)
 
 
 def sharpe(value: np.ndarray) -> np.ndarray:

@@ -354,5 +354,10 @@ def _taken_out(*_: Any, **__: Any) -> Any:
     raise RuntimeError("this function is called by its place in a run")
 
 
+def calls_python(policy: Any) -> bool:
+    """Whether there is any Python function in a policy."""
+    return any(_says_so(x) for x in jax.tree.leaves(policy, is_leaf=_says_so))
+
+
 def _says_so(x: Any) -> bool:
     return getattr(x, "calls_host", False) is True

@@ -54,11 +54,14 @@ def run_while(goes_on: Callable, turn: Callable, given: Any, state: Any, one_ker
         given = eqx.combine(arrays, rest)
         return lax.while_loop(lambda state: goes_on(given, state) & is_sound, lambda state: turn(given, state), state)
 
-    kernel = jax.jit(lambda arrays, state: loop(arrays, state, _touch((arrays, state))))
-    if not (one_kernel and is_known() and is_plain(kernel.trace(arrays, state).jaxpr)):
+    if not (one_kernel and is_known()):
         return loop(arrays, state)
+    kernel = jax.jit(lambda arrays, state: loop(arrays, state, _touch((arrays, state))))
+    out = kernel(arrays, state)
+    if not is_plain(kernel.trace(arrays, state).jaxpr):
+        return out
     # What is said of one of its results is said of the call; of all, since those that nobody uses are left out.
-    return jax.tree.map(lambda x: x if _is_key(x) else _marked(x), kernel(arrays, state))
+    return jax.tree.map(lambda x: x if _is_key(x) else _marked(x), out)
 
 
 def _marked(x: Array) -> Any:

@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float, Int
 
 from jaxsim.engine.arrays import Array
 from jaxsim.engine.glance import Glance, by_asset, worth_of
+from jaxsim.engine.host import calls_python
 from jaxsim.engine.kernel import run_while
 from jaxsim.engine.lanes import (
     Balances,
@@ -306,8 +307,11 @@ class LookAhead(eqx.Module):
         count = math.prod(shape_of(axes))
         return min(self.block or (16 if 4 < count < 256 else 64), run.market.close.shape[-2])
 
-    def num_slots(self, axes: tuple[LaneAxis, ...]) -> int:
-        return self.slots or next((slots for most, slots in ((4, 1), (32, 4), (255, 8)) if axes[0].size <= most), 32)
+    def num_slots(self, run: Run, axes: tuple[LaneAxis, ...]) -> int:
+        count = axes[0].size
+        if calls_python(run.policy):
+            return count  # copies of a lane, which fill up a width, must ask together to be answered once
+        return self.slots or next((slots for most, slots in ((4, 1), (32, 4), (255, 8)) if count <= most), 32)
 
     def run_by(self, program: Callable[["LookAhead"], Any]) -> Any:
         """What `program(schedule)` returns, which compiles. If XLA cannot make one kernel of it after all, there are as
@@ -320,7 +324,7 @@ class LookAhead(eqx.Module):
             return program(replace(self, one_kernel=False))
 
     def gathers(self, run: Run, axes: tuple[LaneAxis, ...]) -> bool:
-        return bool(axes) and axes[0].size > self.num_slots(axes) and can_gather(run, axes)
+        return bool(axes) and axes[0].size > self.num_slots(run, axes) and can_gather(run, axes)
 
     def trade(self, outlook: Outlook, state: "State", is_due: Array, block: Block) -> "State":
         """One bar of lanes that are due, of as many as there are slots; and where they trade next."""
@@ -331,7 +335,7 @@ class LookAhead(eqx.Module):
             lane, row = trade_at(run, axes, lane, at, is_due, number)
             seen = jnp.where(is_due, first + 1, seen)
             return State(lane, seen, outlook.next_trade(lane, seen, block), state.bar, state.sink.record(row, None))
-        slots = self.num_slots(axes)
+        slots = self.num_slots(run, axes)
         places = Places.first_of(jnp.any(is_due.reshape(is_due.shape[0], -1), axis=1), slots)
         here = (replace(axes[0], size=slots), *axes[1:])
         there = replace(outlook, run=places.gather_run(run, axes[0]), axes=here, dates=None)
@@ -386,7 +390,7 @@ class LookAhead(eqx.Module):
         outlook = Outlook.of(run, axes, cursor.lane)
         num_bars = run.market.close.shape[-2]
         size = num_bars if outlook.dates is not None else self.block_size(run, axes)
-        here = (replace(axes[0], size=self.num_slots(axes)), *axes[1:]) if self.gathers(run, axes) else axes
+        here = (replace(axes[0], size=self.num_slots(run, axes)), *axes[1:]) if self.gathers(run, axes) else axes
 
         def blank_row() -> Row:
             places = Places.first_of(jnp.zeros(axes[0].size, bool), here[0].size) if here is not axes else None

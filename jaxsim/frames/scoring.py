@@ -104,7 +104,9 @@ class Scoring:
                 done = stream(run, batch.axes, self.columns, beside, bars)
                 return jax.block_until_ready(done)
 
-            tally, after = run_programs(job, batch, lambda work=work, run=run: _once(run, work))
+            is_one_of_many = self.num_chunks > 1
+            by_turns = (lambda run=run, work=work: _once(run, work)) if is_one_of_many else work
+            tally, after = run_programs(job, batch, by_turns)
             told = on_host(batch.by_lane(tally)).finish(self.columns, self.ann_factor)
             scores[batch.lanes.ravel()] = np.stack([told[name] for name in self.columns], axis=1)
             failures |= _why(job, batch, faults_of(batch, after.status))
