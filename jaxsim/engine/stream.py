@@ -1,6 +1,7 @@
 """Many lanes forward without paths: every bar is added to the tallies of its lane and forgotten."""
 
-from collections.abc import Iterable
+import threading
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
@@ -73,14 +74,33 @@ def stream_in_chunks(
 
         part = jax.tree.map(some, outer.in_axes, run, is_leaf=lambda x: x is None)
         with jax.enable_x64(wide):
-            tally, _ = stream(part, (replace(outer, size=size), *axes[1:]), names, **options)
-            return on_host(tally)
+            here = (replace(outer, size=size), *axes[1:])
+            return compiled_once(part, lambda: on_host(stream(part, here, names, **options)[0]))
 
-    firsts = range(0, outer.size, size)
-    parts = [one(0)]  # compiles
     with ThreadPoolExecutor(threads) as pool:
-        parts += pool.map(one, firsts[1:])
+        parts = list(pool.map(one, range(0, outer.size, size)))
     return jax.tree.map(lambda *x: np.concatenate(x)[: outer.size], *parts)
+
+
+_compiling = threading.Lock()
+_compiled: set = set()
+
+
+def compiled_once(run: Any, work: Callable[[], Any]) -> Any:
+    """`work()`, which runs a program for `run`. The first of its shape compiles it; threads that come meanwhile wait
+    for that instead of doing the same."""
+    leaves, structure = jax.tree.flatten(run)
+    shapes = tuple((x.shape, str(x.dtype)) if hasattr(x, "dtype") else x for x in leaves)
+    try:
+        seen = hash((structure, shapes, str(getattr(jax.config, "jax_default_device", None))))
+    except TypeError:
+        return work()
+    if seen not in _compiled:
+        with _compiling:
+            done = work()
+            _compiled.add(seen)
+            return done
+    return work()
 
 
 @eqx.filter_jit

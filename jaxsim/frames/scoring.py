@@ -1,8 +1,7 @@
 """The lanes of a sweep, a chunk at a time: each chunk is simulated, scored and forgotten."""
 
 import inspect
-import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,7 +12,7 @@ import pandas as pd
 from jaxsim import metrics
 from jaxsim.engine import nanstats
 from jaxsim.engine.metrics import deflated
-from jaxsim.engine.stream import stream
+from jaxsim.engine.stream import compiled_once, stream
 from jaxsim.engine.streaming import PIECES, STREAMED, needs_benchmark, on_host
 from jaxsim.errors import AllocationError, AllocatorError, OrderError
 from jaxsim.frames.backtest import Backtest
@@ -105,7 +104,7 @@ class Scoring:
                 return jax.block_until_ready(done)
 
             is_one_of_many = self.num_chunks > 1
-            by_turns = (lambda run=run, work=work: _once(run, work)) if is_one_of_many else work
+            by_turns = (lambda run=run, work=work: compiled_once(run, work)) if is_one_of_many else work
             tally, after = run_programs(job, batch, by_turns)
             told = on_host(batch.by_lane(tally)).finish(self.columns, self.ann_factor)
             scores[batch.lanes.ravel()] = np.stack([told[name] for name in self.columns], axis=1)
@@ -237,24 +236,3 @@ def _group_of(job: Job, group: int) -> Job:
     here = replace(layout, members=[layout.members[group]], levels=levels)
     keys = job.keys.take(np.array([group]))
     return replace(job, layout=here, quotes=quotes, policy=policy, costs=costs, account=account, keys=keys)
-
-
-_compiling = threading.Lock()
-_compiled: set = set()
-
-
-def _once(run: Any, work: Callable[[], Any]) -> Any:
-    """`work()`, which runs a program for `run`. The first of its shape compiles it; threads that come meanwhile wait
-    for that instead of doing the same."""
-    leaves, structure = jax.tree.flatten(run)
-    shapes = tuple((x.shape, str(x.dtype)) if hasattr(x, "dtype") else x for x in leaves)
-    try:
-        seen = hash((structure, shapes, str(getattr(jax.config, "jax_default_device", None))))
-    except TypeError:
-        return work()
-    if seen not in _compiled:
-        with _compiling:
-            done = work()
-            _compiled.add(seen)
-            return done
-    return work()

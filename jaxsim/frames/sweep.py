@@ -322,9 +322,8 @@ class _Table:
         scores = finish(self.names, scoring.columns, columns, self._trials(), scoring.ann_factor)
         lanes = scoring.reading.lanes()
         lanes = pd.RangeIndex(1) if lanes is None else lanes
-        table = pd.DataFrame(scores, lanes, list(self.names), copy=False)
-        table["status"] = status
-        return table
+        columns = dict(zip(self.names, scores.T, strict=True))
+        return pd.DataFrame(columns | {"status": status}, lanes, copy=False)
 
     def write(self, folder: Path) -> Path:
         """As a Parquet data set, there as a whole or not at all."""
