@@ -2,33 +2,53 @@
 
 import gc
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
+import jaxtyping
 import pytest
-from jaxtyping import install_import_hook
 
-install_import_hook(["jaxsim.engine", "allocators"], "beartype.beartype")
+jaxtyping.install_import_hook(["jaxsim.engine", "allocators"], "beartype.beartype")
 
-#: Half the time to compile. The same numbers to the last bit, but for what derivatives round.
-QUICK = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
+#: A third of the time to compile. What must be exact is tested once more as users compile it, by `.ci/run`.
+QUICK = (
+    "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1 --xla_backend_optimization_level=0"
+)
 #: Files of tests by how long they take; others take less.
 LONGEST = [
     *("docs", "optimizers", "gradients", "sweep", "schedules", "programs", "gates", "lanes", "plans", "fit", "orders"),
     *("learned", "cli", "workers", "destinations", "walk_forward", "host", "order_terms", "decisions", "golden"),
 ]
+#: Bars at which the reference engine, which is Python bar by bar, has its shapes checked; they stay what they are.
+CHECKED_BARS = 8
 #: Every compiled program holds memory maps, of which Linux gives a process 65,530; XLA crashes where there are no more.
 MANY_MAPS = 25_000
+#: Where compiled programs are kept meanwhile.
+PROGRAMS = pytest.StashKey[str]()
 
 
-def pytest_configure():
+def pytest_configure(config):
     """Before the first program, and for the workers: they inherit the environment. XLA aborts at flags that it does not
     know, so another process tries them first. Whoever sets XLA_FLAGS, be it to nothing, has tests as users run."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        return
     if "XLA_FLAGS" not in os.environ:
         start = [sys.executable, "-c", "from jaxlib import xla_client; xla_client.make_cpu_client()"]
         tried = subprocess.run(start, env=os.environ | {"XLA_FLAGS": QUICK}, capture_output=True)
         os.environ["XLA_FLAGS"] = QUICK if tried.returncode == 0 else ""
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        # Programs that one process has compiled are there for the others, as long as the tests run.
+        os.environ["JAX_COMPILATION_CACHE_DIR"] = config.stash[PROGRAMS] = tempfile.mkdtemp(prefix="jaxsim-programs-")
+        os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
+        os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "0"
+
+
+def pytest_unconfigure(config):
+    if PROGRAMS in config.stash:
+        shutil.rmtree(config.stash[PROGRAMS], ignore_errors=True)
 
 
 def pytest_collection_modifyitems(config, items):
@@ -39,10 +59,26 @@ def pytest_collection_modifyitems(config, items):
 
 
 def pytest_collection_finish():
-    """Tracing makes many small objects, all the more to be looked through for rubbish that is not there."""
+    _check_first_bars()
+    # Tracing makes many small objects, all the more to be looked through for rubbish that is not there.
     gc.collect()
     gc.freeze()
     gc.set_threshold(100_000, 50, 100)
+
+
+def _check_first_bars():
+    from jaxsim.reference.lane import _Lane
+
+    step = _Lane.step
+
+    def first_bars_checked(self, bar):
+        jaxtyping.config.update("jaxtyping_disable", bar >= CHECKED_BARS)
+        try:
+            return step(self, bar)
+        finally:
+            jaxtyping.config.update("jaxtyping_disable", False)
+
+    _Lane.step = first_bars_checked
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -216,15 +216,27 @@ class Comparison:
         return np.where(self.same, np.abs(self.exact - self.differences) / largest, np.nan)
 
 
+def exact_gradients(structure: Structure, cases: list[Case], adjoint: Any = None) -> Any:
+    """By differentiation, [case, parameter]."""
+    stacked = jax.tree.map(lambda *x: np.stack(x), *cases)
+    flat, unravel = jax.flatten_util.ravel_pytree(cases[0].zero())
+
+    def value(flat, case):
+        return score(run(structure, case, unravel(flat), js.Save(units=False), adjoint))
+
+    @partial(jax.jit, compiler_options=AS_IT_STANDS)
+    def exact(stacked):
+        return jax.vmap(lambda case: jax.grad(value)(jnp.zeros_like(flat), case), axis_name="lane")(stacked)
+
+    return np.asarray(exact(stacked))
+
+
 def compare(structure: Structure, cases: list[Case], adjoint: Any = None) -> Comparison:
     stacked = jax.tree.map(lambda *x: np.stack(x), *cases)
     zero = cases[0].zero()
     names = [name for name, x in sorted(zero.items()) for _ in range(x.size)]
     flat, unravel = jax.flatten_util.ravel_pytree(zero)
     size = flat.size
-
-    def value(flat, case):
-        return score(run(structure, case, unravel(flat), js.Save(units=False), adjoint))
 
     def value_and_events(flat, case):
         sim = run(structure, case, unravel(flat), js.Save(units=False, events=True))
@@ -236,10 +248,6 @@ def compare(structure: Structure, cases: list[Case], adjoint: Any = None) -> Com
         codes = (sim.rebalanced, jnp.sign(fills.trade), cut & is_filled, rank)
         events = jnp.concatenate([x.astype(jnp.int32).ravel() for x in codes])
         return score(sim), events, jnp.where(sim.rebalanced[:, None], fills.info, -1), (cut & is_filled).sum()
-
-    @partial(jax.jit, compiler_options=AS_IT_STANDS)
-    def exact(stacked):
-        return jax.vmap(lambda case: jax.grad(value)(jnp.zeros(size), case), axis_name="lane")(stacked)
 
     @partial(jax.jit, compiler_options=AS_IT_STANDS)
     def ends(stacked, moves):
@@ -258,4 +266,5 @@ def compare(structure: Structure, cases: list[Case], adjoint: Any = None) -> Com
         return np.asarray(x).reshape(len(cases), 3, size, *x.shape[1:])[:, 2, 0]
 
     differences = (values[:, 0] - values[:, 1]) / (2 * STEP)
-    return Comparison(names, np.asarray(exact(stacked)), differences, same, still(infos), int(still(cuts).sum()))
+    exact = exact_gradients(structure, cases, adjoint)
+    return Comparison(names, exact, differences, same, still(infos), int(still(cuts).sum()))

@@ -1,6 +1,8 @@
 """Gradients through the simulator: against central differences, in every order of transformations, by every adjoint,
 and smoothed."""
 
+import inspect
+from dataclasses import replace
 from functools import partial
 
 import equinox as eqx
@@ -11,7 +13,7 @@ import pytest
 
 import allocators as al
 import jaxsim as js
-from tests.gradient_cases import STRUCTURES, compare, make_case
+from tests.gradient_cases import STRUCTURES, compare, exact_gradients, make_case
 from tests.markets import AS_IT_STANDS, as_users_run_it, simulated
 from tests.policies import Fixed
 
@@ -117,6 +119,65 @@ def test_near_misses_side_by_side(temperature):
         for ours, theirs in zip(slopes, exact, strict=True):
             np.testing.assert_allclose(ours, theirs, rtol=1e-9, atol=1e-9 * np.abs(theirs).max())
         assert (exact[1] != 0).sum() >= 2
+
+
+@pytest.mark.parametrize("number", [2, 5, 8], ids=lambda k: STRUCTURES[k].name)
+def test_near_misses_of_all_kinds_of_pipelines(number):
+    """Fixed fees and limits; relative thresholds, dates beside them, assets left alone; shorts, locked cash, moving
+    values: at events as in the plain scan, by everything that there is to differentiate."""
+    rng = np.random.default_rng([2, number])
+    structure = STRUCTURES[number]
+    cases = [make_case(rng, structure) for _ in range(6)]
+    hard = exact_gradients(structure, cases)
+    structure = replace(structure, terms=structure.terms | {"gate": js.StraightThrough(0.03)})
+    plain, at_events = (exact_gradients(structure, cases, adjoint) for adjoint in (js.Checkpointed(), js.AtEvents()))
+    scale = np.abs(plain).max(axis=1, keepdims=True)
+    assert np.isfinite(plain).all() and (np.abs(plain - hard) > 1e-3 * scale).any(axis=1).sum() >= 4
+    np.testing.assert_allclose(at_events / scale, plain / scale, rtol=0, atol=1e-9)
+
+
+def all_metrics(numbers, market):
+    """Every metric that is one number, of one simulation that buys at fees to the edge of its band."""
+    weights, threshold, fees, cash = numbers[:5], numbers[5], numbers[6], numbers[7]
+    policy = js.Policy(Fixed(weights), js.Threshold(threshold), destination=js.ToEdge())
+    sim = js.simulate(market, policy, costs=js.Costs(fees), account=js.Account(cash), save=js.Save(events=True))
+    fills, close = sim.events.fills, market.close
+    benchmark = (close[1:] / close[:-1] - 1).mean(axis=1)
+    settings = {"ann_factor": 120, "benchmark": jnp.concatenate([jnp.zeros(1), benchmark]), "var_sharpe": 1e-4}
+    found = {}
+    for name in ONE_NUMBER:
+        function = getattr(js.metrics, name)
+        taken = {key: x for key, x in settings.items() if key in inspect.signature(function).parameters}
+        nb_trials = {"nb_trials": 10} if name == "deflated_sharpe_ratio" else {}
+        found[name] = function(sim.returns, **taken, **nb_trials)
+    traded = (jnp.abs(fills.trade) * fills.price).sum(axis=1)
+    found |= {name: getattr(js.metrics, name)(traded, sim.value) for name in ("turnover", "turnover_two_way")}
+    return found | {"total_fees": js.metrics.total_fees(fills.fees.sum(axis=1))}, sim.rebalanced
+
+
+OF_ORDERS = {"turnover", "turnover_two_way", "num_rebalances", "total_fees"}
+NO_SCORE = {"drawdown", "returns_from_value", "returns_stats", "portfolio_stats"}
+ONE_NUMBER = [
+    name for name in js.metrics.__all__ if not name.startswith("rolling_") and name not in OF_ORDERS | NO_SCORE
+]
+
+
+def test_every_metric_through_the_simulation():
+    """By weights, threshold (the band's edge), fees and cash: forward derivatives beside central differences. Weights
+    of one in all would be where cash is just about to cut an order."""
+    market, at = simulated(120), np.array([0.15, 0.25, 0.22, 0.08, 0.28, 0.03, 0.005, 100.0])
+    exact, rebalanced = jax.jit(jax.jacfwd(partial(all_metrics, market=market), has_aux=True))(at)
+    steps = 1e-6 * np.maximum(1.0, np.abs(at))
+    moved = np.concatenate([at + np.diag(steps), at - np.diag(steps)])
+    values, events = jax.jit(jax.vmap(partial(all_metrics, market=market)))(moved)
+    assert (events == rebalanced).all() and rebalanced.sum() > 3
+    assert len(exact) >= 25
+    for name, value in values.items():
+        differences = (value[:8] - value[8:]) / (2 * steps)
+        np.testing.assert_allclose(
+            exact[name], differences, rtol=0, atol=1e-6 * np.abs(differences).max(), err_msg=name
+        )
+        assert np.abs(differences[:7]).min() > 0, name
 
 
 def test_more_rebalances_than_there_is_room_for():
