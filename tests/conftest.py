@@ -72,11 +72,12 @@ def _check_first_bars():
     step = _Lane.step
 
     def first_bars_checked(self, bar):
-        jaxtyping.config.update("jaxtyping_disable", bar >= CHECKED_BARS)
+        before = jaxtyping.config.jaxtyping_disable
+        jaxtyping.config.update("jaxtyping_disable", before or bar >= CHECKED_BARS)
         try:
             return step(self, bar)
         finally:
-            jaxtyping.config.update("jaxtyping_disable", False)
+            jaxtyping.config.update("jaxtyping_disable", before)
 
     _Lane.step = first_bars_checked
 

