@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 
@@ -30,6 +31,5 @@ def bar_length(index: pd.Index, freq: Any = None) -> pd.Timedelta | None:
         index = index.to_timestamp()
     if not isinstance(index, pd.DatetimeIndex) or len(index) < 3:
         return None
-    step = pd.Timedelta(index[1] - index[0])
-    is_regular = bool((index[1:] - index[:-1] == step).all())
-    return step if is_regular else None  # type: ignore[return-value]
+    steps = np.diff(index.asi8)
+    return pd.Timedelta(index[1] - index[0]) if (steps == steps[0]).all() else None  # type: ignore[return-value]

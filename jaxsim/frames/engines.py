@@ -16,7 +16,7 @@ from jaxsim.engine.policy import allocator_name
 from jaxsim.engine.schedule import Scan, pages
 from jaxsim.engine.status import LaneFault, LaneStatus, OrderStatusInfo
 from jaxsim.errors import AllocationError, AllocatorError, OrderError, RejectedOrderError
-from jaxsim.frames.broadcast import Leaf, settle
+from jaxsim.frames.broadcast import Leaf, module_of, settle
 from jaxsim.frames.groups import Layout
 from jaxsim.frames.ledger import Ledger, ledger_from_pages, ledger_from_runs
 from jaxsim.frames.quotes import Quotes, market_tree
@@ -125,32 +125,30 @@ def batch_of(job: Job, groups: np.ndarray, goes_on: bool = False) -> Batch:
 
     keys = job.keys[fit(lanes if is_grouped else lanes[:, 0])]
     bare, functions = take_out(job.policy)
-    parts = (job.quotes, job.features, bare, job.costs, job.account)
-    leaves, structure = jax.tree.flatten(parts, is_leaf=lambda x: isinstance(x, Leaf))
+    whole = Run(market_tree(job.quotes, job.features), bare, job.costs, job.account, None, job.keep_log)
+    leaves, structure = jax.tree.flatten(whole, is_leaf=lambda x: isinstance(x, Leaf))
     arrays, has = zip(*(settle(x).of(groups, job.layout.members, is_grouped) for x in leaves), strict=True)
     arrays = [fit(array) if by_combination else array for array, (by_combination, _) in zip(arrays, has, strict=True)]
-    quotes, features, policy, costs, account = jax.tree.unflatten(structure, arrays)
-    market = market_tree(quotes, features)
+    run: Any = jax.tree.unflatten(structure, arrays)
 
-    def in_axes(which: int) -> Run:
+    def in_axes(which: int) -> Any:
         axis_here = has_combinations if which == 0 else is_grouped
-        here = [0 if h[which] and axis_here else None for h in has]
-        quotes, features, policy, costs, account = jax.tree.unflatten(structure, here)
-        return Run(market_tree(quotes, features), policy, costs, account, 0, job.keep_log, 0)
+        here = jax.tree.unflatten(structure, [0 if h[which] and axis_here else None for h in has])
+        return module_of(here, {"key": 0, "ticket": 0})
 
     axes = ()
     if has_combinations:
         axes += (LaneAxis("combination", width, in_axes(0)),)
     if is_grouped:
         axes += (LaneAxis("group", len(groups), in_axes(1)),)
-    closes = np.asarray(market.close)
+    closes = np.asarray(run.market.close)
     differ_by = {axis.name for axis in axes if axis.in_axes.market.close == 0}
     for name in ("group", "combination"):  # [combination or 1, group or 1, time, asset]
         closes = closes if name in differ_by else np.expand_dims(closes, 0)
     host = HostRun(closes, lanes.shape, functions, goes_on)
     tickets = fit(host.tickets() if is_grouped else host.tickets()[:, 0])
     columns = np.stack([job.layout.members[g] for g in groups])[np.tile(np.arange(len(groups)), combinations)]
-    run = Run(market, policy, costs, account, keys, job.keep_log, tickets)
+    run = module_of(run, {"key": keys, "ticket": tickets})
     return Batch(run, axes, groups, lanes, columns, host)
 
 

@@ -1,5 +1,6 @@
 """The market of all lanes: price leaves, with lane axes where the conventions about prices are swept."""
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -69,9 +70,13 @@ def _of(leaf: Leaf, table: Any) -> Leaf:
 def market_tree(quotes: Quotes, features: Any) -> Market:
     """A market whose fields are whatever stands in `quotes`: arrays with lane axes, or the numbers of those axes. Its
     constructor is for one group."""
+    return jax.tree.unflatten(_market_structure(), [*quotes[:4], features, quotes.priced_at])
+
+
+@functools.cache
+def _market_structure() -> Any:
     blank = np.zeros((1, 1))
-    structure = jax.tree.structure(Market(blank, blank, blank, blank, 0.0, np.zeros((1, 1), np.int32)))
-    return jax.tree.unflatten(structure, [*quotes[:4], features, quotes.priced_at])
+    return jax.tree.structure(Market(blank, blank, blank, blank, 0.0, np.zeros((1, 1), np.int32)))
 
 
 def is_frame_of_prices(price: Any, close: Any) -> bool:
