@@ -9,7 +9,8 @@ import pytest
 
 from jaxsim import metrics
 from jaxsim.engine.metrics import deflated
-from jaxsim.engine.streaming import PIECES, STREAMED, Tally, needs_benchmark, on_host
+from jaxsim.engine.streamed import PIECES, STREAMED, needs_benchmark
+from jaxsim.engine.streaming import Tally, on_host
 from jaxsim.frames.scores import ONE_PER_LANE
 
 BARS, LANES = 300, 24

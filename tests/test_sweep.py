@@ -16,7 +16,7 @@ import pytest
 
 import allocators as al
 import jaxsim as js
-from jaxsim.engine.streaming import STREAMED
+from jaxsim.engine.streamed import STREAMED
 from jaxsim.frames import chunks
 from jaxsim.frames.scores import ONE_PER_LANE
 from jaxsim.frames.scoring import Scoring

@@ -13,7 +13,8 @@ from jaxsim import metrics
 from jaxsim.engine import nanstats
 from jaxsim.engine.metrics import deflated
 from jaxsim.engine.stream import compiled_once, stream
-from jaxsim.engine.streaming import PIECES, STREAMED, needs_benchmark, on_host
+from jaxsim.engine.streamed import PIECES, STREAMED, needs_benchmark
+from jaxsim.engine.streaming import on_host
 from jaxsim.errors import AllocationError, AllocatorError, OrderError
 from jaxsim.frames.backtest import Backtest
 from jaxsim.frames.broadcast import Leaf

@@ -1,14 +1,7 @@
 """The verb for more lanes than paths can be kept of: `sweep` keeps their metrics alone."""
 
-import logging
 import os
-import shutil
-import sys
-import tempfile
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,16 +12,14 @@ import pandas as pd
 from jaxsim.engine.bounds import shown
 from jaxsim.engine.host import take_out
 from jaxsim.frames import chunks
-from jaxsim.frames.digest import digest
-from jaxsim.frames.memory import show_size
-from jaxsim.frames.parts import InFolder, InMemory, Parts, parquet, resumed, statuses, write_table
-from jaxsim.frames.progress import progress_bar
+from jaxsim.frames.parts import parquet
 from jaxsim.frames.reading import Reading, read_backtest
 from jaxsim.frames.scores import ONE_PER_LANE
-from jaxsim.frames.scoring import DEFLATED, Part, Scoring, Trials, columns_of, finish, needs_ann_factor
-from jaxsim.frames.workers import is_distributed, num_workers, run_everywhere
-
-_log = logging.getLogger("jaxsim")
+from jaxsim.frames.scoring import Scoring, columns_of, needs_ann_factor
+from jaxsim.frames.sweep_store import Store, as_path
+from jaxsim.frames.sweep_table import Table
+from jaxsim.frames.sweep_work import compute
+from jaxsim.frames.workers import is_distributed, num_workers
 
 #: What a sweep tells when nobody says what it should.
 DEFAULT = ("total_return", "sharpe_ratio", "max_drawdown", "turnover", "num_rebalances", "total_fees")
@@ -109,9 +100,9 @@ def sweep(
     size = chunks.chunk_size(reading, columns, max_memory, workers)
     scoring = Scoring(reading, columns, ann_factor, size)
     folder = None if out is None else _read_out(out)
-    with _Store(scoring, names, checkpoint, folder) as store:
-        _compute(store.scoring, store.parts, workers, progress)
-        table = _Table(store.scoring, names, store.parts)
+    with Store(scoring, names, checkpoint, folder) as store:
+        compute(store.scoring, store.parts, workers, progress)
+        table = Table(store.scoring, names, store.parts)
         return table.frame() if folder is None else table.write(folder)
 
 
@@ -161,197 +152,7 @@ def _num_workers(reading: Reading, threads: Any) -> int:
 
 def _read_out(out: Any) -> Path:
     parquet("out")
-    folder = _as_path(out, "out")
+    folder = as_path(out, "out")
     if folder.exists():
         raise ValueError(f"out: {str(folder)!r} exists already; name another folder, or remove this one")
     return folder
-
-
-def _as_path(value: Any, argument: str) -> Path:
-    if not isinstance(value, str | os.PathLike):
-        raise TypeError(f"{argument}: expected the path of a folder, got {shown(value)}"[:200])
-    path = Path(value)
-    if path.exists() and not path.is_dir():
-        raise ValueError(f"{argument}: {str(path)!r} is no folder")
-    return path
-
-
-class _Store:
-    """Where the parts of a sweep are kept while it runs: in the checkpoint; else in memory, or, where there may be more
-    of them than memory should hold, in a folder of its own that is removed in the end."""
-
-    def __init__(self, scoring: Scoring, names: Sequence[str], checkpoint: Any, out: Path | None):
-        self.scoring, self._own = scoring, None
-        self.parts: Any = InMemory()
-        if checkpoint is not None:
-            parquet()
-            folder = _as_path(checkpoint, "checkpoint")
-            found = resumed(folder, {"run": _identity(scoring, names), "combinations_per_part": scoring.size})
-            # Parts that are there already have been cut to this size.
-            self.scoring = replace(scoring, size=found["combinations_per_part"])
-            self.parts = InFolder(folder, scoring.columns)
-        elif out is not None:
-            out.parent.mkdir(parents=True, exist_ok=True)
-            self._own = tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent)
-            self.parts = InFolder(Path(self._own), scoring.columns)
-
-    def __enter__(self) -> "_Store":
-        return self
-
-    def __exit__(self, *_: Any) -> None:
-        if self._own is not None:
-            shutil.rmtree(self._own, ignore_errors=True)
-
-
-def _identity(scoring: Scoring, names: Sequence[str]) -> dict[str, Any]:
-    """What makes two sweeps the same, in pieces that can be named where they differ."""
-    import jaxsim
-
-    reading, prices = scoring.reading, scoring.reading.prices
-    return {
-        "jaxsim": jaxsim.__version__,
-        "lanes": reading.num_lanes,
-        "metrics": list(names),
-        "prices": digest(prices),
-        "groups": digest(reading.layout),
-        "labels": digest([axis.levels for axis in reading.sweep.axes]),
-        "policy": digest(reading.policy),
-        "costs": digest((reading.quotes, reading.costs, reading.cash)),
-        "key": digest((reading.key, reading.seeds)),
-        "bars per year": scoring.ann_factor,
-        "engine": "reference" if reading.engine == "reference" else "compiled",
-    }
-
-
-def _compute(scoring: Scoring, parts: Parts, workers: int, progress: bool) -> None:
-    """Score the chunks that are not there yet."""
-    pending = [number for number in range(scoring.num_chunks) if number not in parts]
-    done = scoring.reading.num_lanes - sum(map(scoring.num_lanes, pending))
-    with progress_bar(scoring.reading.num_lanes, "lane", progress, done) as advance:
-        if progress:
-            _announce(scoring, pending, workers)
-        for number, part in _parts(scoring, pending, workers):
-            if number not in parts:
-                parts.put(number, part)
-                _log.info("chunk %d of %d is done", number, scoring.num_chunks)
-                advance(scoring.num_lanes(number))
-
-
-def _parts(scoring: Scoring, pending: Sequence[int], workers: int) -> Iterator[tuple[int, Part]]:
-    engine = scoring.reading.engine
-    if is_distributed(engine):
-        here = replace(scoring, reading=replace(scoring.reading, engine="compiled"))
-        for at, part in run_everywhere(Scoring.part, here, pending, engine):
-            yield pending[at], part
-        return
-    if workers == 1 or len(pending) < 2:
-        for number in pending:
-            yield number, scoring.part(number)
-        return
-    yield from _on_threads(scoring, pending, workers)
-
-
-def _on_threads(scoring: Scoring, pending: Sequence[int], workers: int) -> Iterator[tuple[int, Part]]:
-    """Chunks side by side; a program leaves Python to the others while it runs. Devices take turns."""
-    devices, left = jax.local_devices(), list(reversed(pending))
-    pool = ThreadPoolExecutor(workers, thread_name_prefix="jaxsim-sweep")
-
-    def work(number: int) -> Part:
-        if len(devices) == 1:
-            return scoring.part(number)
-        with jax.default_device(devices[number % len(devices)]):
-            return scoring.part(number)
-
-    running = {}
-    try:
-        while left or running:
-            while left and len(running) < 2 * workers:
-                number = left.pop()
-                running[pool.submit(work, number)] = number
-            for future in wait(running, return_when=FIRST_COMPLETED).done:
-                yield running.pop(future), future.result()
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _announce(scoring: Scoring, pending: Sequence[int], workers: int) -> None:
-    """Say what is to be done, before it is."""
-    reading = scoring.reading
-    memory = chunks.bytes_in_all(reading, scoring.columns, scoring.size, workers)
-    text = (
-        f"{reading.num_lanes:,} lanes x {reading.num_bars:,} bars x {len(reading.layout.columns)} columns, in "
-        f"{scoring.num_chunks:,} chunks of {scoring.size * reading.layout.num_groups:,} lanes"
-    )
-    text += f", {scoring.num_chunks - len(pending):,} of them done before" if len(pending) < scoring.num_chunks else ""
-    text += f"; about {show_size(memory)} of memory"
-    if pending and reading.engine == "compiled" and chunks.are_streamed(scoring.columns):
-        text += f", about {_show_time(_seconds(scoring, pending, workers))}"
-    print(text, file=sys.stderr, flush=True)
-
-
-def _seconds(scoring: Scoring, pending: Sequence[int], workers: int) -> float:
-    """How long the pending chunks will take, from a few bars of the first one."""
-    num_bars = scoring.reading.num_bars
-    trial = min(num_bars, max(64, num_bars // 32))
-    scoring.part(pending[0], trial)  # compiles
-    begun = time.perf_counter()
-    scoring.part(pending[0], trial)
-    return (time.perf_counter() - begun) * num_bars / trial * -(-len(pending) // workers)
-
-
-def _show_time(seconds: float) -> str:
-    if seconds < 120:
-        return f"{max(1, round(seconds))} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
-
-
-@dataclass(frozen=True, eq=False)
-class _Table:
-    """What comes out: the finished parts, with labels."""
-
-    scoring: Scoring
-    names: tuple[str, ...]
-    parts: Parts
-
-    def frame(self) -> pd.DataFrame:
-        """In memory."""
-        scoring = self.scoring
-        parts = [self.parts.get(number) for number in range(scoring.num_chunks)]
-        columns = np.concatenate([part.scores for part in parts])
-        status = np.concatenate([statuses(part) for part in parts])
-        scores = finish(self.names, scoring.columns, columns, self._trials(), scoring.ann_factor)
-        lanes = scoring.reading.lanes()
-        lanes = pd.RangeIndex(1) if lanes is None else lanes
-        columns = dict(zip(self.names, scores.T, strict=True))
-        return pd.DataFrame(columns | {"status": status}, lanes, copy=False)
-
-    def write(self, folder: Path) -> Path:
-        """As a Parquet data set, there as a whole or not at all."""
-        scoring, trials = self.scoring, self._trials()
-        beside = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-        try:
-            for number in range(scoring.num_chunks):
-                part = self.parts.get(number)
-                scores = finish(self.names, scoring.columns, part.scores, trials, scoring.ann_factor)
-                table: Mapping[str, Any] = dict(zip(self.names, scores.T, strict=True)) | {"status": statuses(part)}
-                write_table(self._labels(number) | table, beside / f"part-{number:06d}.parquet")
-            os.replace(beside, folder)
-        finally:
-            shutil.rmtree(beside, ignore_errors=True)
-        return folder
-
-    def _labels(self, number: int) -> dict[str, Any]:
-        lanes = self.scoring.reading.lanes(self.scoring.combinations(number))
-        if lanes is None:
-            return {}
-        return {str(name): pd.array(lanes.get_level_values(i)) for i, name in enumerate(lanes.names)}
-
-    def _trials(self) -> Trials | None:
-        """Of all lanes, a part at a time; None where no metric compares them."""
-        if DEFLATED not in self.names:
-            return None
-        at, sharpe = self.scoring.columns.index("sharpe_ratio"), []
-        for number in range(self.scoring.num_chunks):
-            part = self.parts.get(number)
-            sharpe.append(np.delete(part.scores[:, at], list(part.failures)))
-        return Trials(np.concatenate(sharpe))

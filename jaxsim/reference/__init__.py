@@ -5,7 +5,7 @@ every faster path; and as it calls allocators as ordinary Python, it is the plac
 """
 
 from jaxsim.engine.enums import Direction, SizeType
-from jaxsim.reference.lane import LaneRun, run_lane
+from jaxsim.reference.lane import run_lane
 from jaxsim.reference.orders import (
     AccountState,
     OrderRequest,
@@ -15,6 +15,7 @@ from jaxsim.reference.orders import (
     process_order,
     sold,
 )
+from jaxsim.reference.records import LaneRun
 
 __all__ = [
     "AccountState",

@@ -1,0 +1,148 @@
+"""What the reference engine keeps of a lane: its orders and rebalances, and all of them as arrays."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import inf, isnan, nan
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jaxsim.engine.enums import OrderSide
+from jaxsim.engine.status import LaneFault, OrderStatus
+from jaxsim.errors import OrderError
+from jaxsim.reference.orders import AccountState, NotFilled, OrderRequest, OrderResult, requested_size
+
+
+@dataclass(frozen=True)
+class LaneRun:
+    """What came out of one lane. E rebalances, N assets, T bars.
+
+    Per rebalance, [E] or [E, N]:
+    bars: number of the bar.    value: of the account before the rebalance, at the valuation prices.
+    excess: drift beyond the threshold; NaN for other triggers.
+    target: weights or sizes asked for, NaN where the asset was left alone.      size_type, direction: of each.
+    sequence: place of each in the order of execution, if the allocator chose it; else NaN.
+    is_decision: whether the allocator was asked, and not only a further part of the rebalance before traded.
+    units, cash, free_cash: after it.
+    request: units asked for, > 0 to buy; infinite: as many as possible; NaN where that could not be worked out.
+    trade: units traded, > 0 bought.    price: with slippage; NaN without one.    fees: paid, currency.
+    info: why nothing was filled, an OrderStatusInfo.    rank: place in the order of execution, from 0.
+    clip: what cut a fill to less than was asked for, a Clip.
+    aux: the arrays that the allocator handed out.
+
+    log: the account before and after each order and the order itself, [E][N].
+    fault: the first thing that went wrong, its bar and its asset; LaneFault.NONE, -1, -1 if nothing did.
+    bar_aux: what `observe` handed out, one per bar; empty if the allocator does not observe.
+    value_path, cash_path, units_path: after each bar, marked at the close; [T], [T], [T, N].
+    """
+
+    bars: np.ndarray
+    value: np.ndarray
+    excess: np.ndarray
+    target: np.ndarray
+    size_type: np.ndarray
+    direction: np.ndarray
+    sequence: np.ndarray
+    is_decision: np.ndarray
+    units: np.ndarray
+    cash: np.ndarray
+    free_cash: np.ndarray
+    request: np.ndarray
+    trade: np.ndarray
+    price: np.ndarray
+    fees: np.ndarray
+    info: np.ndarray
+    rank: np.ndarray
+    clip: np.ndarray
+    aux: list[dict]
+    log: list[list["LoggedOrder"]]
+    bar_aux: list[dict]
+    fault: tuple[LaneFault, int, int]
+    value_path: np.ndarray
+    cash_path: np.ndarray
+    units_path: np.ndarray
+
+
+class LoggedOrder(NamedTuple):
+    """One order of a rebalance, the account around it, and its place in the order of execution."""
+
+    before: AccountState
+    order: OrderRequest
+    after: AccountState
+    result: OrderResult
+    rank: int
+
+    @property
+    def request(self) -> float:
+        """Units asked for, > 0 to buy."""
+        try:
+            size, share = requested_size(self.before.snapped(), self.order)
+        except (OrderError, NotFilled):
+            return nan
+        return size if isnan(share) else (inf if size > 0 else -inf)
+
+    @property
+    def is_filled(self) -> bool:
+        return self.result.status == OrderStatus.FILLED
+
+    @property
+    def trade(self) -> float:
+        """Units filled, > 0 bought."""
+        size = self.result.size if self.is_filled else 0.0
+        return -size if self.result.side == OrderSide.SELL else size
+
+    @property
+    def price(self) -> float:
+        """With slippage, also where nothing was filled."""
+        slippage = self.order.slippage if self.request > 0 else -self.order.slippage
+        return self.order.price * (1 + slippage)
+
+    @property
+    def fees(self) -> float:
+        return self.result.fees if self.is_filled else 0.0
+
+    @property
+    def info(self) -> int:
+        return int(self.result.info)
+
+    @property
+    def clip(self) -> int:
+        return int(self.result.clip)
+
+
+@dataclass(frozen=True)
+class Rebalance:
+    """One row of a LaneRun's arrays per rebalance; the orders say the rest."""
+
+    bars: int
+    value: float
+    excess: list[float]
+    target: list[float]
+    size_type: list[int]
+    direction: list[int]
+    sequence: list[float]
+    is_decision: bool
+    units: list[float]
+    cash: float
+    free_cash: float
+    aux: dict
+    log: list[LoggedOrder]
+
+
+def columns_of(rebalances: Sequence[Rebalance], num_assets: int) -> dict[str, Any]:
+    """The rows of all rebalances as one array per field."""
+
+    def column(rows: list, dtype: type, per_asset: bool = True) -> np.ndarray:
+        return np.array(rows, dtype).reshape((-1, num_assets) if per_asset else (-1,))
+
+    columns: dict[str, Any] = {name: [getattr(row, name) for row in rebalances] for name in ("aux", "log")}
+    for name in ("excess", "target", "units", "size_type", "direction", "sequence"):
+        dtype = int if name in ("size_type", "direction") else float
+        columns[name] = column([getattr(row, name) for row in rebalances], dtype)
+    columns["is_decision"] = column([row.is_decision for row in rebalances], bool, False)
+    for name in ("bars", "value", "cash", "free_cash"):
+        columns[name] = column([getattr(row, name) for row in rebalances], int if name == "bars" else float, False)
+    for name in ("request", "trade", "price", "fees", "info", "rank", "clip"):
+        orders = [[getattr(order, name) for order in row.log] for row in rebalances]
+        columns[name] = column(orders, int if name in ("info", "rank", "clip") else float)
+    return columns
