@@ -83,6 +83,18 @@ def test_chunks_and_threads_change_nothing(small_chunks, computed):
     check(sweep(threads=1), bt)
 
 
+@pytest.mark.parametrize("lanes", [1, 8])
+def test_chunks_of_groups(monkeypatch, computed, lanes):
+    """Prices and costs that all chunks share, or that are swept; chunks of one combination and of several."""
+    monkeypatch.setattr(chunks, "MOST_STREAMED", lanes)
+    close, open_ = (x.iloc[:, [0, 1, 3, 4]] for x in with_holes(*grouped()))  # of the same size, side by side
+    fees = pd.Series(np.linspace(0, 0.01, len(close)), close.index)
+    swept = js.grid(ffill_val_price=[True, False])
+    options = dict(close=close, open=open_, trigger=js.Threshold(THRESHOLDS[:3]), fees=fees, ffill_val_price=swept)
+    check(sweep(**options), backtest(**options))
+    assert len(computed) > 1
+
+
 def test_other_engines(small_chunks):
     check(sweep(al.EqualWeight(), engine="reference"), backtest(al.EqualWeight()))
 

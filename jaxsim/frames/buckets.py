@@ -11,13 +11,13 @@ from jaxsim.engine.lanes import LaneAxis, Run
 from jaxsim.frames.broadcast import module_of
 
 
-def with_room(run: Run, axes: tuple[LaneAxis, ...]) -> tuple[Run, int]:
-    """A run whose market has room for a longer history, and the number of bars that there are.
+def with_room(run: Run, axes: tuple[LaneAxis, ...], num_bars: int) -> Run:
+    """A run, or a part of one with None elsewhere, whose market has room for a longer history than its `num_bars`.
 
     Bars after the last one repeat it; whoever runs the run stops before them. What has one row per bar and is neither
     a price, nor a feature, nor a cost stays as it is: no bar without a row is ever looked up.
     """
-    market, num_bars = run.market, run.market.close.shape[-2]
+    market = run.market
     room = roomy(num_bars) - num_bars
 
     def longer(x: Any, axis: int) -> Any:
@@ -40,8 +40,7 @@ def with_room(run: Run, axes: tuple[LaneAxis, ...]) -> tuple[Run, int]:
     prices = {name: at_end(getattr(market, name)) for name in ("close", "val_price", "price", "mark", "priced_at")}
     features = jax.tree.map(lambda x: longer(x, 0), market.features)
     costs = module_of(run.costs, {field.name: cost(field.name) for field in fields(Costs)})
-    roomier: Any = module_of(run, {"market": module_of(market, prices | {"features": features}), "costs": costs})
-    return roomier, num_bars
+    return module_of(run, {"market": module_of(market, prices | {"features": features}), "costs": costs})  # type: ignore[return-value]
 
 
 def roomy(num_bars: int) -> int:

@@ -3,14 +3,17 @@
 import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
+import equinox as eqx
 import jax
 import numpy as np
 import pandas as pd
 
 from jaxsim import metrics
 from jaxsim.engine import nanstats
+from jaxsim.engine.lanes import Run
 from jaxsim.engine.metrics import deflated
 from jaxsim.engine.stream import compiled_once, stream
 from jaxsim.engine.streamed import PIECES, STREAMED, needs_benchmark
@@ -96,7 +99,7 @@ class Scoring:
         scores, failures = np.empty((_num_lanes(job), len(self.columns))), {}
         for groups in job.layout.batches():
             batch = batch_of(job, groups, goes_on=True)
-            run, bars = with_room(batch.run, batch.axes)
+            run, bars = self._with_room(batch), self.reading.num_bars
             beside = self._benchmark(job, groups, run) if needs_benchmark(self.columns) else None
             bars = bars if num_bars is None else min(num_bars, bars)
 
@@ -111,6 +114,28 @@ class Scoring:
             scores[batch.lanes.ravel()] = np.stack([told[name] for name in self.columns], axis=1)
             failures |= _why(job, batch, faults_of(batch, after.status))
         return scores, failures
+
+    def _with_room(self, batch: Batch) -> Run:
+        """The run of a batch with room for a longer history. What all chunks have in common, prices above all, is made
+        and handed to the device once."""
+        num_bars = self.reading.num_bars
+        outermost = batch.axes[0]
+        if self.num_chunks == 1 or outermost.name != "combination":
+            return with_room(batch.run, batch.axes, num_bars)
+        place = (*batch.groups.tolist(), str(jax.config.jax_default_device))  # pyright: ignore[reportAttributeAccessIssue]
+        own, common = eqx.partition(batch.run, jax.tree.map(_is_axis, outermost.in_axes, is_leaf=_is_none))
+        if place not in self._common:
+            self._common[place] = jax.device_put(with_room(common, batch.axes, num_bars))
+        return eqx.combine(with_room(own, batch.axes, num_bars), self._common[place])
+
+    @cached_property
+    def _common(self) -> dict:
+        """What chunks have in common, by the groups of their batch and the device."""
+        return {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """To be sent to other processes, which have devices of their own."""
+        return {name: value for name, value in vars(self).items() if name != "_common"}
 
     def _benchmark(self, job: Job, groups: np.ndarray, run: Any) -> np.ndarray:
         """Returns of each group's benchmark, [time], or [group, time] for several."""
@@ -206,6 +231,14 @@ def _score(bt: Backtest, name: str, ann_factor: float | None) -> np.ndarray:
 
 def _num_lanes(job: Job) -> int:
     return job.num_combinations * job.layout.num_groups
+
+
+def _is_none(x: Any) -> bool:
+    return x is None
+
+
+def _is_axis(x: Any) -> bool:
+    return x is not None
 
 
 def _nameless(lane: int) -> str:
