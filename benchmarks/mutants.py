@@ -84,6 +84,8 @@ LANES = "jaxsim/frames/lanes.py"
 RUN = "jaxsim/frames/run.py"
 BACKTEST = "jaxsim/frames/backtest.py"
 
+NEAR_MISSES = test("gradients", "test_near_misses_side_by_side")
+
 MUTANTS = [
     # --- arithmetic
     Mutant(
@@ -692,6 +694,55 @@ MUTANTS = [
         "    debt = _debt_after(holdings, units, traded, price)\n",
         "    debt = holdings.debt\n",
         test("orders", "test_the_short_way_as_order_by_order[number]"),
+    ),
+    # --- rebalances and near misses side by side, replays, draws, chunks
+    Mutant(
+        "near-misses-add-up-forever",
+        "near misses before a rebalance count after it once more",
+        "jaxsim/engine/misses.py",
+        "goes_on = jnp.arange(1, room + 1) > number_before[bars] + 1",
+        "goes_on = jnp.arange(1, room + 1) > 1",
+        NEAR_MISSES,
+    ),
+    Mutant(
+        "near-misses-end-with-the-rebalance",
+        "a rebalance starts from what is held without the near misses before it",
+        "jaxsim/engine/misses.py",
+        "row = jnp.where(agenda.trades & (bar >= 0), self.last[bar], -1)",
+        "row = jnp.where(agenda.trades & (bar < 0), self.last[bar], -1)",
+        NEAR_MISSES,
+    ),
+    Mutant(
+        "near-misses-on-the-wrong-holdings",
+        "what a near miss adds is added to what was held one rebalance earlier",
+        "jaxsim/engine/misses.py",
+        "events[self.stretch + 1] + misses",
+        "events[self.stretch] + misses",
+        NEAR_MISSES,
+    ),
+    Mutant(
+        "recorded-first-again",
+        "a replay trades its first allocation again and again",
+        "jaxsim/engine/recorded.py",
+        "allocator=lambda obs: targets.at(which)",
+        "allocator=lambda obs: targets.at(0 * which)",
+        test("replay", "test_the_same_portfolio_comes_out"),
+    ),
+    Mutant(
+        "draws-other-rounds",
+        "random numbers are those of another number of rounds",
+        "jaxsim/engine/draws.py",
+        "for turn in range(5):",
+        "for turn in range(4):",
+        test("plans", "test_draws_are_those_of_jax"),
+    ),
+    Mutant(
+        "chunks-share-what-is-swept",
+        "a chunk of one combination takes the parameters of the chunk before",
+        "jaxsim/frames/scoring.py",
+        'if self.num_chunks == 1 or outermost.name != "combination":',
+        "if self.num_chunks == 1:",
+        test("sweep", "test_chunks_of_groups"),
     ),
 ]
 
