@@ -209,6 +209,28 @@ def test_a_glance_misses_nothing(num_assets):
         assert (may & ~fires).sum() <= num // 2, trigger
 
 
+class KeptKey(eqx.Module):
+    """Remembers a random key, and splits it at every rebalance."""
+
+    def init(self, num_assets):
+        return jax.random.key(3)
+
+    def __call__(self, obs, state):
+        key, used = jax.random.split(state)
+        weights = jax.random.uniform(used, (obs.num_assets,))
+        return js.Allocation(weights / weights.sum()), key
+
+
+def test_a_key_that_an_allocator_remembers_moves_on():
+    close = pd.DataFrame(markets(np.random.default_rng(1), 1).close[0][10:40]).ffill().bfill()
+    options = dict(trigger=js.EveryN(4), fees=js.grid(fees=[0.0, 0.001]))
+    ahead, scan = (js.backtest(close, KeptKey(), schedule=x, **options) for x in (js.LookAhead(), js.Scan()))
+    np.testing.assert_allclose(ahead.value, scan.value, rtol=1e-12)
+    weights = ahead.allocations.weights
+    assert len(weights.drop_duplicates()) == len(weights) // 2 > 5  # two lanes, the same draws
+    pd.testing.assert_frame_equal(weights, scan.allocations.weights)
+
+
 class Watching(eqx.Module):
     def init(self, num_assets):
         return jnp.zeros(())

@@ -5,7 +5,8 @@ function becomes one kernel, with all of its loops in it.
 The mark is XLA's own: its pass `small_while_loop_hoisting_pass.cc` sets it, but only for loops over very few bytes. XLA
 does not check a mark that comes from outside, and what cannot be emitted that way does not compile. So a loop is marked
 only if all that it does is plain arithmetic, and only for versions of XLA with which that has been tested. Elsewhere
-the mark means nothing. Results are the same to the last digit.
+the mark means nothing. Results are the same to the last digit in most programs; some long sums are added in another
+order, and some products rounded together with the sum that they go into, as with normal draws.
 """
 
 from collections.abc import Callable, Iterator

@@ -136,8 +136,6 @@ class Places(eqx.Module):
         """[slot, ...] into [lane, ...]"""
 
         def one(new: Array, old: Array) -> Array:
-            if jnp.issubdtype(old.dtype, jax.dtypes.extended):
-                return old
             here = self.is_here.reshape(-1, *(1,) * (old.ndim - 1))
             return jnp.where(here, jnp.take(new, self.slot, axis=0, mode="clip"), old)
 
