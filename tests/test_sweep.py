@@ -38,13 +38,13 @@ def small_chunks(monkeypatch):
 @pytest.fixture
 def computed(monkeypatch):
     """The numbers of the chunks that are computed."""
-    numbers, part = [], Scoring.part
+    numbers, scored = [], Scoring.scored
 
-    def counted(self, number, *rest):
-        numbers.append(number)
-        return part(self, number, *rest)
+    def counted(self, chunk, *rest):
+        numbers.append(chunk.number)
+        return scored(self, chunk, *rest)
 
-    monkeypatch.setattr(Scoring, "part", counted)
+    monkeypatch.setattr(Scoring, "scored", counted)
     return numbers
 
 

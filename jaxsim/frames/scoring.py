@@ -53,6 +53,20 @@ class Part:
 
 
 @dataclass(frozen=True, eq=False)
+class Chunk:
+    """A chunk that is ready to be simulated.
+
+    number: of the chunk.     combinations: those in it, filled up with the last one.     job: their simulation.
+    inputs: of each batch of groups what its program takes, and the returns of its benchmark; empty with paths.
+    """
+
+    number: int
+    combinations: np.ndarray
+    job: Job
+    inputs: list[tuple[Batch, Run, Any]]
+
+
+@dataclass(frozen=True, eq=False)
 class Scoring:
     """What is to be scored, and in which chunks.
 
@@ -80,30 +94,43 @@ class Scoring:
 
     def part(self, number: int, num_bars: int | None = None) -> Part:
         """Simulate and score a chunk; only its first `num_bars`, to see how long that takes."""
+        if self.reading.engine == "reference":
+            return self._one_by_one(self.combinations(number))
+        return self.scored(self.chunk(number), num_bars)
+
+    def chunk(self, number: int) -> Chunk:
+        """A chunk made ready. That is Python's part of the work, which threads would only take turns at."""
         wanted = self.combinations(number)
         padded = np.concatenate([wanted, np.full(self.size - len(wanted), wanted[-1])])
-        if self.reading.engine == "reference":
-            return self._one_by_one(wanted)
         job = replace(self.reading.job(padded), name_lane=_nameless)
         with jax.enable_x64(True):
+            groups = job.layout.batches() if are_streamed(self.columns) else []
+            return Chunk(number, padded, job, [self._inputs(job, some) for some in groups])
+
+    def scored(self, chunk: Chunk, num_bars: int | None = None) -> Part:
+        """A chunk simulated and scored; see `part`."""
+        with jax.enable_x64(True):
             if are_streamed(self.columns):
-                scores, failures = self._streamed(job, num_bars)
+                scores, failures = self._streamed(chunk, num_bars)
             else:
-                scores, failures = self._from_paths(job, padded)
-        count = self.num_lanes(number)
+                scores, failures = self._from_paths(chunk.job, chunk.combinations)
+        count = self.num_lanes(chunk.number)
         failures = {lane: why for lane, why in failures.items() if lane < count}
         scores[list(failures)] = np.nan
         return Part(scores[:count], failures)
 
-    def _streamed(self, job: Job, num_bars: int | None) -> tuple[np.ndarray, dict[int, str]]:
-        scores, failures = np.empty((_num_lanes(job), len(self.columns))), {}
-        for groups in job.layout.batches():
-            batch = batch_of(job, groups, goes_on=True)
-            run, bars = self._with_room(batch), self.reading.num_bars
-            beside = self._benchmark(job, groups, run) if needs_benchmark(self.columns) else None
-            bars = bars if num_bars is None else min(num_bars, bars)
+    def _inputs(self, job: Job, groups: np.ndarray) -> tuple[Batch, Run, Any]:
+        batch = batch_of(job, groups, goes_on=True)
+        run = self._with_room(batch)
+        return batch, run, self._benchmark(job, groups, run) if needs_benchmark(self.columns) else None
 
-            def work(batch=batch, run=run, beside=beside, bars=bars) -> Any:
+    def _streamed(self, chunk: Chunk, num_bars: int | None) -> tuple[np.ndarray, dict[int, str]]:
+        job, bars = chunk.job, self.reading.num_bars
+        bars = bars if num_bars is None else min(num_bars, bars)
+        scores, failures = np.empty((_num_lanes(job), len(self.columns))), {}
+        for batch, run, beside in chunk.inputs:
+
+            def work(batch=batch, run=run, beside=beside) -> Any:
                 done = stream(run, batch.axes, self.columns, beside, bars)
                 return jax.block_until_ready(done)
 

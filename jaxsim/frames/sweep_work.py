@@ -5,6 +5,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 
 import jax
@@ -13,7 +14,7 @@ from jaxsim.frames import chunks
 from jaxsim.frames.memory import show_size
 from jaxsim.frames.parts import Parts
 from jaxsim.frames.progress import progress_bar
-from jaxsim.frames.scoring import Part, Scoring
+from jaxsim.frames.scoring import Chunk, Part, Scoring
 from jaxsim.frames.workers import is_distributed, run_everywhere
 
 _log = logging.getLogger("jaxsim")
@@ -48,22 +49,24 @@ def _parts(scoring: Scoring, pending: Sequence[int], workers: int) -> Iterator[t
 
 
 def _on_threads(scoring: Scoring, pending: Sequence[int], workers: int) -> Iterator[tuple[int, Part]]:
-    """Chunks side by side; a program leaves Python to the others while it runs. Devices take turns."""
+    """Chunks side by side: this thread makes them ready, others wait for their programs. Devices take turns."""
     devices, left = jax.local_devices(), list(reversed(pending))
     pool = ThreadPoolExecutor(workers, thread_name_prefix="jaxsim-sweep")
 
-    def work(number: int) -> Part:
-        if len(devices) == 1:
-            return scoring.part(number)
-        with jax.default_device(devices[number % len(devices)]):
-            return scoring.part(number)
+    def on_device(number: int) -> AbstractContextManager:
+        return jax.default_device(devices[number % len(devices)]) if len(devices) > 1 else nullcontext()
+
+    def work(chunk: Chunk) -> Part:
+        with on_device(chunk.number):
+            return scoring.scored(chunk)
 
     running = {}
     try:
         while left or running:
             while left and len(running) < 2 * workers:
                 number = left.pop()
-                running[pool.submit(work, number)] = number
+                with on_device(number):
+                    running[pool.submit(work, scoring.chunk(number))] = number
             for future in wait(running, return_when=FIRST_COMPLETED).done:
                 yield running.pop(future), future.result()
     finally:
