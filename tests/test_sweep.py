@@ -83,6 +83,13 @@ def test_chunks_and_threads_change_nothing(small_chunks, computed):
     check(sweep(threads=1), bt)
 
 
+def test_chunks_of_a_plain_function(small_chunks):
+    def recent_winners(obs):
+        return jax.nn.softmax(20 * jnp.nan_to_num(obs.window(5).mean_return()))
+
+    check(sweep(recent_winners), backtest(recent_winners))
+
+
 @pytest.mark.parametrize("lanes", [1, 8])
 def test_chunks_of_groups(monkeypatch, computed, lanes):
     """Prices and costs that all chunks share, or that are swept; chunks of one combination and of several."""

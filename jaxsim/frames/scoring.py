@@ -152,7 +152,7 @@ class Scoring:
         place = (*batch.groups.tolist(), str(jax.config.jax_default_device))  # pyright: ignore[reportAttributeAccessIssue]
         own, common = eqx.partition(batch.run, jax.tree.map(_is_axis, outermost.in_axes, is_leaf=_is_none))
         if place not in self._common:
-            self._common[place] = jax.device_put(with_room(common, batch.axes, num_bars))
+            self._common[place] = jax.tree.map(_put, with_room(common, batch.axes, num_bars))
         return eqx.combine(with_room(own, batch.axes, num_bars), self._common[place])
 
     @cached_property
@@ -258,6 +258,11 @@ def _score(bt: Backtest, name: str, ann_factor: float | None) -> np.ndarray:
 
 def _num_lanes(job: Job) -> int:
     return job.num_combinations * job.layout.num_groups
+
+
+def _put(x: Any) -> Any:
+    """An array on the device; functions, and numbers that take on the dtype of what they meet, as they are."""
+    return jax.device_put(x) if isinstance(x, np.ndarray) else x
 
 
 def _is_none(x: Any) -> bool:

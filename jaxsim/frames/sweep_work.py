@@ -63,7 +63,7 @@ def _on_threads(scoring: Scoring, pending: Sequence[int], workers: int) -> Itera
     running = {}
     try:
         while left or running:
-            while left and len(running) < 2 * workers:
+            while left and len(running) < workers + 1:  # one is ready when another ends
                 number = left.pop()
                 with on_device(number):
                     running[pool.submit(work, scoring.chunk(number))] = number
