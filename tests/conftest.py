@@ -22,6 +22,8 @@ LONGEST = [
     *("docs", "optimizers", "gradients", "sweep", "schedules", "programs", "gates", "lanes", "plans", "fit", "orders"),
     *("learned", "cli", "workers", "destinations", "walk_forward", "host", "order_terms", "decisions", "golden"),
 ]
+#: Files of tests whose programs are made of what others check the shapes of: there it would only take time.
+WITHOUT_SHAPES = {f"test_{name}" for name in ("docs", "orders", "sweep", "programs", "fit", "workers", "gradients")}
 #: Bars at which the reference engine, which is Python bar by bar, has its shapes checked; they stay what they are.
 CHECKED_BARS = 8
 #: Every compiled program holds memory maps, of which Linux gives a process 65,530; XLA crashes where there are no more.
@@ -80,6 +82,14 @@ def _check_first_bars():
             jaxtyping.config.update("jaxtyping_disable", before)
 
     _Lane.step = first_bars_checked
+
+
+@pytest.fixture(autouse=True, scope="module")
+def shapes(request):
+    """Whether this file of tests has shapes checked."""
+    jaxtyping.config.update("jaxtyping_disable", request.path.stem in WITHOUT_SHAPES)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.fixture(autouse=True, scope="module")
