@@ -11,9 +11,10 @@ from jaxtyping import Bool, Float
 
 from jaxsim.engine.arrays import Array
 from jaxsim.engine.lanes import Places, Row, Run
-from jaxsim.engine.look_ahead import Block, Cursor, LookAhead, Outlook, State, trade_at
+from jaxsim.engine.look_ahead import Cursor, LookAhead, State, trade_at
 from jaxsim.engine.metrics import returns_from_value
 from jaxsim.engine.numerics import dot
+from jaxsim.engine.outlook import Block, Outlook
 from jaxsim.engine.save import Save, Simulation
 from jaxsim.engine.step import Event, Lane
 

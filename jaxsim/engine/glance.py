@@ -84,7 +84,15 @@ def worth_of(cash: Amount, units: Any, price: Any) -> Amount:
     return lax.scan(lambda total, xy: (total + xy[0] * xy[1], None), cash, (units, price), unroll=8)[0]
 
 
-def by_asset(x: Array) -> Any:
-    """[..., asset] as one array per asset, or for many assets as [asset, ...]; laid out that way in memory."""
+def as_columns(x: Array) -> Any:
+    """[..., asset] as one array per asset, which vectorises over what comes before; as it is for many assets."""
+    return tuple(x[..., n] for n in range(x.shape[-1])) if x.shape[-1] <= UNROLL else x
+
+
+def by_asset(x: Any) -> Any:
+    """[..., asset] as one array per asset, or for many assets as [asset, ...], laid out that way in memory; what
+    `as_columns` has laid out so stays."""
+    if isinstance(x, tuple):
+        return x
     x = lax.optimization_barrier(jnp.moveaxis(x, -1, 0))
     return tuple(x[n] for n in range(x.shape[0])) if x.shape[0] <= UNROLL else x

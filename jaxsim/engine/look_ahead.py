@@ -13,7 +13,6 @@ from jax import lax
 from jaxtyping import Bool, Float, Int
 
 from jaxsim.engine.arrays import Array
-from jaxsim.engine.glance import Glance, by_asset, worth_of
 from jaxsim.engine.host import calls_python
 from jaxsim.engine.kernel import run_while
 from jaxsim.engine.lanes import (
@@ -29,9 +28,9 @@ from jaxsim.engine.lanes import (
     start_of,
 )
 from jaxsim.engine.metrics import returns_from_value
+from jaxsim.engine.outlook import Block, Outlook, Standing, values_at
 from jaxsim.engine.step import Lane, at_bar_row, decide, observe, rebalance_if
 from jaxsim.engine.streaming import Tally
-from jaxsim.engine.triggers import dates_of, may_fire
 
 
 class Cursor(eqx.Module):
@@ -44,154 +43,6 @@ class Cursor(eqx.Module):
     lane: Lane
     seen: Int[Array, "*lanes"]
     bar: Int[Array, ""]
-
-
-class Block(eqx.Module):
-    """The bars that are looked at.
-
-    bars: their numbers, of which those before `begin` are done with: the last block is as long as the others.
-    """
-
-    bars: Int[Array, " bar"]
-    begin: Int[Array, ""]
-
-    @classmethod
-    def at(cls, bar: Int[Array, ""], size: int, num_bars: int) -> "Block":
-        start = jnp.minimum(bar, num_bars - size)
-        return cls(start + jnp.arange(size, dtype=bar.dtype), bar)
-
-    def rows(self, x: Array, axis: int) -> Array:
-        """The block's rows of [..., time, ...]."""
-        return lax.dynamic_slice_in_dim(x, self.bars[0], self.bars.shape[0], axis)
-
-
-class Outlook(eqx.Module):
-    """Where lanes trade next, worked out for a whole block.
-
-    num_bars: int [], how many bars of the market there are; those after them only fill up its shape.
-    dates: int [lane axes..., time], the next date at or after each bar, for a trigger that does not look at the
-        portfolio; else None.
-    is_quick: whether the trigger has a quick answer (`AbstractTrigger.may_fire`).
-    """
-
-    run: Run
-    axes: tuple[LaneAxis, ...] = eqx.field(static=True)
-    num_bars: Array
-    dates: Int[Array, "..."] | None
-    is_quick: bool = eqx.field(static=True)
-
-    @classmethod
-    def of(cls, run: Run, axes: tuple[LaneAxis, ...], lane: Lane, num_bars: Any = None) -> "Outlook":
-        length = run.market.close.shape[-2]
-        has_dates, is_quick = _kind(run, axes, lane)
-
-        def next_dates(run: Run) -> Array:
-            fires, bars = dates_of(run.policy.trigger, length), jnp.arange(length, dtype=jnp.int32)
-            assert fires is not None
-            return lax.cummin(jnp.where(fires, bars, length), reverse=True)
-
-        num_bars = jnp.asarray(length if num_bars is None else num_bars, jnp.int32)
-        return cls(run, axes, num_bars, over_lanes(next_dates, axes, (), 0)(run) if has_dates else None, is_quick)
-
-    def next_trade(self, lane: Lane, seen: Array, block: Block) -> Int[Array, "*lanes"]:
-        """The first bar from `seen` on at which each lane may trade; the length of the market if it has none, or none
-        in this block."""
-        length = self.run.market.close.shape[-2]
-
-        def begin(run: Run, lane: Lane, seen: Array) -> tuple[Array, Array]:
-            policy = run.policy
-            first = jnp.maximum(jnp.maximum(seen, block.begin), jnp.ceil(jnp.asarray(policy.min_history)))
-            is_eager = lane.is_on_its_way
-            if policy.trades_when_flat:
-                is_eager |= ~jnp.any(lane.holdings.units != 0)
-            first = jnp.where(lane.status.is_ok, first, length)  # a lane that has gone wrong trades no more
-            return jnp.minimum(first, length).astype(jnp.int32), is_eager
-
-        start, is_eager = over_lanes(begin, self.axes, (0, 0), 0)(self.run, lane, seen)
-        if self.dates is not None:
-            at = jnp.minimum(start, length - 1)
-            later = jnp.take_along_axis(self.dates, at[..., None], axis=-1)[..., 0]
-        else:
-            look = glance_at if self.is_quick else decide_at
-            fires = look(self.run, self.axes, lane, block)
-            bars = block.bars.reshape(-1, *(1,) * start.ndim)
-            later = jnp.min(jnp.where(fires & (bars >= start), bars, length), axis=0)
-        return jnp.where(is_eager, start, jnp.where(start < length, later, length))
-
-
-def _kind(run: Run, axes: tuple[LaneAxis, ...], lane: Lane) -> tuple[bool, bool]:
-    """Whether the bars at which lanes trade are dates, and whether the trigger has a quick answer. What closes
-    positions between the dates, and fills that move valuation prices, have to be looked at exactly."""
-    if run.policy.guard is not None or lane.last_fills is not None:
-        return False, False
-    found = []
-
-    def ask(run: Run, lane: Lane) -> Array:
-        units, zero = by_asset(lane.holdings.units), jnp.zeros((), run.market.dtype)
-        quick = may_fire(run.policy.trigger, Glance(jnp.int32(0), units, units, units, zero))
-        found.extend((dates_of(run.policy.trigger, run.market.num_bars) is not None, quick is not None))
-        return zero
-
-    jax.eval_shape(lambda: over_lanes(ask, axes, (0,), 0)(run, lane))
-    return found[0], found[1]
-
-
-def _columns(axes: Sequence[LaneAxis], prices: Array, block: Block, of: Any) -> tuple[Any, Any, Any]:
-    """A block of prices by asset, the axis of bars in it, and its axes of lanes."""
-    num_axes = sum(of(axis.in_axes.market) == 0 for axis in axes)
-    columns = by_asset(block.rows(prices, num_axes))
-    shift = 0 if isinstance(columns, tuple) else 1
-    return columns, num_axes + shift, lambda axis: None if of(axis.in_axes.market) is None else shift
-
-
-def glance_at(run: Run, axes: tuple[LaneAxis, ...], lane: Lane, block: Block) -> Bool[Array, "bar *lanes"]:
-    """Where the trigger may fire for each lane as it is now."""
-    price, bar_axis, lane_axes = _columns(axes, run.market.val_price, block, lambda market: market.val_price)
-    known = jax.tree.map(lambda x: jnp.where(jnp.isnan(x), 0.0, x), price)
-    units, target = by_asset(lane.holdings.units), by_asset(lane.target)
-    by_lane = 0 if isinstance(units, tuple) else 1
-
-    def one_bar_of_one_lane(
-        run: Run, cash: Array, units: Any, target: Any, price: Any, known: Any, bar: Array
-    ) -> Array:
-        glance = Glance(bar, units, price, target, jnp.asarray(worth_of(cash, units, known)))
-        fires = may_fire(run.policy.trigger, glance)
-        assert fires is not None
-        return jnp.asarray(fires)
-
-    def one_bar(price: Any, known: Any, bar: Array) -> Array:
-        mapped = over_lanes(one_bar_of_one_lane, axes, (0, by_lane, by_lane, lane_axes, lane_axes, None), 0)
-        return mapped(run, lane.holdings.cash, units, target, price, known, bar)
-
-    return jax.vmap(one_bar, in_axes=(bar_axis, bar_axis, 0))(price, known, block.bars)
-
-
-def decide_at(run: Run, axes: tuple[LaneAxis, ...], lane: Lane, block: Block) -> Bool[Array, "bar *lanes"]:
-    """Where each lane, as it is now, trades."""
-
-    def one_lane(run: Run, lane: Lane) -> Array:
-        market = run.market
-
-        def trades(at: Array, val_price: Array) -> Array:
-            return decide(run.policy, lane, observe(market, lane, at, val_price, run.key))
-
-        return jax.vmap(trades)(block.bars, block.rows(market.val_price, 0))
-
-    return jnp.moveaxis(over_lanes(one_lane, axes, (0,), 0)(run, lane), -1, 0)
-
-
-def values_at(run: Run, axes: tuple[LaneAxis, ...], lane: Lane, block: Block) -> Float[Array, "bar *lanes"]:
-    """The value of each account as it is now, marked at each bar; what has no mark is not held."""
-    mark, bar_axis, lane_axes = _columns(axes, run.market.mark, block, lambda market: market.mark)
-    mark = jax.tree.map(lambda x: jnp.where(jnp.isnan(x), 0.0, x), mark)
-    units = by_asset(lane.holdings.units)
-    by_lane = 0 if isinstance(units, tuple) else 1
-
-    def one_bar(mark: Any) -> Array:
-        mapped = over_lanes(lambda run, *money: worth_of(*money), axes, (0, by_lane, lane_axes), 0)
-        return mapped(run, lane.holdings.cash, units, mark)
-
-    return jax.vmap(one_bar, in_axes=bar_axis)(mark)
 
 
 def trade_at(
@@ -220,7 +71,9 @@ class Pages(eqx.Module):
     rows: Row
     count: Int[Array, ""]
 
-    def look(self, outlook: Outlook, state: "State", block: Block) -> "Pages":
+    def look(
+        self, outlook: Outlook, standing: Standing, seen: Array, block: Block, places: Places | None = None
+    ) -> "Pages":
         return self
 
     def record(self, row: Row, places: Places | None) -> "Pages":
@@ -244,11 +97,14 @@ class Scores(eqx.Module):
     value: Float[Array, "bar *lanes"]
     benchmark: Any
 
-    def look(self, outlook: Outlook, state: "State", block: Block) -> "Scores":
+    def look(
+        self, outlook: Outlook, standing: Standing, seen: Array, block: Block, places: Places | None = None
+    ) -> "Scores":
         """Units are new from the bar of the last rebalance on."""
-        bars = block.bars.reshape(-1, *(1,) * state.seen.ndim)
-        value = values_at(outlook.run, outlook.axes, state.lane, block)
-        return replace(self, value=jnp.where(bars >= state.seen - 1, value, self.value))
+        bars = block.bars.reshape(-1, *(1,) * seen.ndim)
+        before = self.value if places is None else places.gather(self.value, axis=1)
+        value = jnp.where(bars >= seen - 1, values_at(outlook.run, outlook.axes, standing, block), before)
+        return replace(self, value=value if places is None else places.put_back(value, self.value, axis=1))
 
     def record(self, row: Row, places: Places | None) -> "Scores":
         old = self.tally.trades
@@ -280,6 +136,7 @@ class State(eqx.Module):
 
     lane: Lane
     seen: Int[Array, "*lanes"]
+    standing: Standing
     first: Int[Array, "*lanes"]
     bar: Int[Array, ""]
     sink: Any
@@ -334,7 +191,10 @@ class LookAhead(eqx.Module):
         if not self.gathers(run, axes):
             lane, row = trade_at(run, axes, lane, at, is_due, number)
             seen = jnp.where(is_due, first + 1, seen)
-            return State(lane, seen, outlook.next_trade(lane, seen, block), state.bar, state.sink.record(row, None))
+            standing = outlook.standing(lane, seen)
+            first = outlook.next_trade(lane, standing, block)
+            sink = state.sink.record(row, None).look(outlook, standing, seen, block)
+            return State(lane, seen, standing, first, state.bar, sink)
         slots = self.num_slots(run, axes)
         places = Places.first_of(jnp.any(is_due.reshape(is_due.shape[0], -1), axis=1), slots)
         here = (replace(axes[0], size=slots), *axes[1:])
@@ -343,12 +203,15 @@ class LookAhead(eqx.Module):
         due = due & places.is_used.reshape(-1, *(1,) * (due.ndim - 1))
         after, row = trade_at(there.run, here, some, at, due, number)
         new = jnp.where(due, at + 1, new)
-        lane, seen = places.put_back((after, new), (lane, seen))
+        stand = there.standing(after, new)
+        lane, seen, standing = places.put_back((after, new, stand), (lane, seen, state.standing))
         if outlook.dates is not None:
-            first = outlook.next_trade(lane, seen, block)
+            first = outlook.next_trade(lane, standing, block)
         else:
-            first = places.put_back(there.next_trade(after, new, block), first)
-        return State(lane, seen, first, state.bar, state.sink.record(row, places))
+            here = lax.cond(outlook.num_bars > 0, lambda: there.next_trade(after, stand, block), lambda: at)
+            first = places.put_back(here, first)
+        sink = state.sink.record(row, places).look(there, stand, new, block, places)
+        return State(lane, seen, standing, first, state.bar, sink)
 
     def advance(self, outlook: Outlook, state: "State", size: int) -> "State":
         """Trade where lanes are due in this block, or else look at the next one."""
@@ -358,14 +221,13 @@ class LookAhead(eqx.Module):
         is_due = state.first < end
 
         def act(state: State) -> State:
-            state = self.trade(outlook, state, is_due, block)
-            return replace(state, sink=state.sink.look(outlook, state, block))
+            return self.trade(outlook, state, is_due, block)
 
         def go_on(state: State) -> State:
             sink, following = state.sink.finish(outlook, block), Block.at(end, size, length)
-            first = outlook.next_trade(state.lane, state.seen, following)
-            state = State(state.lane, state.seen, first, end, sink)
-            return replace(state, sink=sink.look(outlook, state, following))
+            first = outlook.next_trade(state.lane, state.standing, following)
+            sink = sink.look(outlook, state.standing, state.seen, following)
+            return replace(state, first=first, bar=end, sink=sink)
 
         return lax.cond(is_due.any(), act, go_on, state)
 
@@ -381,9 +243,10 @@ class LookAhead(eqx.Module):
     def opened(self, outlook: Outlook, cursor: Cursor, sink: Any, size: int) -> "State":
         """Before anything is traded in a block."""
         block = Block.at(cursor.bar, size, outlook.run.market.close.shape[-2])
-        first = outlook.next_trade(cursor.lane, cursor.seen, block)
-        state = State(cursor.lane, cursor.seen, first, cursor.bar, sink)
-        return replace(state, sink=sink.look(outlook, state, block))
+        standing = outlook.standing(cursor.lane, cursor.seen)
+        first = outlook.next_trade(cursor.lane, standing, block)
+        sink = sink.look(outlook, standing, cursor.seen, block)
+        return State(cursor.lane, cursor.seen, standing, first, cursor.bar, sink)
 
     def pages(self, run: Run, axes: tuple[LaneAxis, ...], cursor: Cursor) -> tuple[Cursor, Pages]:
         """A page of rows, and how far it has led."""
