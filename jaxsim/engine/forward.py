@@ -11,10 +11,10 @@ from jaxtyping import Bool, Float
 
 from jaxsim.engine.arrays import Array
 from jaxsim.engine.lanes import Places, Row, Run
-from jaxsim.engine.look_ahead import Cursor, LookAhead, State, trade_at
+from jaxsim.engine.look_ahead import Cursor, LookAhead, trade_at
 from jaxsim.engine.metrics import returns_from_value
 from jaxsim.engine.numerics import dot
-from jaxsim.engine.outlook import Block, Outlook
+from jaxsim.engine.outlook import Block, Outlook, Standing
 from jaxsim.engine.save import Save, Simulation
 from jaxsim.engine.step import Event, Lane
 
@@ -33,11 +33,16 @@ class Paths(eqx.Module):
     asked: Bool[Array, " time"]
     events: Event | None
 
-    def look(self, outlook: Outlook, state: State, block: Block) -> "Paths":
+    def begin(self, outlook: Outlook, standing: Standing, block: Block) -> "Paths":
+        return self._held_where(jnp.ones_like(block.bars, bool), standing)
+
+    def look(self, outlook: Outlook, standing: Standing, seen: Array, block: Block, places: Places | None) -> "Paths":
         """Holdings are new from the bar of the last rebalance on."""
-        is_new, held = block.bars >= state.seen - 1, state.lane.holdings
-        units = jnp.where(is_new[:, None], held.units, self.block_units)
-        return replace(self, block_units=units, block_cash=jnp.where(is_new, held.cash, self.block_cash))
+        return self._held_where(block.bars >= seen - 1, standing)
+
+    def _held_where(self, is_new: Bool[Array, " bar"], standing: Standing) -> "Paths":
+        units = jnp.where(is_new[:, None], jnp.stack(list(standing.units)), self.block_units)
+        return replace(self, block_units=units, block_cash=jnp.where(is_new, standing.cash, self.block_cash))
 
     def record(self, row: Row, places: Places | None) -> "Paths":
         asked = row.traded if row.event.is_decision is None else row.traded & row.event.is_decision

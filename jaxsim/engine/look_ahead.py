@@ -27,10 +27,9 @@ from jaxsim.engine.lanes import (
     shape_of,
     start_of,
 )
-from jaxsim.engine.metrics import returns_from_value
 from jaxsim.engine.outlook import Block, Outlook, Standing, values_at
 from jaxsim.engine.step import Lane, at_bar_row, decide, observe, rebalance_if
-from jaxsim.engine.streaming import Tally
+from jaxsim.engine.streaming import Tally, returns_in_block
 
 
 class Cursor(eqx.Module):
@@ -71,8 +70,11 @@ class Pages(eqx.Module):
     rows: Row
     count: Int[Array, ""]
 
+    def begin(self, outlook: Outlook, standing: Standing, block: Block) -> "Pages":
+        return self
+
     def look(
-        self, outlook: Outlook, standing: Standing, seen: Array, block: Block, places: Places | None = None
+        self, outlook: Outlook, standing: Standing, seen: Array, block: Block, places: Places | None
     ) -> "Pages":
         return self
 
@@ -87,24 +89,32 @@ class Pages(eqx.Module):
 class Scores(eqx.Module):
     """Keeps no more than the metrics need.
 
-    before: value of each lane before the block, currency, [lane axes...].
-    value: after each of its bars, as far as that is known, [bar, lane axes...].
+    values: of each lane before the block, and after each of its bars, as far as that is known; currency,
+        [1 + bar, lane axes...].
     benchmark: its returns, where a metric needs them, [time] or [group, time].
     """
 
     tally: Tally
-    before: Float[Array, "*lanes"]
-    value: Float[Array, "bar *lanes"]
+    values: Float[Array, "rows *lanes"]
     benchmark: Any
 
+    def begin(self, outlook: Outlook, standing: Standing, block: Block) -> "Scores":
+        before = self.values[-1]
+        is_ahead = _by_bar(block.bars >= block.begin, before)
+        values = jnp.where(is_ahead, values_at(outlook.run, outlook.axes, standing, block), before)
+        # In place, row by row: XLA would copy number by number what is concatenated.
+        rows = lax.dynamic_update_slice_in_dim(self.values, values, 1, axis=0)
+        return replace(self, values=lax.dynamic_update_index_in_dim(rows, before, 0, axis=0))
+
     def look(
-        self, outlook: Outlook, standing: Standing, seen: Array, block: Block, places: Places | None = None
+        self, outlook: Outlook, standing: Standing, seen: Array, block: Block, places: Places | None
     ) -> "Scores":
         """Units are new from the bar of the last rebalance on."""
-        bars = block.bars.reshape(-1, *(1,) * seen.ndim)
-        before = self.value if places is None else places.gather(self.value, axis=1)
-        value = jnp.where(bars >= seen - 1, values_at(outlook.run, outlook.axes, standing, block), before)
-        return replace(self, value=value if places is None else places.put_back(value, self.value, axis=1))
+        old = self.values if places is None else places.gather(self.values, axis=1)
+        is_new = _by_bar(block.bars, seen) >= seen - 1
+        values = jnp.where(is_new, values_at(outlook.run, outlook.axes, standing, block), old[1:])
+        values = lax.dynamic_update_slice_in_dim(old, values, 1, axis=0)
+        return replace(self, values=values if places is None else places.put_back(values, self.values, axis=1))
 
     def record(self, row: Row, places: Places | None) -> "Scores":
         old = self.tally.trades
@@ -115,16 +125,18 @@ class Scores(eqx.Module):
         return replace(self, tally=replace(self.tally, trades=new if places is None else places.put_back(new, old)))
 
     def finish(self, outlook: Outlook, block: Block) -> "Scores":
-        bars = block.bars.reshape(-1, *(1,) * self.before.ndim)
-        is_new = (bars >= block.begin) & (bars < outlook.num_bars)
-        value = jnp.where(bars < block.begin, self.before, self.value)
-        returns, benchmark = returns_from_value(value, self.before), self.benchmark
+        returns, benchmark = returns_in_block(self.values), self.benchmark
+        is_new = _by_bar((block.bars >= block.begin) & (block.bars < outlook.num_bars), returns[0])
         if benchmark is not None:
             benchmark = jnp.moveaxis(block.rows(benchmark, benchmark.ndim - 1), -1, 0)
-            benchmark = benchmark.reshape(len(bars), *(1,) * (bars.ndim - benchmark.ndim), *benchmark.shape[1:])
-        return replace(
-            self, tally=self.tally.add(returns, jnp.broadcast_to(is_new, returns.shape), benchmark), before=value[-1]
-        )
+            shape = (len(benchmark), *(1,) * (returns.ndim - benchmark.ndim), *benchmark.shape[1:])
+            benchmark = benchmark.reshape(shape)
+        return replace(self, tally=self.tally.add(returns, jnp.broadcast_to(is_new, returns.shape), benchmark))
+
+
+def _by_bar(x: Array, lanes: Array) -> Array:
+    """[bar] as [bar, 1...], to meet [lane axes...]."""
+    return x.reshape(-1, *(1,) * lanes.ndim)
 
 
 class State(eqx.Module):
@@ -193,7 +205,7 @@ class LookAhead(eqx.Module):
             seen = jnp.where(is_due, first + 1, seen)
             standing = outlook.standing(lane, seen)
             first = outlook.next_trade(lane, standing, block)
-            sink = state.sink.record(row, None).look(outlook, standing, seen, block)
+            sink = state.sink.record(row, None).look(outlook, standing, seen, block, None)
             return State(lane, seen, standing, first, state.bar, sink)
         slots = self.num_slots(run, axes)
         places = Places.first_of(jnp.any(is_due.reshape(is_due.shape[0], -1), axis=1), slots)
@@ -226,7 +238,7 @@ class LookAhead(eqx.Module):
         def go_on(state: State) -> State:
             sink, following = state.sink.finish(outlook, block), Block.at(end, size, length)
             first = outlook.next_trade(state.lane, state.standing, following)
-            sink = sink.look(outlook, state.standing, state.seen, following)
+            sink = sink.begin(outlook, state.standing, following)
             return replace(state, first=first, bar=end, sink=sink)
 
         return lax.cond(is_due.any(), act, go_on, state)
@@ -245,7 +257,7 @@ class LookAhead(eqx.Module):
         block = Block.at(cursor.bar, size, outlook.run.market.close.shape[-2])
         standing = outlook.standing(cursor.lane, cursor.seen)
         first = outlook.next_trade(cursor.lane, standing, block)
-        sink = sink.look(outlook, standing, cursor.seen, block)
+        sink = sink.begin(outlook, standing, block)
         return State(cursor.lane, cursor.seen, standing, first, cursor.bar, sink)
 
     def pages(self, run: Run, axes: tuple[LaneAxis, ...], cursor: Cursor) -> tuple[Cursor, Pages]:
@@ -279,7 +291,8 @@ class LookAhead(eqx.Module):
         cursor = Cursor(start_of(run, axes), jnp.zeros(shape, jnp.int32), jnp.int32(0))
         outlook = Outlook.of(run, axes, cursor.lane, num_bars)
         cash = cursor.lane.holdings.cash
-        sink = Scores(Tally.start(names, dtype, shape), cash, jnp.zeros((size, *shape), dtype), benchmark)
+        values = jnp.broadcast_to(cash, (1 + size, *shape))
+        sink = Scores(Tally.start(names, dtype, shape), values, benchmark)
         start = self.opened(outlook, cursor, sink, size)
         end = self.loop(_goes_on, outlook, start, size)
         return end.sink.tally, end.lane

@@ -35,6 +35,15 @@ Block = Float[Array, "block *lanes"]
 Flags = Bool[Array, "block *lanes"]
 
 
+def returns_in_block(values: Block) -> Block:
+    """`metrics.returns_from_value` where nothing is differentiated, which takes fewer steps.
+
+    values: currency before the block and after each of its bars, [1 + block, *lanes].
+    """
+    before, after = values[:-1], values[1:]
+    return jnp.where((after == 0) & (before == 0), 0, (after - before) / jnp.abs(before))
+
+
 class Moments(eqx.Module):
     """Sums of powers of a series about one of its first known values; NaN values are left out.
 
@@ -63,7 +72,7 @@ class Moments(eqx.Module):
         for total in self.sums:
             sums.append(total + term.sum(axis=0))
             term = term * offset
-        return Moments(shift, self.count + known.sum(axis=0), tuple(sums))
+        return Moments(shift, self.count + known.sum(axis=0, dtype=x.dtype), tuple(sums))
 
     @property
     def mean(self) -> Any:
@@ -257,7 +266,7 @@ class Tally(eqx.Module):
             captures = {name: x.add(r, b, chosen[name]) for name, x in captures.items()}
         return replace(
             self,
-            bars=self.bars + counts.sum(axis=0),
+            bars=self.bars + counts.sum(axis=0, dtype=r.dtype),
             wealth=wealth,
             moments=None if self.moments is None else self.moments.add(r, counts),
             depth=depth,
