@@ -44,6 +44,15 @@ def returns_in_block(values: Block) -> Block:
     return jnp.where((after == 0) & (before == 0), 0, (after - before) / jnp.abs(before))
 
 
+def _sums(*terms: Block) -> tuple[Numbers, ...]:
+    """The sum of each over the block, all in one pass."""
+
+    def add(a: tuple, b: tuple) -> tuple:
+        return tuple(x + y for x, y in zip(a, b, strict=True))
+
+    return tuple(lax.reduce(terms, tuple(np.zeros((), x.dtype) for x in terms), add, (0,)))
+
+
 class Moments(eqx.Module):
     """Sums of powers of a series about one of its first known values; NaN values are left out.
 
@@ -68,11 +77,11 @@ class Moments(eqx.Module):
 
         shift = lax.cond((self.count == 0).any(), from_block, lambda: self.shift)
         offset = jnp.where(known, x - shift, 0)
-        sums, term = [], offset
-        for total in self.sums:
-            sums.append(total + term.sum(axis=0))
-            term = term * offset
-        return Moments(shift, self.count + known.sum(axis=0, dtype=x.dtype), tuple(sums))
+        powers = [offset]
+        while len(powers) < len(self.sums):
+            powers.append(powers[-1] * offset)
+        count, *sums = _sums(known.astype(x.dtype), *powers)
+        return Moments(shift, self.count + count, tuple(old + new for old, new in zip(self.sums, sums, strict=True)))
 
     @property
     def mean(self) -> Any:
