@@ -71,13 +71,17 @@ class Threshold(AbstractTrigger):
         return width * abs(target) if self.relative else width
 
     def may_fire(self, glance: Glance) -> Answer:
+        widths = at_bar(self.threshold, glance.step)
+        if widths.size == 1 and not self.relative:
+            return glance.max_assets(glance.apart) >= glance.at_most(widths.reshape(()))
+
         def is_beyond(worth: Array, target: Array, width: Array) -> Any:
             if not self.relative:
                 return glance.apart(worth, target) >= glance.at_most(width)
             is_far = glance.apart(worth, target) >= glance.at_most(width * jnp.abs(target))
             return is_far & ((target != 0) | (worth != 0))  # no position at a target of zero is no drift
 
-        return glance.any_asset(is_beyond, at_bar(self.threshold, glance.step))
+        return glance.any_asset(is_beyond, widths)
 
     def _drift(self, obs: Observation) -> Float[Array, " asset"]:
         distance = abs(drift(obs))

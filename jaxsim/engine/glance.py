@@ -55,6 +55,14 @@ class Glance(eqx.Module):
         """Whether `test(worth, target, *others)` holds for any asset."""
         return self.over_assets(jnp.asarray(False), jnp.logical_or, test, *others)
 
+    def max_assets(self, term: Callable) -> Amount:
+        """The largest `term(worth, target)`, of those >= 0 that are not NaN; 0 if there is none."""
+
+        def larger(most: Array, term: Array) -> Array:
+            return jnp.where(term > most, term, most)  # one instruction, other than `maximum` with its NaN
+
+        return self.over_assets(jnp.zeros_like(self.value), larger, term)
+
     def sum_assets(self, term: Callable, *others: Array) -> Amount:
         """The sum of `term(worth, target, *others)`, NaN counted as zero."""
 
