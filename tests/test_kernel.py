@@ -21,7 +21,7 @@ def loop(turn):
         def one(given, state):
             return state[0] + 1, turn(state[1]) * given[0], state[2]
 
-        return kernel.run_while(lambda _, state: state[0] < 7, one, (scale, unused), (0, x, unused))[1]
+        return kernel.run_while(lambda _, state: state[0] < 7, one, (scale, unused), (0, x, unused))[0][1]
 
     arguments = jnp.linspace(0.1, 1.0, COUNT), jnp.asarray(0.9), jnp.zeros(3)
     lowered = jax.jit(run).lower(*arguments)
@@ -38,6 +38,10 @@ def branches(x):
 
 def inner_loop(x):
     return jax.nn.softmax(jax.lax.fori_loop(0, 3, lambda _, y: jnp.sin(y), x))
+
+
+def many_whole_numbers(x):
+    return x + jnp.broadcast_to((100 * x).astype(int), (400, COUNT)).sum(axis=0) / 40_000
 
 
 def many_numbers(x):
@@ -57,6 +61,7 @@ TURNS = {
     "sorting": (jnp.sort, False),
     "scatter": (lambda x: x.at[jnp.arange(COUNT) // 2].add(1.0), False),
     "many numbers": (many_numbers, False),
+    "many whole numbers": (many_whole_numbers, True),
     "Python": (python, False),
 }
 
@@ -89,7 +94,7 @@ def scores(allocator, **options):
 
 @pytest.mark.parametrize("allocator", [al.EqualWeight(), al.RandomWeights()], ids=lambda x: type(x).__name__)
 def test_one_kernel_changes_no_digit(allocator):
-    one, other = (scores(allocator, one_kernel=x) for x in (True, False))
+    one, other = (scores(allocator, one_kernel=x, block=32, slots=2) for x in (True, False))
     jax.tree.map(np.testing.assert_array_equal, one, other)
     assert one[0].trades.rebalances.sum() > 100
 
@@ -100,9 +105,9 @@ def by_many_numbers(obs):
 
 def test_what_xla_cannot_make_a_kernel_of_runs_as_usual(monkeypatch):
     """Where it is not known beforehand that it cannot."""
-    want = scores(by_many_numbers, one_kernel=False)
+    want = scores(by_many_numbers, one_kernel=False, block=32)
     monkeypatch.setattr(kernel, "LARGE", 10**9)
-    jax.tree.map(np.testing.assert_array_equal, scores(by_many_numbers), want)
+    jax.tree.map(np.testing.assert_array_equal, scores(by_many_numbers, block=32), want)
 
 
 def test_an_xla_that_is_not_known_is_given_no_marks(monkeypatch):

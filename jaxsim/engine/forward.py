@@ -10,11 +10,12 @@ from jax import lax
 from jaxtyping import Bool, Float
 
 from jaxsim.engine.arrays import Array
-from jaxsim.engine.lanes import Places, Row, Run
+from jaxsim.engine.lanes import Row, Run
 from jaxsim.engine.look_ahead import Cursor, LookAhead, trade_at
 from jaxsim.engine.metrics import returns_from_value
 from jaxsim.engine.numerics import dot
 from jaxsim.engine.outlook import Block, Outlook, Standing
+from jaxsim.engine.places import AbstractPlaces
 from jaxsim.engine.save import Save, Simulation
 from jaxsim.engine.step import Event, Lane
 
@@ -36,7 +37,9 @@ class Paths(eqx.Module):
     def begin(self, outlook: Outlook, standing: Standing, block: Block) -> "Paths":
         return self._held_where(jnp.ones_like(block.bars, bool), standing)
 
-    def look(self, outlook: Outlook, standing: Standing, seen: Array, block: Block, places: Places | None) -> "Paths":
+    def look(
+        self, outlook: Outlook, standing: Standing, seen: Array, block: Block, places: AbstractPlaces | None
+    ) -> "Paths":
         """Holdings are new from the bar of the last rebalance on."""
         return self._held_where(block.bars >= seen - 1, standing)
 
@@ -44,7 +47,7 @@ class Paths(eqx.Module):
         units = jnp.where(is_new[:, None], jnp.stack(list(standing.units)), self.block_units)
         return replace(self, block_units=units, block_cash=jnp.where(is_new, standing.cash, self.block_cash))
 
-    def record(self, row: Row, places: Places | None) -> "Paths":
+    def record(self, row: Row, places: AbstractPlaces | None) -> "Paths":
         asked = row.traded if row.event.is_decision is None else row.traded & row.event.is_decision
 
         def put(path: Array, x: Array) -> Array:

@@ -39,12 +39,12 @@ _ARITHMETIC = """
 #: What one kernel can do.
 PLAIN = frozenset(_ARITHMETIC.split())
 
-#: Reductions of as many numbers XLA emits in another way.
+#: Reductions of as many numbers XLA leaves to a library.
 LARGE = 4096
 
 
-def run_while(goes_on: Callable, turn: Callable, given: Any, state: Any, one_kernel: bool = True) -> Any:
-    """`lax.while_loop`, in one kernel where that is possible.
+def run_while(goes_on: Callable, turn: Callable, given: Any, state: Any, one_kernel: bool = True) -> tuple[Any, bool]:
+    """`lax.while_loop`, in one kernel where that is possible; and whether it is.
 
     goes_on: (given, state) -> bool.        turn: (given, state) -> state.
     given: what does not change, a pytree.      state: a pytree of arrays.
@@ -56,13 +56,13 @@ def run_while(goes_on: Callable, turn: Callable, given: Any, state: Any, one_ker
         return lax.while_loop(lambda state: goes_on(given, state) & is_sound, lambda state: turn(given, state), state)
 
     if not (one_kernel and is_known()):
-        return loop(arrays, state)
+        return loop(arrays, state), False
     kernel = jax.jit(lambda arrays, state: loop(arrays, state, _touch((arrays, state))))
     out = kernel(arrays, state)
     if not is_plain(kernel.trace(arrays, state).jaxpr):
-        return out
+        return out, False
     # What is said of one of its results is said of the call; of all, since those that nobody uses are left out.
-    return jax.tree.map(lambda x: x if _is_key(x) else _marked(x), out)
+    return jax.tree.map(lambda x: x if _is_key(x) else _marked(x), out), True
 
 
 def _marked(x: Array) -> Any:
@@ -80,9 +80,12 @@ def is_plain(program: Any) -> bool:
 
 
 def _is_plain(equation: Any) -> bool:
-    name = equation.primitive.name
-    is_reduction = name.startswith(("reduce", "cum", "arg"))
-    return name in PLAIN and not (is_reduction and any(x.aval.size >= LARGE for x in equation.invars))
+    name, values = equation.primitive.name, [x.aval for x in equation.invars]
+    if name.startswith("reduce_"):  # of one array; `reduce` takes several, and stays what it is
+        values = [x for x in values if jnp.issubdtype(x.dtype, jnp.inexact)]
+    elif not name.startswith(("cum", "arg")):
+        values = []
+    return name in PLAIN and all(x.size < LARGE for x in values)
 
 
 def _equations(program: Any) -> Iterator[Any]:

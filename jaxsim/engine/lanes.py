@@ -6,7 +6,6 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jax import lax
 from jaxtyping import Bool, Float, Int
 
 from jaxsim.engine.account import Account, Holdings
@@ -105,56 +104,6 @@ def start_of(run: Run, axes: Sequence[LaneAxis]) -> Lane:
 def in_dtype(run: Run) -> Run:
     """With every number in the dtype of the market."""
     return cast_inexact(run, run.market.dtype)
-
-
-class Places(eqx.Module):
-    """Some lanes of the outermost axis, gathered into a few slots.
-
-    number: int [slot], which lane each slot holds.     is_used: bool [slot].
-    """
-
-    number: Int[Array, " slot"]
-    is_used: Bool[Array, " slot"]
-
-    @classmethod
-    def first_of(cls, wanted: Bool[Array, " lane"], num_slots: int) -> "Places":
-        """The first lanes that are wanted."""
-        count = wanted.shape[0]
-        lanes = jnp.arange(count, dtype=jnp.int32)
-
-        def next_one(before: Array, _: None) -> tuple[Array, Array]:
-            lane = jnp.min(jnp.where(wanted & (lanes > before), lanes, count))
-            return lane, lane
-
-        _, number = lax.scan(next_one, jnp.int32(-1), length=num_slots)
-        return cls(jnp.minimum(number, count - 1), number < count)
-
-    def gather(self, tree: Any, axis: int = 0) -> Any:
-        """[lane, ...] -> [slot, ...]; lanes may be another axis."""
-        return jax.tree.map(lambda x: jnp.take(x, self.number, axis=axis, mode="clip"), tree)
-
-    def put_back(self, new: Any, old: Any, axis: int = 0) -> Any:
-        """[slot, ...] into [lane, ...], one slot after the other: all else stays where it is."""
-
-        def put(slot: Array, tree: Any) -> Any:
-            lane, is_used = self.number[slot], self.is_used[slot]
-
-            def one(new: Array, old: Array) -> Array:
-                row, before = (lax.dynamic_index_in_dim(x, at, axis) for x, at in ((new, slot), (old, lane)))
-                return lax.dynamic_update_slice_in_dim(old, jnp.where(is_used, row, before), lane, axis)
-
-            return jax.tree.map(one, new, tree)
-
-        return lax.fori_loop(0, self.number.shape[0], put, old)
-
-    def gather_run(self, run: Run, axis: LaneAxis) -> Run:
-        """The leaves that have the outermost axis, gathered."""
-        return jax.tree.map(
-            lambda place, leaves: leaves if place is None else self.gather(leaves),
-            axis.in_axes,
-            run,
-            is_leaf=lambda x: x is None,
-        )
 
 
 #: A lane with more numbers of its own than this (prices, say) is not gathered: it would be copied at every rebalance.

@@ -14,11 +14,10 @@ from jaxtyping import Bool, Float, Int
 
 from jaxsim.engine.arrays import Array
 from jaxsim.engine.host import calls_python
-from jaxsim.engine.kernel import run_while
+from jaxsim.engine.kernel import is_known, run_while
 from jaxsim.engine.lanes import (
     Balances,
     LaneAxis,
-    Places,
     Row,
     Run,
     can_gather,
@@ -28,6 +27,7 @@ from jaxsim.engine.lanes import (
     start_of,
 )
 from jaxsim.engine.outlook import Block, Outlook, Standing, values_at
+from jaxsim.engine.places import AbstractPlaces, PlacesAtOnce, PlacesInTurn
 from jaxsim.engine.step import Lane, at_bar_row, decide, observe, rebalance_if
 from jaxsim.engine.streaming import Tally, returns_in_block
 
@@ -74,11 +74,11 @@ class Pages(eqx.Module):
         return self
 
     def look(
-        self, outlook: Outlook, standing: Standing, seen: Array, block: Block, places: Places | None
+        self, outlook: Outlook, standing: Standing, seen: Array, block: Block, places: AbstractPlaces | None
     ) -> "Pages":
         return self
 
-    def record(self, row: Row, places: Places | None) -> "Pages":
+    def record(self, row: Row, places: AbstractPlaces | None) -> "Pages":
         rows = jax.tree.map(lambda page, x: lax.dynamic_update_index_in_dim(page, x, self.count, 0), self.rows, row)
         return Pages(rows, self.count + 1)
 
@@ -107,7 +107,7 @@ class Scores(eqx.Module):
         return replace(self, values=lax.dynamic_update_index_in_dim(rows, before, 0, axis=0))
 
     def look(
-        self, outlook: Outlook, standing: Standing, seen: Array, block: Block, places: Places | None
+        self, outlook: Outlook, standing: Standing, seen: Array, block: Block, places: AbstractPlaces | None
     ) -> "Scores":
         """Units are new from the bar of the last rebalance on."""
         old = self.values if places is None else places.gather(self.values, axis=1)
@@ -116,7 +116,7 @@ class Scores(eqx.Module):
         values = lax.dynamic_update_slice_in_dim(old, values, 1, axis=0)
         return replace(self, values=values if places is None else places.put_back(values, self.values, axis=1))
 
-    def record(self, row: Row, places: Places | None) -> "Scores":
+    def record(self, row: Row, places: AbstractPlaces | None) -> "Scores":
         old = self.tally.trades
         if old is None:
             return self
@@ -131,7 +131,7 @@ class Scores(eqx.Module):
             benchmark = jnp.moveaxis(block.rows(benchmark, benchmark.ndim - 1), -1, 0)
             shape = (len(benchmark), *(1,) * (returns.ndim - benchmark.ndim), *benchmark.shape[1:])
             benchmark = benchmark.reshape(shape)
-        return replace(self, tally=self.tally.add(returns, jnp.broadcast_to(is_new, returns.shape), benchmark))
+        return replace(self, tally=self.tally.add(returns, is_new, benchmark))
 
 
 def _by_bar(x: Array, lanes: Array) -> Array:
@@ -174,13 +174,24 @@ class LookAhead(eqx.Module):
 
     def block_size(self, run: Run, axes: tuple[LaneAxis, ...]) -> int:
         count = math.prod(shape_of(axes))
-        return min(self.block or (16 if 4 < count < 256 else 64), run.market.close.shape[-2])
+        if self.one_kernel:
+            size = 64 if count <= 4 else 32 if count <= 8 else 16
+        else:
+            size = 16 if 4 < count < 256 else 64
+        return min(self.block or size, run.market.close.shape[-2])
 
     def num_slots(self, run: Run, axes: tuple[LaneAxis, ...]) -> int:
+        """In one kernel a slot costs what it does; else all slots together cost a few calls of kernels."""
         count = axes[0].size
         if calls_python(run.policy):
             return count  # copies of a lane, which fill up a width, must ask together to be answered once
+        if self.one_kernel:
+            return self.slots or min(max(count // 16, 1), 32)
         return self.slots or next((slots for most, slots in ((4, 1), (32, 4), (255, 8)) if count <= most), 32)
+
+    def places(self, wanted: Bool[Array, " lane"], num_slots: int) -> AbstractPlaces:
+        """The first lanes that are wanted."""
+        return (PlacesInTurn if self.one_kernel else PlacesAtOnce).first_of(wanted, num_slots)
 
     def run_by(self, program: Callable[["LookAhead"], Any]) -> Any:
         """What `program(schedule)` returns, which compiles. If XLA cannot make one kernel of it after all, there are as
@@ -208,21 +219,30 @@ class LookAhead(eqx.Module):
             sink = state.sink.record(row, None).look(outlook, standing, seen, block, None)
             return State(lane, seen, standing, first, state.bar, sink)
         slots = self.num_slots(run, axes)
-        places = Places.first_of(jnp.any(is_due.reshape(is_due.shape[0], -1), axis=1), slots)
+        places = self.places(jnp.any(is_due.reshape(is_due.shape[0], -1), axis=1), slots)
         here = (replace(axes[0], size=slots), *axes[1:])
         there = replace(outlook, run=places.gather_run(run, axes[0]), axes=here, dates=None)
         some, at, due, number, new = places.gather((lane, at, is_due, number, seen))
         due = due & places.is_used.reshape(-1, *(1,) * (due.ndim - 1))
         after, row = trade_at(there.run, here, some, at, due, number)
         new = jnp.where(due, at + 1, new)
+        lane, seen = places.put_back((after, new), (lane, seen))
         stand = there.standing(after, new)
-        lane, seen, standing = places.put_back((after, new, stand), (lane, seen, state.standing))
+        if self.one_kernel:
+            standing = places.put_back(stand, state.standing)
+        else:
+            standing = outlook.standing(lane, seen)
         if outlook.dates is not None:
             first = outlook.next_trade(lane, standing, block)
         else:
-            here = lax.cond(outlook.num_bars > 0, lambda: there.next_trade(after, stand, block), lambda: at)
-            first = places.put_back(here, first)
-        sink = state.sink.record(row, places).look(there, stand, new, block, places)
+            # A branch, always taken: else XLA would look for each of the lanes that the slots are put back into.
+            found = lax.cond(outlook.num_bars > 0, lambda: there.next_trade(after, stand, block), lambda: at)
+            first = places.put_back(found, first)
+        sink = state.sink.record(row, places)
+        if self.one_kernel:
+            sink = sink.look(there, stand, new, block, places)
+        else:
+            sink = sink.look(outlook, standing, seen, block, None)
         return State(lane, seen, standing, first, state.bar, sink)
 
     def advance(self, outlook: Outlook, state: "State", size: int) -> "State":
@@ -243,8 +263,8 @@ class LookAhead(eqx.Module):
 
         return lax.cond(is_due.any(), act, go_on, state)
 
-    def loop(self, goes_on: Callable, outlook: Outlook, state: "State", size: int) -> "State":
-        """On and on while `goes_on(outlook, state)`."""
+    def loop(self, goes_on: Callable, outlook: Outlook, state: "State", size: int) -> tuple["State", bool]:
+        """On and on while `goes_on(outlook, state)`; and whether in one kernel."""
         return run_while(
             goes_on, lambda outlook, state: self.advance(outlook, state, size), outlook, state, self.one_kernel
         )
@@ -262,13 +282,27 @@ class LookAhead(eqx.Module):
 
     def pages(self, run: Run, axes: tuple[LaneAxis, ...], cursor: Cursor) -> tuple[Cursor, Pages]:
         """A page of rows, and how far it has led."""
+        return self._in_style(lambda style: style._pages(run, axes, cursor), run, axes)
+
+    def _in_style(
+        self, program: Callable[["LookAhead"], tuple[Any, bool]], run: Run, axes: tuple[LaneAxis, ...]
+    ) -> Any:
+        """What `program(style)` returns first, made for one kernel if that is what becomes of it, and else for many."""
+        many = replace(self, one_kernel=False)
+        if self.one_kernel and is_known():
+            result, is_one = program(self)
+            if is_one or not (self.gathers(run, axes) or many.gathers(run, axes)):
+                return result
+        return program(many)[0]
+
+    def _pages(self, run: Run, axes: tuple[LaneAxis, ...], cursor: Cursor) -> tuple[tuple[Cursor, Pages], bool]:
         outlook = Outlook.of(run, axes, cursor.lane)
         num_bars = run.market.close.shape[-2]
         size = num_bars if outlook.dates is not None else self.block_size(run, axes)
         here = (replace(axes[0], size=self.num_slots(run, axes)), *axes[1:]) if self.gathers(run, axes) else axes
 
         def blank_row() -> Row:
-            places = Places.first_of(jnp.zeros(axes[0].size, bool), here[0].size) if here is not axes else None
+            places = self.places(jnp.zeros(axes[0].size, bool), here[0].size) if here is not axes else None
             some = cursor.lane if places is None else places.gather(cursor.lane)
             of = run if places is None else places.gather_run(run, axes[0])
             at = jnp.zeros(shape_of(here), jnp.int32)
@@ -277,8 +311,8 @@ class LookAhead(eqx.Module):
         rows = jax.tree.map(lambda x: jnp.zeros((self.page, *x.shape), x.dtype), jax.eval_shape(blank_row))
 
         start = self.opened(outlook, cursor, Pages(rows, jnp.int32(0)), size)
-        end = self.loop(self._has_room, outlook, start, size)
-        return Cursor(end.lane, end.seen, end.bar), end.sink
+        end, is_one = self.loop(self._has_room, outlook, start, size)
+        return (Cursor(end.lane, end.seen, end.bar), end.sink), is_one
 
     def scores(
         self, run: Run, axes: tuple[LaneAxis, ...], names: Sequence[str], benchmark: Any, num_bars: Array
@@ -287,6 +321,11 @@ class LookAhead(eqx.Module):
 
         benchmark, num_bars: as in `stream`.
         """
+        return self._in_style(lambda style: style._scores(run, axes, names, benchmark, num_bars), run, axes)
+
+    def _scores(
+        self, run: Run, axes: tuple[LaneAxis, ...], names: Sequence[str], benchmark: Any, num_bars: Array
+    ) -> tuple[tuple[Tally, Lane], bool]:
         size, shape, dtype = self.block_size(run, axes), shape_of(axes), run.market.dtype
         cursor = Cursor(start_of(run, axes), jnp.zeros(shape, jnp.int32), jnp.int32(0))
         outlook = Outlook.of(run, axes, cursor.lane, num_bars)
@@ -294,5 +333,5 @@ class LookAhead(eqx.Module):
         values = jnp.broadcast_to(cash, (1 + size, *shape))
         sink = Scores(Tally.start(names, dtype, shape), values, benchmark)
         start = self.opened(outlook, cursor, sink, size)
-        end = self.loop(_goes_on, outlook, start, size)
-        return end.sink.tally, end.lane
+        end, is_one = self.loop(_goes_on, outlook, start, size)
+        return (end.sink.tally, end.lane), is_one

@@ -35,7 +35,7 @@ Block = Float[Array, "block *lanes"]
 Flags = Bool[Array, "block *lanes"]
 
 
-def returns_in_block(values: Block) -> Block:
+def returns_in_block(values: Float[Array, "rows *lanes"]) -> Block:
     """`metrics.returns_from_value` where nothing is differentiated, which takes fewer steps.
 
     values: currency before the block and after each of its bars, [1 + block, *lanes].
@@ -51,6 +51,14 @@ def _sums(*terms: Block) -> tuple[Numbers, ...]:
         return tuple(x + y for x, y in zip(a, b, strict=True))
 
     return tuple(lax.reduce(terms, tuple(np.zeros((), x.dtype) for x in terms), add, (0,)))
+
+
+def _highest(x: Block, counts: Flags) -> tuple[Numbers, Bool[Array, "*lanes"]]:
+    """The highest of the block, and whether any counts."""
+    start = (np.full((), -np.inf, x.dtype), np.zeros((), bool))
+    larger = lambda a, b: (jnp.maximum(a[0], b[0]), a[1] | b[1])  # noqa: E731
+    highest, is_there = lax.reduce((x, counts), start, larger, (0,))
+    return highest, is_there
 
 
 class Moments(eqx.Module):
@@ -72,8 +80,9 @@ class Moments(eqx.Module):
         known = counts & ~jnp.isnan(x)
 
         def from_block() -> Numbers:
-            highest = jnp.max(jnp.where(known & (x < jnp.inf), x, -jnp.inf), axis=0)
-            return jnp.where((self.count == 0) & (highest > -jnp.inf), highest, self.shift)
+            finite = known & (jnp.abs(x) < jnp.inf)
+            highest, is_there = _highest(jnp.where(finite, x, -jnp.inf), finite)
+            return jnp.where((self.count == 0) & is_there, highest, self.shift)
 
         shift = lax.cond((self.count == 0).any(), from_block, lambda: self.shift)
         offset = jnp.where(known, x - shift, 0)
@@ -154,7 +163,7 @@ class Sides(eqx.Module):
     def add(self, r: Block, counts: Flags) -> "Sides":
         known = jnp.where(counts & ~jnp.isnan(r), r, 0)
         gain, loss = jnp.maximum(known, 0), jnp.maximum(-known, 0)
-        gained, lost, squares = (x.sum(axis=0) for x in (gain, loss, loss**2))
+        gained, lost, squares = _sums(gain, loss, loss**2)
         return Sides(self.gains + gained, self.losses + lost, self.squares + squares)
 
 
@@ -261,6 +270,8 @@ class Tally(eqx.Module):
         r: simple returns, [block, *lanes], NaN where unknown.       counts: which of them are to be added, bool, of a
         shape that broadcasts to theirs.      benchmark: its returns, likewise, where `needs_benchmark`.
         """
+        counts = jnp.asarray(counts) if jnp.ndim(counts) == r.ndim else jnp.broadcast_to(counts, r.shape)
+        num_bars = counts.sum(axis=0, dtype=r.dtype)
         counts = jnp.broadcast_to(counts, r.shape)
         wealth, depth, active, pair, captures = self.wealth, self.depth, self.active, self.pair, self.captures
         if wealth is not None and depth is not None:
@@ -275,7 +286,7 @@ class Tally(eqx.Module):
             captures = {name: x.add(r, b, chosen[name]) for name, x in captures.items()}
         return replace(
             self,
-            bars=self.bars + counts.sum(axis=0, dtype=r.dtype),
+            bars=self.bars + num_bars,
             wealth=wealth,
             moments=None if self.moments is None else self.moments.add(r, counts),
             depth=depth,
