@@ -3,7 +3,8 @@ which are the limit of this CPU.
 
     python -m benchmarks.against_fused [--cases K=100 N=50 ...] [--repeats 7] [--threads 2]
 
-Each repetition gets prices that neither has seen and runs the peers in turn in this process. Both end in NumPy: ours
+Each repetition gets prices that neither has seen and runs the peers in turn in this process, each once before it is
+timed, on other prices: else the threads of the one before, which wait by spinning, would take part. Both end in NumPy: ours
 in Sharpe ratios, theirs in values and counts. float64 is asserted, and so are equal Sharpe ratios and equal counts of
 rebalances. Beside the time on the clock stands the time that all threads have spent on a core, which tells something
 even on a machine that others use as well; the compile time; and the peak memory of this process. Needs numba (the
@@ -112,9 +113,12 @@ def compare(name: str, repeats: int, threads: int) -> None:
     jobs |= peers(out, np.full(num_assets, 1 / num_assets))
     seconds: dict[str, list[tuple[float, float]]] = {job: [] for job in jobs}
     compiled = {}
+    before = prices(rng, num_bars, num_assets)
     for repeat in range(repeats + 1):
         open_, close = prices(rng, num_bars, num_assets)
         for job, run in jobs.items():
+            if repeat:
+                run(*before, limits)
             took, result = timed(run, open_, close, limits)
             if repeat:
                 seconds[job].append(took)

@@ -57,29 +57,43 @@ def stream_in_chunks(
     run: Run, axes: tuple[LaneAxis, ...], names: Iterable[str], size: int = 128, threads: int = 2, **options: Any
 ) -> Tally:
     """The tallies of `stream`, as NumPy arrays, the lanes of the outermost axis worked on in chunks of one size, on
-    threads of the host: compiled programs run beside each other, and a chunk stays in the cache.
+    this and further threads of the host: compiled programs run beside each other, and a chunk stays in the cache.
 
     options: of `stream`.
     """
     outer, names = axes[0], tuple(names)
     if outer.size <= size:
         return on_host(stream(run, axes, names, **options)[0])
-    wide = jax.config.read("jax_enable_x64")  # every thread has its own
+    here = (replace(outer, size=size), *axes[1:])
+    own, common = eqx.partition(run, jax.tree.map(lambda place: place is not None, outer.in_axes, is_leaf=_is_none))
+    common = jax.tree.map(lambda x: jax.device_put(x) if isinstance(x, np.ndarray) else x, common)
 
     def one(first: int) -> Tally:
         lanes = np.minimum(np.arange(first, first + size), outer.size - 1)
+        part = eqx.combine(jax.tree.map(lambda x: x[lanes], own), common)
+        return compiled_once(part, lambda: on_host(stream(part, here, names, **options)[0]))
 
-        def some(place: Any, leaves: Any) -> Any:
-            return leaves if place is None else jax.tree.map(lambda x: x[lanes], leaves)
+    parts = dict(drain(one, range(0, outer.size, size), threads))
+    return jax.tree.map(lambda *x: np.concatenate(x)[: outer.size], *(parts[first] for first in sorted(parts)))
 
-        part = jax.tree.map(some, outer.in_axes, run, is_leaf=lambda x: x is None)
-        with jax.enable_x64(wide):
-            here = (replace(outer, size=size), *axes[1:])
-            return compiled_once(part, lambda: on_host(stream(part, here, names, **options)[0]))
 
-    with ThreadPoolExecutor(threads) as pool:
-        parts = list(pool.map(one, range(0, outer.size, size)))
-    return jax.tree.map(lambda *x: np.concatenate(x)[: outer.size], *parts)
+def drain(work: Callable[[Any], Any], items: Iterable[Any], threads: int) -> list[tuple[Any, Any]]:
+    """(item, work(item)) of each, in no order, by this thread and as many others as make `threads`. Each opens the
+    scope of `jax.enable_x64` that there is here."""
+    wide, left = jax.config.read("jax_enable_x64"), iter(list(items))
+
+    def some() -> list[tuple[Any, Any]]:
+        with jax.enable_x64(wide):  # every thread has its own
+            return [(item, work(item)) for item in left]
+
+    with ThreadPoolExecutor(max(threads - 1, 1)) as pool:
+        others = [pool.submit(some) for _ in range(threads - 1)]
+        done = some()
+        return done + [pair for other in others for pair in other.result()]
+
+
+def _is_none(x: Any) -> bool:
+    return x is None
 
 
 _compiling = threading.Lock()
