@@ -17,7 +17,7 @@ MOST_STREAMED, MOST_WITH_PATHS = 128, 256
 MOST_MEMORY = 10**9
 #: Chunks per thread that there should be, so that none waits long for the last.
 PER_THREAD = 2
-_LEAST = 64
+_LEAST = 128
 
 
 def chunk_size(reading: Reading, columns: tuple[str, ...], max_memory: Any, workers: int) -> int:
