@@ -77,6 +77,7 @@ STEP = "jaxsim/engine/step.py"
 DESTINATIONS = "jaxsim/engine/destinations.py"
 SCHEDULE = "jaxsim/engine/schedule.py"
 LOOK_AHEAD = "jaxsim/engine/look_ahead.py"
+PLACES = "jaxsim/engine/places.py"
 POLICY = "jaxsim/engine/policy.py"
 METRICS = "jaxsim/engine/metrics.py"
 PRICES = "jaxsim/frames/prices.py"
@@ -424,17 +425,41 @@ MUTANTS = [
     Mutant(
         "slots-put-back-elsewhere",
         "a lane that was rebalanced in a slot gets another lane's holdings",
-        "jaxsim/engine/lanes.py",
-        "jnp.take(new, self.slot, axis=0",
-        "jnp.take(new, jnp.maximum(self.slot - 1, 0), axis=0",
+        PLACES,
+        "lax.dynamic_update_slice_in_dim(old, jnp.where(is_used, row, before), lane, axis)",
+        "lax.dynamic_update_slice_in_dim(old, jnp.where(is_used, row, before), jnp.maximum(lane - 1, 0), axis)",
+        LOOKING,
+    ),
+    Mutant(
+        "slots-put-back-elsewhere-at-once",
+        "the same where one kernel is not possible",
+        PLACES,
+        "jnp.take(new, self.slot, axis=axis",
+        "jnp.take(new, jnp.maximum(self.slot - 1, 0), axis=axis",
+        LOOKING,
+    ),
+    Mutant(
+        "idle-slots-are-written",
+        "a slot that holds no lane overwrites the last one",
+        PLACES,
+        "jnp.where(is_used, row, before)",
+        "row",
+        LOOKING,
+    ),
+    Mutant(
+        "glance-at-the-least-drift",
+        "the glance looks at the last asset's drift alone",
+        "jaxsim/engine/glance.py",
+        "return jnp.where(term > most, term, most)",
+        "return term",
         LOOKING,
     ),
     Mutant(
         "values-before-the-rebalance",
         "a streamed value has the units of before the rebalance of its bar",
         LOOK_AHEAD,
-        "jnp.where(bars >= state.seen - 1, value, self.value)",
-        "jnp.where(bars >= state.seen, value, self.value)",
+        "is_new = _by_bar(block.bars, seen) >= seen - 1",
+        "is_new = _by_bar(block.bars, seen) >= seen",
         LOOKING,
     ),
     Mutant(

@@ -99,9 +99,9 @@ class Scores(eqx.Module):
     benchmark: Any
 
     def begin(self, outlook: Outlook, standing: Standing, block: Block) -> "Scores":
-        before = self.values[-1]
-        is_ahead = _by_bar(block.bars >= block.begin, before)
-        values = jnp.where(is_ahead, values_at(outlook.run, outlook.axes, standing, block), before)
+        """Bars that the block shares with the one before have the values that they had: units are those that were held
+        at the end of it."""
+        before, values = self.values[-1], values_at(outlook.run, outlook.axes, standing, block)
         # In place, row by row: XLA would copy number by number what is concatenated.
         rows = lax.dynamic_update_slice_in_dim(self.values, values, 1, axis=0)
         return replace(self, values=lax.dynamic_update_index_in_dim(rows, before, 0, axis=0))

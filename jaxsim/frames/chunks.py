@@ -15,6 +15,8 @@ from jaxsim.frames.scoring import are_streamed
 MOST_STREAMED, MOST_WITH_PATHS = 128, 256
 #: Memory that chunks take by default, at most.
 MOST_MEMORY = 10**9
+#: So little that it need not be known how much there is.
+_LITTLE_MEMORY = 10**8
 #: Chunks per thread that there should be, so that none waits long for the last.
 PER_THREAD = 2
 _LEAST = 128
@@ -25,23 +27,26 @@ def chunk_size(reading: Reading, columns: tuple[str, ...], max_memory: Any, work
 
     Raises ValueError or TypeError naming max_memory.
     """
-    free = available()
-    budget = min(MOST_MEMORY, MOST_MEMORY if free is None else free // 2)
-    if max_memory is not None:
-        budget = read_size(max_memory, "max_memory")
-    groups, each = reading.layout.num_groups, bytes_per_combination(reading, columns)
+    budget = None if max_memory is None else read_size(max_memory, "max_memory")
     if reading.engine == "reference":
         return max(1, min(16, len(reading.sweep)))
+    groups, each = reading.layout.num_groups, bytes_per_combination(reading, columns)
+    most = max(1, (MOST_STREAMED if are_streamed(columns) else MOST_WITH_PATHS) // groups)
+    share = -(-len(reading.sweep) // (PER_THREAD * workers)) if workers > 1 else len(reading.sweep)
+    wanted = power_of_two_from(max(share, min(len(reading.sweep), _LEAST)))
+    wanted = min(_power_of_two_to(most), wanted)
+    if budget is None:
+        if each * workers * wanted < _LITTLE_MEMORY:
+            return wanted
+        free = available()
+        budget = min(MOST_MEMORY, MOST_MEMORY if free is None else free // 2)
     fitting = budget // (each * workers)
     if fitting < 1:
         raise ValueError(
             f"max_memory: {workers} threads work on one combination of parameters each, which takes about "
             f"{each:,} bytes; that is more than {budget:,}"
         )
-    most = max(1, (MOST_STREAMED if are_streamed(columns) else MOST_WITH_PATHS) // groups)
-    share = -(-len(reading.sweep) // (PER_THREAD * workers)) if workers > 1 else len(reading.sweep)
-    wanted = power_of_two_from(max(share, min(len(reading.sweep), _LEAST)))
-    return min(_power_of_two_to(fitting), _power_of_two_to(most), wanted)
+    return min(_power_of_two_to(fitting), wanted)
 
 
 def bytes_per_combination(reading: Reading, columns: tuple[str, ...]) -> int:
