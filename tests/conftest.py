@@ -27,7 +27,7 @@ WITHOUT_SHAPES = {f"test_{name}" for name in ("docs", "orders", "sweep", "progra
 #: Bars at which the reference engine, which is Python bar by bar, has its shapes checked; they stay what they are.
 CHECKED_BARS = 8
 #: Every compiled program holds memory maps, of which Linux gives a process 65,530; XLA crashes where there are no more.
-MANY_MAPS = 25_000
+MANY_MAPS = 40_000
 #: Where compiled programs are kept meanwhile.
 PROGRAMS = pytest.StashKey[str]()
 

@@ -70,6 +70,11 @@ class Pages(eqx.Module):
     rows: Row
     count: Int[Array, ""]
 
+    @property
+    def room(self) -> int:
+        """Number of rows in a page."""
+        return self.rows.bar.shape[0]
+
     def begin(self, outlook: Outlook, standing: Standing, block: Block) -> "Pages":
         return self
 
@@ -158,18 +163,22 @@ def _goes_on(outlook: Outlook, state: State) -> Bool[Array, ""]:
     return state.bar < outlook.num_bars
 
 
+#: Numbers in a page, for each of the dozen that a row holds of an asset.
+LARGE_PAGE = 2**16
+
+
 class LookAhead(eqx.Module):
     """Whole blocks of bars at once; rows where some lane trades.
 
     block: bars looked at together; default 64 for a few lanes, else 16.
     slots: lanes rebalanced together; default 1 for a few lanes, up to 32 for many.
-    page: rows per page.
+    page: rows that leave a program at a time; default 64 to 1,024, fewer where a row holds much.
     one_kernel: whether CPUs shall run the loop as one kernel where that is possible, see `jaxsim.engine.kernel`.
     """
 
     block: int | None = eqx.field(static=True, default=None)
     slots: int | None = eqx.field(static=True, default=None)
-    page: int = eqx.field(static=True, default=256)
+    page: int | None = eqx.field(static=True, default=None)
     one_kernel: bool = eqx.field(static=True, default=True)
 
     def block_size(self, run: Run, axes: tuple[LaneAxis, ...]) -> int:
@@ -188,6 +197,10 @@ class LookAhead(eqx.Module):
         if self.one_kernel:
             return self.slots or min(max(count // 16, 1), 32)
         return self.slots or next((slots for most, slots in ((4, 1), (32, 4), (255, 8)) if count <= most), 32)
+
+    def num_rows(self, run: Run, num_lanes: int) -> int:
+        """Rows per page, each of so many lanes: so many that few calls are needed, as long as a page is small."""
+        return self.page or min(max(LARGE_PAGE // (num_lanes * run.market.close.shape[-1]), 64), 1024)
 
     def places(self, wanted: Bool[Array, " lane"], num_slots: int) -> AbstractPlaces:
         """The first lanes that are wanted."""
@@ -270,7 +283,7 @@ class LookAhead(eqx.Module):
         )
 
     def _has_room(self, outlook: Outlook, state: "State") -> Bool[Array, ""]:
-        return _goes_on(outlook, state) & (state.sink.count < self.page)
+        return _goes_on(outlook, state) & (state.sink.count < state.sink.room)
 
     def opened(self, outlook: Outlook, cursor: Cursor, sink: Any, size: int) -> "State":
         """Before anything is traded in a block."""
@@ -308,7 +321,8 @@ class LookAhead(eqx.Module):
             at = jnp.zeros(shape_of(here), jnp.int32)
             return trade_at(of, here, some, at, at == 0, at)[1]
 
-        rows = jax.tree.map(lambda x: jnp.zeros((self.page, *x.shape), x.dtype), jax.eval_shape(blank_row))
+        page = self.num_rows(run, math.prod(shape_of(here)))
+        rows = jax.tree.map(lambda x: jnp.zeros((page, *x.shape), x.dtype), jax.eval_shape(blank_row))
 
         start = self.opened(outlook, cursor, Pages(rows, jnp.int32(0)), size)
         end, is_one = self.loop(self._has_room, outlook, start, size)

@@ -9,6 +9,7 @@ size, so that a simulation of any length compiles once and needs memory only for
 - `Scan` takes one bar after the other. It serves allocators that want to see every bar (`observe`).
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -107,7 +108,8 @@ def _next_page(run: Run, cursor: Cursor, axes: tuple[LaneAxis, ...], schedule: S
         cursor, rows, aux = schedule.pages(run, axes, cursor)
         return cursor, rows, aux, None
     if trades_as_recorded(run.policy):
-        cursor, pages = recorded_pages(run, axes, cursor, schedule.page, schedule.one_kernel)
+        page = schedule.num_rows(run, math.prod(shape_of(axes)))
+        cursor, pages = recorded_pages(run, axes, cursor, page, schedule.one_kernel)
     else:
         cursor, pages = schedule.pages(run, axes, cursor)
     return cursor, pages.rows, {}, pages.count
