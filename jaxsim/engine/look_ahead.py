@@ -144,6 +144,12 @@ def _by_bar(x: Array, lanes: Array) -> Array:
     return x.reshape(-1, *(1,) * lanes.ndim)
 
 
+def _due_bars(outlook: Outlook, first: Array) -> tuple[Array, Array]:
+    """The bar at which each lane is due, if it is, and its number among all lanes."""
+    number = jnp.arange(first.size, dtype=jnp.int32).reshape(first.shape)
+    return jnp.minimum(first, outlook.run.market.close.shape[-2] - 1), number
+
+
 class State(eqx.Module):
     """A run on its way.
 
@@ -221,42 +227,48 @@ class LookAhead(eqx.Module):
 
     def trade(self, outlook: Outlook, state: "State", is_due: Array, block: Block) -> "State":
         """One bar of lanes that are due, of as many as there are slots; and where they trade next."""
-        run, axes, lane, seen, first = outlook.run, outlook.axes, state.lane, state.seen, state.first
-        number = jnp.arange(first.size, dtype=jnp.int32).reshape(first.shape)
-        at = jnp.minimum(first, run.market.close.shape[-2] - 1)
-        if not self.gathers(run, axes):
-            lane, row = trade_at(run, axes, lane, at, is_due, number)
-            seen = jnp.where(is_due, first + 1, seen)
-            standing = outlook.standing(lane, seen)
-            first = outlook.next_trade(lane, standing, block)
-            sink = state.sink.record(row, None).look(outlook, standing, seen, block, None)
-            return State(lane, seen, standing, first, state.bar, sink)
-        slots = self.num_slots(run, axes)
+        if self.gathers(outlook.run, outlook.axes):
+            return self._trade_some(outlook, state, is_due, block)
+        at, number = _due_bars(outlook, state.first)
+        lane, row = trade_at(outlook.run, outlook.axes, state.lane, at, is_due, number)
+        seen = jnp.where(is_due, at + 1, state.seen)
+        standing = outlook.standing(lane, seen)
+        sink = state.sink.record(row, None).look(outlook, standing, seen, block, None)
+        return State(lane, seen, standing, outlook.next_trade(lane, standing, block), state.bar, sink)
+
+    def _trade_some(self, outlook: Outlook, state: "State", is_due: Array, block: Block) -> "State":
+        axes = outlook.axes
+        slots = self.num_slots(outlook.run, axes)
         places = self.places(jnp.any(is_due.reshape(is_due.shape[0], -1), axis=1), slots)
         here = (replace(axes[0], size=slots), *axes[1:])
-        there = replace(outlook, run=places.gather_run(run, axes[0]), axes=here, dates=None)
-        some, at, due, number, new = places.gather((lane, at, is_due, number, seen))
+        there = replace(outlook, run=places.gather_run(outlook.run, axes[0]), axes=here, dates=None)
+        given = (state.lane, state.seen, is_due, *_due_bars(outlook, state.first))
+        some, some_seen, due, at, number = places.gather(given)
         due = due & places.is_used.reshape(-1, *(1,) * (due.ndim - 1))
-        after, row = trade_at(there.run, here, some, at, due, number)
-        new = jnp.where(due, at + 1, new)
-        lane, seen = places.put_back((after, new), (lane, seen))
-        stand = there.standing(after, new)
+        some, row = trade_at(there.run, here, some, at, due, number)
+        some_seen = jnp.where(due, at + 1, some_seen)
+        lane, seen = places.put_back((some, some_seen), (state.lane, state.seen))
+        sink, stands = state.sink.record(row, places), there.standing(some, some_seen)
         if self.one_kernel:
-            standing = places.put_back(stand, state.standing)
+            standing = places.put_back(stands, state.standing)
+            sink = sink.look(there, stands, some_seen, block, places)
         else:
             standing = outlook.standing(lane, seen)
+            sink = sink.look(outlook, standing, seen, block, None)
         if outlook.dates is not None:
             first = outlook.next_trade(lane, standing, block)
         else:
-            # A branch, always taken: else XLA would look for each of the lanes that the slots are put back into.
-            found = lax.cond(outlook.num_bars > 0, lambda: there.next_trade(after, stand, block), lambda: at)
-            first = places.put_back(found, first)
-        sink = state.sink.record(row, places)
-        if self.one_kernel:
-            sink = sink.look(there, stand, new, block, places)
-        else:
-            sink = sink.look(outlook, standing, seen, block, None)
+            first = places.put_back(self._looked(there, some, stands, block), state.first)
         return State(lane, seen, standing, first, state.bar, sink)
+
+    def _looked(self, there: Outlook, lane: Lane, standing: Standing, block: Block) -> Array:
+        """Where some lanes trade next."""
+
+        def look() -> Array:
+            return there.next_trade(lane, standing, block)
+
+        # A branch, always taken: else XLA would look anew for each of the lanes that slots are put back into.
+        return lax.cond(there.num_bars > 0, look, lambda: standing.start)
 
     def advance(self, outlook: Outlook, state: "State", size: int) -> "State":
         """Trade where lanes are due in this block, or else look at the next one."""
