@@ -4,9 +4,9 @@ which are the limit of this CPU.
     python -m benchmarks.against_fused [--cases K=100 N=50 ...] [--repeats 7] [--threads 2]
 
 Each repetition gets prices that neither has seen and runs the peers in turn in this process, each once before it is
-timed, on other prices: else the threads of the one before, which wait by spinning, would take part. Both end in NumPy: ours
-in Sharpe ratios, theirs in values and counts. float64 is asserted, and so are equal Sharpe ratios and equal counts of
-rebalances. Beside the time on the clock stands the time that all threads have spent on a core, which tells something
+timed, on other prices: else the threads of the one before, which wait by spinning, would take part. Both end in NumPy:
+ours in Sharpe ratios, theirs in values and counts. float64 is asserted, and so are equal Sharpe ratios and equal counts
+of rebalances. Beside the time on the clock stands the time that all threads have spent on a core, which tells something
 even on a machine that others use as well; the compile time; and the peak memory of this process. Needs numba (the
 [compare] extra).
 """

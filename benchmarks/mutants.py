@@ -436,7 +436,7 @@ MUTANTS = [
         PLACES,
         "jnp.take(new, self.slot, axis=axis",
         "jnp.take(new, jnp.maximum(self.slot - 1, 0), axis=axis",
-        LOOKING,
+        test("schedules", "test_looking_ahead_in_many_kernels_equals_the_scan"),
     ),
     Mutant(
         "idle-slots-are-written",
@@ -452,7 +452,7 @@ MUTANTS = [
         "jaxsim/engine/glance.py",
         "return jnp.where(term > most, term, most)",
         "return term",
-        LOOKING,
+        test("schedules", "test_a_glance_misses_nothing"),
     ),
     Mutant(
         "values-before-the-rebalance",

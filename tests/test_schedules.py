@@ -1,6 +1,8 @@
 """Every way of running many lanes forward does what the plain scan does: the same decisions, orders and draws, and the
 same values. The plain scan (`js.simulate`) is the judge."""
 
+from dataclasses import replace
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -106,11 +108,20 @@ CASES = ["drawn weights", "spread, order by order", "sums of drifts", "a user's 
 
 @pytest.mark.parametrize("name", CASES)
 def test_looking_ahead_equals_the_scan(name):
+    equals_the_scan(name, SMALL)
+
+
+def test_looking_ahead_in_many_kernels_equals_the_scan():
+    """As on other devices, and with other versions of XLA."""
+    equals_the_scan(CASES[0], replace(SMALL, one_kernel=False))
+
+
+def equals_the_scan(name, schedule):
     with jax.enable_x64(True):
         run, axes = case(name)
         judge = plain(run, axes)
-        done = list(pages(run, axes, SMALL))
-        tally, lane = stream(run, axes, METRICS, schedule=SMALL)
+        done = list(pages(run, axes, schedule))
+        tally, lane = stream(run, axes, METRICS, schedule=schedule)
         slow, _ = stream(run, axes, METRICS, schedule=Scan())
     rows = jax.tree.map(lambda *x: np.concatenate(x), *(page.rows for page in done))
     assert len(done) > 1
