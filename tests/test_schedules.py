@@ -284,3 +284,13 @@ def test_what_is_no_schedule(options, error, message):
     close = pd.DataFrame(np.ones((4, 2)), pd.date_range("2024", periods=4, freq="D"))
     with pytest.raises(error, match=message):
         js.backtest(close, **{"policy": al.EqualWeight()} | options)
+
+
+@pytest.mark.parametrize(
+    "schedule, name", [(js.LookAhead, "block"), (js.LookAhead, "slots"), (js.LookAhead, "page"), (js.Scan, "page")]
+)
+def test_what_is_no_size_of_a_schedule(schedule, name):
+    for value in (0, -1, 2.5, True):
+        with pytest.raises(ValueError, match=f"^{name}: expected a whole number >= 1, got {value}"):
+            schedule(**{name: value})
+    assert schedule(**{name: np.int64(3)}) == schedule(**{name: 3})
