@@ -220,6 +220,32 @@ def test_a_glance_misses_nothing(num_assets):
         assert (may & ~fires).sum() <= num // 2, trigger
 
 
+class SmallDrift(js.Threshold):
+    """A trigger of the user's, made from another one: only drifts that are small."""
+
+    def __call__(self, obs):
+        return ~super().__call__(obs)
+
+
+class OneMoreDate(js.EveryN):
+    def __call__(self, obs):
+        return super().__call__(obs) | (obs.step == 7)
+
+
+@pytest.mark.parametrize(
+    "trigger",
+    [js.Threshold([0.0, 0.9, 0.9], relative=True), SmallDrift(0.04), OneMoreDate(3)],
+    ids=["no position at a target of zero", "redefined", "redefined dates"],
+)
+def test_triggers_whose_quick_answer_is_not_the_obvious_one(trigger):
+    close = pd.DataFrame(markets(np.random.default_rng(2), 1).close[0][10:40]).ffill().bfill()
+    ahead, scan = (
+        js.backtest(close, al.FixedWeights([0.0, 0.5, 0.5]), trigger=trigger, schedule=x).rebalances.to_numpy()
+        for x in (js.LookAhead(), js.Scan())
+    )
+    np.testing.assert_array_equal(ahead, scan)
+
+
 class KeptKey(eqx.Module):
     """Remembers a random key, and splits it at every rebalance."""
 
@@ -269,3 +295,13 @@ def test_what_is_no_schedule(options, error, message):
     close = pd.DataFrame(np.ones((4, 2)), pd.date_range("2024", periods=4, freq="D"))
     with pytest.raises(error, match=message):
         js.backtest(close, **{"policy": al.EqualWeight()} | options)
+
+
+@pytest.mark.parametrize(
+    "schedule, name", [(js.LookAhead, "block"), (js.LookAhead, "slots"), (js.LookAhead, "page"), (js.Scan, "page")]
+)
+def test_what_is_no_size_of_a_schedule(schedule, name):
+    for value in (0, -1, 2.5, True):
+        with pytest.raises(ValueError, match=f"^{name}: expected a whole number >= 1, got {value}"):
+            schedule(**{name: value})
+    assert schedule(**{name: np.int64(3)}) == schedule(**{name: 3})

@@ -120,6 +120,8 @@ def test_one_lane_and_the_default_metrics():
         "total_return", "sharpe_ratio", "max_drawdown", "turnover", "num_rebalances", "total_fees", "status"
     ]  # fmt: skip
     assert table["sharpe_ratio"][0] == pytest.approx(js.backtest(CLOSE, al.EqualWeight()).sharpe_ratio(), rel=1e-9)
+    names = list(np.array(["sharpe_ratio", "turnover"]))  # strings of NumPy's
+    pd.testing.assert_frame_equal(js.sweep(CLOSE, al.EqualWeight(), metrics=names)[names], table[names])
 
 
 def test_a_lane_that_fails_is_said_and_the_others_go_on():

@@ -79,7 +79,8 @@ class Threshold(AbstractTrigger):
             if not self.relative:
                 return glance.apart(worth, target) >= glance.at_most(width)
             is_far = glance.apart(worth, target) >= glance.at_most(width * jnp.abs(target))
-            return is_far & ((target != 0) | (worth != 0))  # no position at a target of zero is no drift
+            # No position at a target of zero is no drift, which is enough for a threshold of zero.
+            return is_far & ((target != 0) | (worth != 0) | (width <= 0))
 
         return glance.any_asset(is_beyond, widths)
 

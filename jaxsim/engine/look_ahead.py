@@ -9,10 +9,12 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jaxtyping import Bool, Float, Int
 
 from jaxsim.engine.arrays import Array
+from jaxsim.engine.bounds import shown
 from jaxsim.engine.host import calls_python
 from jaxsim.engine.kernel import is_known, run_while
 from jaxsim.engine.lanes import (
@@ -173,6 +175,19 @@ def _goes_on(outlook: Outlook, state: State) -> Bool[Array, ""]:
 LARGE_PAGE = 2**16
 
 
+def count_of(name: str, default: int | None) -> Any:
+    """A field of a schedule that says how many. Raises ValueError naming it for what is no number of things."""
+
+    def check(value: Any) -> int | None:
+        if value is None and default is None:
+            return None
+        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
+            raise ValueError(f"{name}: expected a whole number >= 1, got {shown(value)}"[:200])
+        return int(value)
+
+    return eqx.field(static=True, default=default, converter=check)
+
+
 class LookAhead(eqx.Module):
     """Whole blocks of bars at once; rows where some lane trades.
 
@@ -182,9 +197,9 @@ class LookAhead(eqx.Module):
     one_kernel: whether CPUs shall run the loop as one kernel where that is possible, see `jaxsim.engine.kernel`.
     """
 
-    block: int | None = eqx.field(static=True, default=None)
-    slots: int | None = eqx.field(static=True, default=None)
-    page: int | None = eqx.field(static=True, default=None)
+    block: int | None = count_of("block", None)
+    slots: int | None = count_of("slots", None)
+    page: int | None = count_of("page", None)
     one_kernel: bool = eqx.field(static=True, default=True)
 
     def block_size(self, run: Run, axes: tuple[LaneAxis, ...]) -> int:

@@ -34,7 +34,7 @@ from jaxsim.engine.lanes import (
     shape_of,
     start_of,
 )
-from jaxsim.engine.look_ahead import Cursor, LookAhead
+from jaxsim.engine.look_ahead import Cursor, LookAhead, count_of
 from jaxsim.engine.policy import Policy, allocator_name, observes
 from jaxsim.engine.recorded import recorded_pages, trades_as_recorded
 from jaxsim.engine.step import Lane, step
@@ -46,7 +46,7 @@ class Scan(eqx.Module):
     page: bars per page.
     """
 
-    page: int = eqx.field(static=True, default=1024)
+    page: int = count_of("page", 1024)
 
     def pages(self, run: Run, axes: tuple[LaneAxis, ...], cursor: Cursor) -> tuple[Cursor, Row, Any]:
         """A page of rows [lane axes..., bar], what `observe` recorded at each, and how far it has led."""

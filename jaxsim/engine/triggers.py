@@ -97,12 +97,19 @@ def band_of(
 
 def may_fire(trigger: Callable, glance: Glance) -> Answer | None:
     """`AbstractTrigger.may_fire` of any trigger; None for a plain function."""
-    return trigger.may_fire(glance) if isinstance(trigger, AbstractTrigger) else None
+    return trigger.may_fire(glance) if _still_holds(trigger, "may_fire") else None
 
 
 def dates_of(trigger: Callable, num_bars: int) -> Bool[Array, " time"] | None:
     """`AbstractTrigger.dates` of any trigger; None for a plain function."""
-    return trigger.dates(num_bars) if isinstance(trigger, AbstractTrigger) else None
+    return trigger.dates(num_bars) if _still_holds(trigger, "dates") else None
+
+
+def _still_holds(trigger: Callable, name: str) -> bool:
+    """Whether a method says of a trigger what `__call__` does: not where a subclass has redefined `__call__` alone."""
+    if not isinstance(trigger, AbstractTrigger):
+        return False
+    return name in next(vars(kind) for kind in type(trigger).__mro__ if {name, "__call__"} & vars(kind).keys())
 
 
 def is_about_assets(trigger: Callable) -> bool:

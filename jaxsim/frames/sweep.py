@@ -116,7 +116,7 @@ def _read_names(metrics: Any) -> tuple[str, ...]:
             raise ValueError(f"metrics: {name!r} is none that is one number per lane; there are {sorted(ONE_PER_LANE)}")
     if len(set(metrics)) < len(metrics):
         raise ValueError(f"metrics: one of them is named twice, {list(metrics)}")
-    return tuple(metrics)
+    return tuple(str(name) for name in metrics)  # of NumPy's strings, too
 
 
 def _ann_factor(reading: Reading, names: Sequence[str]) -> float | None:
