@@ -21,7 +21,7 @@ def loop(turn):
         def one(given, state):
             return state[0] + 1, turn(state[1]) * given[0], state[2]
 
-        return kernel.run_while(lambda _, state: state[0] < 7, one, (scale, unused), (0, x, unused))[0][1]
+        return kernel.run_while(lambda _, state: state[0] < 7, one, (scale, unused), (0, x, unused))[1]
 
     arguments = jnp.linspace(0.1, 1.0, COUNT), jnp.asarray(0.9), jnp.zeros(3)
     lowered = jax.jit(run).lower(*arguments)
@@ -108,6 +108,22 @@ def test_what_xla_cannot_make_a_kernel_of_runs_as_usual(monkeypatch):
     want = scores(by_many_numbers, one_kernel=False, block=32)
     monkeypatch.setattr(kernel, "LARGE", 10**9)
     jax.tree.map(np.testing.assert_array_equal, scores(by_many_numbers, block=32), want)
+
+
+def test_an_allocator_that_prints_is_asked_as_often():
+    """It is no plain arithmetic: the program that was to be one kernel must not run beside the one that is run."""
+    calls = []
+
+    def printing(obs):
+        jax.debug.callback(lambda value: calls.append(value), obs.value)
+        return jnp.full(3, 1 / 3)
+
+    for options in ({}, {"one_kernel": False}):
+        scores(printing, slots=2, **options)
+        jax.effects_barrier()
+        calls.append(None)
+    end = calls.index(None)
+    assert end == len(calls) - end - 2 > 50
 
 
 def test_an_xla_that_is_not_known_is_given_no_marks(monkeypatch):

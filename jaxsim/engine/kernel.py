@@ -43,26 +43,33 @@ PLAIN = frozenset(_ARITHMETIC.split())
 LARGE = 4096
 
 
-def run_while(goes_on: Callable, turn: Callable, given: Any, state: Any, one_kernel: bool = True) -> tuple[Any, bool]:
-    """`lax.while_loop`, in one kernel where that is possible; and whether it is.
+def run_while(goes_on: Callable, turn: Callable, given: Any, state: Any, one_kernel: bool = True) -> Any:
+    """`lax.while_loop`, in one kernel where that is possible.
 
     goes_on: (given, state) -> bool.        turn: (given, state) -> state.
     given: what does not change, a pytree.      state: a pytree of arrays.
     """
+    end = run_in_one_kernel(goes_on, turn, given, state) if one_kernel else None
+    if end is not None:
+        return end
+    return lax.while_loop(lambda state: goes_on(given, state), lambda state: turn(given, state), state)
+
+
+def run_in_one_kernel(goes_on: Callable, turn: Callable, given: Any, state: Any) -> Any | None:
+    """`run_while` in one kernel; None where that is not possible."""
+    if not is_known():
+        return None
     arrays, rest = eqx.partition(given, eqx.is_array)
 
-    def loop(arrays: Any, state: Any, is_sound: Any = True) -> Any:
-        given = eqx.combine(arrays, rest)
+    def loop(arrays: Any, state: Any) -> Any:
+        given, is_sound = eqx.combine(arrays, rest), _touch((arrays, state))
         return lax.while_loop(lambda state: goes_on(given, state) & is_sound, lambda state: turn(given, state), state)
 
-    if not (one_kernel and is_known()):
-        return loop(arrays, state), False
-    kernel = jax.jit(lambda arrays, state: loop(arrays, state, _touch((arrays, state))))
-    out = kernel(arrays, state)
+    kernel = jax.jit(loop)
     if not is_plain(kernel.trace(arrays, state).jaxpr):
-        return out, False
+        return None
     # What is said of one of its results is said of the call; of all, since those that nobody uses are left out.
-    return jax.tree.map(lambda x: x if _is_key(x) else _marked(x), out), True
+    return jax.tree.map(lambda x: x if _is_key(x) else _marked(x), kernel(arrays, state))
 
 
 def _marked(x: Array) -> Any:

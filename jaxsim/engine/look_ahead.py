@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float, Int
 from jaxsim.engine.arrays import Array
 from jaxsim.engine.bounds import shown
 from jaxsim.engine.host import calls_python
-from jaxsim.engine.kernel import is_known, run_while
+from jaxsim.engine.kernel import run_in_one_kernel, run_while
 from jaxsim.engine.lanes import (
     Balances,
     LaneAxis,
@@ -235,7 +235,7 @@ class LookAhead(eqx.Module):
         except jax.errors.JaxRuntimeError as error:
             if not (self.one_kernel and "UNIMPLEMENTED" in str(error)):
                 raise
-            return program(replace(self, one_kernel=False))
+            return program(self.in_many_kernels())
 
     def gathers(self, run: Run, axes: tuple[LaneAxis, ...]) -> bool:
         return bool(axes) and axes[0].size > self.num_slots(run, axes) and can_gather(run, axes)
@@ -303,11 +303,23 @@ class LookAhead(eqx.Module):
 
         return lax.cond(is_due.any(), act, go_on, state)
 
-    def loop(self, goes_on: Callable, outlook: Outlook, state: "State", size: int) -> tuple["State", bool]:
-        """On and on while `goes_on(outlook, state)`; and whether in one kernel."""
-        return run_while(
-            goes_on, lambda outlook, state: self.advance(outlook, state, size), outlook, state, self.one_kernel
-        )
+    def loop(self, goes_on: Callable, outlook: Outlook, state: "State", size: int) -> "State | None":
+        """On and on while `goes_on(outlook, state)`. None if that was to be one kernel, cannot be, and is laid out in
+        another way for many."""
+
+        def turn(outlook: Outlook, state: State) -> State:
+            return self.advance(outlook, state, size)
+
+        if self.one_kernel:
+            end = run_in_one_kernel(goes_on, turn, outlook, state)
+            given = (outlook.run, outlook.axes)
+            if end is not None or self.gathers(*given) or self.in_many_kernels().gathers(*given):
+                return end
+        return run_while(goes_on, turn, outlook, state, one_kernel=False)
+
+    def in_many_kernels(self) -> "LookAhead":
+        """The same, laid out for as many kernels as XLA makes."""
+        return replace(self, one_kernel=False)
 
     def _has_room(self, outlook: Outlook, state: "State") -> Bool[Array, ""]:
         return _goes_on(outlook, state) & (state.sink.count < state.sink.room)
@@ -322,20 +334,6 @@ class LookAhead(eqx.Module):
 
     def pages(self, run: Run, axes: tuple[LaneAxis, ...], cursor: Cursor) -> tuple[Cursor, Pages]:
         """A page of rows, and how far it has led."""
-        return self._in_style(lambda style: style._pages(run, axes, cursor), run, axes)
-
-    def _in_style(
-        self, program: Callable[["LookAhead"], tuple[Any, bool]], run: Run, axes: tuple[LaneAxis, ...]
-    ) -> Any:
-        """What `program(style)` returns first, made for one kernel if that is what becomes of it, and else for many."""
-        many = replace(self, one_kernel=False)
-        if self.one_kernel and is_known():
-            result, is_one = program(self)
-            if is_one or not (self.gathers(run, axes) or many.gathers(run, axes)):
-                return result
-        return program(many)[0]
-
-    def _pages(self, run: Run, axes: tuple[LaneAxis, ...], cursor: Cursor) -> tuple[tuple[Cursor, Pages], bool]:
         outlook = Outlook.of(run, axes, cursor.lane)
         num_bars = run.market.close.shape[-2]
         size = num_bars if outlook.dates is not None else self.block_size(run, axes)
@@ -352,8 +350,10 @@ class LookAhead(eqx.Module):
         rows = jax.tree.map(lambda x: jnp.zeros((page, *x.shape), x.dtype), jax.eval_shape(blank_row))
 
         start = self.opened(outlook, cursor, Pages(rows, jnp.int32(0)), size)
-        end, is_one = self.loop(self._has_room, outlook, start, size)
-        return (Cursor(end.lane, end.seen, end.bar), end.sink), is_one
+        end = self.loop(self._has_room, outlook, start, size)
+        if end is None:
+            return self.in_many_kernels().pages(run, axes, cursor)
+        return Cursor(end.lane, end.seen, end.bar), end.sink
 
     def scores(
         self, run: Run, axes: tuple[LaneAxis, ...], names: Sequence[str], benchmark: Any, num_bars: Array
@@ -362,11 +362,6 @@ class LookAhead(eqx.Module):
 
         benchmark, num_bars: as in `stream`.
         """
-        return self._in_style(lambda style: style._scores(run, axes, names, benchmark, num_bars), run, axes)
-
-    def _scores(
-        self, run: Run, axes: tuple[LaneAxis, ...], names: Sequence[str], benchmark: Any, num_bars: Array
-    ) -> tuple[tuple[Tally, Lane], bool]:
         size, shape, dtype = self.block_size(run, axes), shape_of(axes), run.market.dtype
         cursor = Cursor(start_of(run, axes), jnp.zeros(shape, jnp.int32), jnp.int32(0))
         outlook = Outlook.of(run, axes, cursor.lane, num_bars)
@@ -374,5 +369,7 @@ class LookAhead(eqx.Module):
         values = jnp.broadcast_to(cash, (1 + size, *shape))
         sink = Scores(Tally.start(names, dtype, shape), values, benchmark)
         start = self.opened(outlook, cursor, sink, size)
-        end, is_one = self.loop(_goes_on, outlook, start, size)
-        return (end.sink.tally, end.lane), is_one
+        end = self.loop(_goes_on, outlook, start, size)
+        if end is None:
+            return self.in_many_kernels().scores(run, axes, names, benchmark, num_bars)
+        return end.sink.tally, end.lane

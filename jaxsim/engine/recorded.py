@@ -77,6 +77,6 @@ def recorded_pages(
         return lane, state[1].record(row, None)
 
     start = cursor.lane, Pages(rows, jnp.int32(0))
-    (lane, pages), _ = run_while(Due.goes_on, next_row, due, start, one_kernel)
+    lane, pages = run_while(Due.goes_on, next_row, due, start, one_kernel)
     seen = over_lanes(lambda run: jnp.asarray(run.policy.allocator.bars, jnp.int32)[due.end - 1] + 1, axes, (), 0)(run)
     return Cursor(lane, seen, jnp.where(due.end < jnp.max(count), 0, num_bars).astype(jnp.int32)), pages
