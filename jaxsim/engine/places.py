@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Bool, Int
 
-from jaxsim.engine.arrays import Array
+from jaxsim.engine.arrays import Array, Step
 from jaxsim.engine.lanes import LaneAxis, Run
 
 
@@ -90,7 +90,7 @@ class PlacesInTurn(AbstractPlaces):
         return cls(jnp.minimum(number, count - 1), number < count)
 
     def put_back(self, new: Any, old: Any, axis: int = 0) -> Any:
-        def put(slot: Array, tree: Any) -> Any:
+        def put(slot: Step, tree: Any) -> Any:
             lane, is_used = self.number[slot], self.is_used[slot]
 
             def one(new: Array, old: Array) -> Array:
