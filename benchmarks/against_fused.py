@@ -70,8 +70,8 @@ def axes_of(count: int) -> tuple[LaneAxis, ...]:
 
 def ours(open_: np.ndarray, close: np.ndarray, limits: np.ndarray, threads: int) -> dict[str, np.ndarray]:
     limits = np.repeat(limits, 2) if len(limits) == 1 else limits  # XLA rounds an axis of one lane differently
-    names, size = ("sharpe_ratio", "num_rebalances"), min(128, max(32, -(-len(limits) // threads)))
-    tallies = stream_in_chunks(run_of(open_, close, limits), axes_of(len(limits)), names, size, threads)
+    names = ("sharpe_ratio", "num_rebalances")
+    tallies = stream_in_chunks(run_of(open_, close, limits), axes_of(len(limits)), names, threads=threads)
     return tallies.finish(names, ANN_FACTOR)
 
 
