@@ -10,6 +10,7 @@ from jax import lax
 from jaxtyping import Bool, Float
 
 from jaxsim.engine.arrays import Array
+from jaxsim.engine.glance import from_columns
 from jaxsim.engine.lanes import Row, Run
 from jaxsim.engine.look_ahead import Cursor, LookAhead, trade_at
 from jaxsim.engine.metrics import returns_from_value
@@ -44,7 +45,7 @@ class Paths(eqx.Module):
         return self._held_where(block.bars >= seen - 1, standing)
 
     def _held_where(self, is_new: Bool[Array, " bar"], standing: Standing) -> "Paths":
-        units = jnp.where(is_new[:, None], jnp.stack(list(standing.units)), self.block_units)
+        units = jnp.where(is_new[:, None], from_columns(standing.units), self.block_units)
         return replace(self, block_units=units, block_cash=jnp.where(is_new, standing.cash, self.block_cash))
 
     def record(self, row: Row, places: AbstractPlaces | None) -> "Paths":

@@ -97,6 +97,11 @@ def as_columns(x: Array) -> Any:
     return tuple(x[..., n] for n in range(x.shape[-1])) if x.shape[-1] <= UNROLL else x
 
 
+def from_columns(columns: Any) -> Array:
+    """What `as_columns` has laid out, as [..., asset]."""
+    return jnp.stack(columns, axis=-1) if isinstance(columns, tuple) else columns
+
+
 def by_asset(x: Any) -> Any:
     """[..., asset] as one array per asset, or for many assets as [asset, ...], laid out that way in memory; what
     `as_columns` has laid out so stays."""

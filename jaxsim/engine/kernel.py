@@ -31,8 +31,8 @@ _ARITHMETIC = """
     convert_element_type copy copy_p cos cosh cummax cummin cumprod cumsum custom_jvp_call div dynamic_slice
     dynamic_update_slice eq erf erf_inv exp exp2 expm1 floor gather ge gt integer_pow iota is_finite jit le lgamma
     log log1p logistic lt max min mul ne neg nextafter not optimization_barrier or pad pjit pmax population_count
-    pow random_bits random_fold_in random_gamma random_seed random_split random_unwrap random_wrap reduce_and
-    reduce reduce_max reduce_min reduce_or reduce_prod reduce_sum rem reshape rev round rsqrt scan select_n shift_left
+    pow random_bits random_fold_in random_gamma random_seed random_split random_unwrap random_wrap reduce reduce_and
+    reduce_max reduce_min reduce_or reduce_prod reduce_sum rem reshape rev round rsqrt scan select_n shift_left
     shift_right_arithmetic shift_right_logical sign sin sinh slice split sqrt square squeeze stack stop_gradient sub
     tan tanh threefry2x32 transpose while xor
 """
@@ -88,7 +88,7 @@ def is_plain(program: Any) -> bool:
 
 def _is_plain(equation: Any) -> bool:
     name, values = equation.primitive.name, [x.aval for x in equation.invars]
-    if name.startswith("reduce_"):  # of one array; `reduce` takes several, and stays what it is
+    if name.startswith("reduce_"):  # sums and the like, of one array
         values = [x for x in values if jnp.issubdtype(x.dtype, jnp.inexact)]
     elif not name.startswith(("cum", "arg")):
         values = []

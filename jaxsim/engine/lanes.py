@@ -6,6 +6,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from jaxsim.engine.account import Account, Holdings
@@ -99,6 +100,18 @@ def start_of(run: Run, axes: Sequence[LaneAxis]) -> Lane:
         return Lane.start(run.market, run.policy, run.costs, run.account)
 
     return over_lanes(one_lane, axes, (), 0)(run)
+
+
+def own_and_common(run: Run, axis: LaneAxis) -> tuple[Run, Run]:
+    """The leaves that have an axis of lanes, and those that all its lanes share; None elsewhere.
+    `eqx.combine` puts them together again."""
+    has_axis = jax.tree.map(lambda place: place is not None, axis.in_axes, is_leaf=lambda place: place is None)
+    return eqx.partition(run, has_axis)
+
+
+def on_device(run: Run) -> Run:
+    """With its arrays on the device; functions, and numbers that take on the dtype of what they meet, as they are."""
+    return jax.tree.map(lambda x: jax.device_put(x) if isinstance(x, np.ndarray) else x, run)
 
 
 def in_dtype(run: Run) -> Run:

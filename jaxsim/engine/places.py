@@ -1,5 +1,6 @@
 """Some lanes out of many, gathered into a few slots to be worked on together, and put back."""
 
+import abc
 from typing import Any
 
 import equinox as eqx
@@ -21,9 +22,9 @@ class AbstractPlaces(eqx.Module):
     number: eqx.AbstractVar[Int[Array, " slot"]]
     is_used: eqx.AbstractVar[Bool[Array, " slot"]]
 
+    @abc.abstractmethod
     def put_back(self, new: Any, old: Any, axis: int = 0) -> Any:
         """[slot, ...] into [lane, ...]"""
-        raise NotImplementedError
 
     def gather(self, tree: Any, axis: int = 0) -> Any:
         """[lane, ...] -> [slot, ...]; lanes may be another axis."""

@@ -15,7 +15,7 @@ from jaxtyping import Float
 
 from jaxsim.engine.arrays import Array
 from jaxsim.engine.host import refuse_deadlock
-from jaxsim.engine.lanes import LaneAxis, Run, in_dtype
+from jaxsim.engine.lanes import LaneAxis, Run, in_dtype, on_device, own_and_common
 from jaxsim.engine.look_ahead import LookAhead
 from jaxsim.engine.metrics import returns_from_value
 from jaxsim.engine.numerics import cast_inexact
@@ -65,8 +65,8 @@ def stream_in_chunks(
     if outer.size <= size:
         return on_host(stream(run, axes, names, **options)[0])
     here = (replace(outer, size=size), *axes[1:])
-    own, common = eqx.partition(run, jax.tree.map(lambda place: place is not None, outer.in_axes, is_leaf=_is_none))
-    common = jax.tree.map(lambda x: jax.device_put(x) if isinstance(x, np.ndarray) else x, common)
+    own, common = own_and_common(run, outer)
+    common = on_device(common)
 
     def one(first: int) -> Tally:
         lanes = np.minimum(np.arange(first, first + size), outer.size - 1)
@@ -90,10 +90,6 @@ def drain(work: Callable[[Any], Any], items: Iterable[Any], threads: int) -> lis
         others = [pool.submit(some) for _ in range(threads - 1)]
         done = some()
         return done + [pair for other in others for pair in other.result()]
-
-
-def _is_none(x: Any) -> bool:
-    return x is None
 
 
 _compiling = threading.Lock()

@@ -55,9 +55,11 @@ def _sums(*terms: Block) -> tuple[Numbers, ...]:
 
 def _highest(x: Block, counts: Flags) -> tuple[Numbers, Bool[Array, "*lanes"]]:
     """The highest of the block, and whether any counts."""
-    start = (np.full((), -np.inf, x.dtype), np.zeros((), bool))
-    larger = lambda a, b: (jnp.maximum(a[0], b[0]), a[1] | b[1])  # noqa: E731
-    highest, is_there = lax.reduce((x, counts), start, larger, (0,))
+
+    def both(a: tuple, b: tuple) -> tuple:
+        return jnp.maximum(a[0], b[0]), a[1] | b[1]
+
+    highest, is_there = lax.reduce((x, counts), (np.full((), -np.inf, x.dtype), np.zeros((), bool)), both, (0,))
     return highest, is_there
 
 

@@ -40,7 +40,8 @@ def with_room(run: Run, axes: tuple[LaneAxis, ...], num_bars: int) -> Run:
     prices = {name: at_end(getattr(market, name)) for name in ("close", "val_price", "price", "mark", "priced_at")}
     features = jax.tree.map(lambda x: longer(x, 0), market.features)
     costs = module_of(run.costs, {field.name: cost(field.name) for field in fields(Costs)})
-    return module_of(run, {"market": module_of(market, prices | {"features": features}), "costs": costs})  # type: ignore[return-value]
+    roomier: Any = module_of(run, {"market": module_of(market, prices | {"features": features}), "costs": costs})
+    return roomier
 
 
 def roomy(num_bars: int) -> int:

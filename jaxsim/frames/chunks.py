@@ -19,6 +19,7 @@ MOST_MEMORY = 10**9
 _LITTLE_MEMORY = 10**8
 #: Chunks per thread that there should be, so that none waits long for the last.
 PER_THREAD = 2
+#: Combinations that are not split: another thread takes longer to wake up than to do its part of them.
 _LEAST = 128
 
 

@@ -13,7 +13,7 @@ import pandas as pd
 
 from jaxsim import metrics
 from jaxsim.engine import nanstats
-from jaxsim.engine.lanes import Run
+from jaxsim.engine.lanes import Run, on_device, own_and_common
 from jaxsim.engine.metrics import deflated
 from jaxsim.engine.stream import compiled_once, stream
 from jaxsim.engine.streamed import PIECES, STREAMED, needs_benchmark
@@ -150,9 +150,9 @@ class Scoring:
         if self.num_chunks == 1 or outermost.name != "combination":
             return with_room(batch.run, batch.axes, num_bars)
         place = (*batch.groups.tolist(), str(jax.config.jax_default_device))  # pyright: ignore[reportAttributeAccessIssue]
-        own, common = eqx.partition(batch.run, jax.tree.map(_is_axis, outermost.in_axes, is_leaf=_is_none))
+        own, common = own_and_common(batch.run, outermost)
         if place not in self._common:
-            self._common[place] = jax.tree.map(_put, with_room(common, batch.axes, num_bars))
+            self._common[place] = on_device(with_room(common, batch.axes, num_bars))
         return eqx.combine(with_room(own, batch.axes, num_bars), self._common[place])
 
     @cached_property
@@ -258,19 +258,6 @@ def _score(bt: Backtest, name: str, ann_factor: float | None) -> np.ndarray:
 
 def _num_lanes(job: Job) -> int:
     return job.num_combinations * job.layout.num_groups
-
-
-def _put(x: Any) -> Any:
-    """An array on the device; functions, and numbers that take on the dtype of what they meet, as they are."""
-    return jax.device_put(x) if isinstance(x, np.ndarray) else x
-
-
-def _is_none(x: Any) -> bool:
-    return x is None
-
-
-def _is_axis(x: Any) -> bool:
-    return x is not None
 
 
 def _nameless(lane: int) -> str:
