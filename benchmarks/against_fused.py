@@ -3,6 +3,7 @@ which are the limit of this CPU.
 
     python -m benchmarks.against_fused [--cases K=100 N=50 ...] [--repeats 7] [--threads 2]
 
+Ours is `js.score` under `jax.vmap` and `jax.jit`, chunks of lanes side by side on threads, as a user would call it.
 Each repetition gets prices that neither has seen and runs the peers in turn in this process, each once before it is
 timed, on other prices: else the threads of the one before, which wait by spinning, would take part. Both end in NumPy:
 ours in Sharpe ratios, theirs in values and counts. float64 is asserted, and so are equal Sharpe ratios and equal counts
@@ -12,13 +13,12 @@ even on a machine that others use as well; the compile time; and the peak memory
 """
 
 import argparse
-import functools
 import platform
 import resource
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
-import equinox as eqx
 import jax
 import numba
 import numpy as np
@@ -26,10 +26,11 @@ import numpy as np
 import allocators as al
 import jaxsim as js
 from benchmarks import fused_numba
-from jaxsim.engine.lanes import LaneAxis, Run
-from jaxsim.engine.stream import stream_in_chunks
 
 FEES, ANN_FACTOR = 0.005, 8760.0
+METRICS = ("sharpe_ratio", "num_rebalances")
+#: Lanes that are worth a thread of their own, and as many as stay in the cache of a core.
+FEWEST, MOST = 32, 128
 #: Bars, assets, thresholds.
 CASES = {
     "K=1": (8760, 5, 1),
@@ -54,25 +55,34 @@ def thresholds(count: int) -> np.ndarray:
     return np.array([0.05]) if count == 1 else np.linspace(0.01, 0.15, count)
 
 
-def run_of(open_: np.ndarray, close: np.ndarray, limits: np.ndarray) -> Run:
-    policy = js.Policy(al.EqualWeight(), js.Threshold(limits))
-    market = js.Market(close, open_, close, close)
-    return Run(market, policy, js.Costs(np.float64(FEES)), js.Account(np.float64(100.0)), KEY)
+def score(open_: jax.Array, close: jax.Array, limit: jax.Array) -> dict[str, jax.Array]:
+    market, policy = js.Market(close, open_, close, close), js.Policy(al.EqualWeight(), js.Threshold(limit))
+    return js.score(market, policy, METRICS, costs=js.Costs(FEES), ann_factor=ANN_FACTOR)
 
 
-@functools.cache
-def axes_of(count: int) -> tuple[LaneAxis, ...]:
-    """Lanes that differ by their thresholds alone."""
-    nowhere = jax.tree.map(lambda x: None, run_of(*np.ones((2, 1, 1)), np.ones(count)))
-    in_axes = eqx.tree_at(lambda r: r.policy.trigger.threshold, nowhere, 0, is_leaf=lambda x: x is None)
-    return (LaneAxis("lane", count, in_axes),)
+score_one, score_many = jax.jit(score), jax.jit(jax.vmap(score, (None, None, 0)))
 
 
 def ours(open_: np.ndarray, close: np.ndarray, limits: np.ndarray, threads: int) -> dict[str, np.ndarray]:
-    limits = np.repeat(limits, 2) if len(limits) == 1 else limits  # XLA rounds an axis of one lane differently
-    names = ("sharpe_ratio", "num_rebalances")
-    tallies = stream_in_chunks(run_of(open_, close, limits), axes_of(len(limits)), names, threads=threads)
-    return tallies.finish(names, ANN_FACTOR)
+    """By this thread and others. Chunks have one shape; the last one is filled up."""
+    count = len(limits)
+    if count == 1:
+        return {name: np.atleast_1d(x) for name, x in score_one(open_, close, limits[0]).items()}
+    size = min(max(-(-count // threads), FEWEST), MOST, count)
+    chunks = np.minimum(np.arange(-(-count // size) * size), count - 1).reshape(-1, size)
+    left, done = iter(range(len(chunks))), {}
+
+    def work() -> None:
+        with jax.enable_x64(True):  # every thread has its own
+            for at in left:
+                done[at] = {name: np.asarray(x) for name, x in score_many(open_, close, limits[chunks[at]]).items()}
+
+    with ThreadPoolExecutor(max(threads - 1, 1)) as pool:
+        others = [pool.submit(work) for _ in range(min(threads, len(chunks)) - 1)]
+        work()
+        for other in others:
+            other.result()
+    return {name: np.concatenate([done[at][name] for at in sorted(done)])[:count] for name in METRICS}
 
 
 def sharpe(value: np.ndarray) -> np.ndarray:
@@ -125,7 +135,7 @@ def compare(name: str, repeats: int, threads: int) -> None:
             else:
                 compiled[job] = took[0]
             if job == "jaxsim":
-                mine = {metric: x[:count] for metric, x in result.items()}
+                mine = result
                 assert all(x.dtype == np.float64 for x in mine.values())
             elif job == "lean_k":
                 np.testing.assert_array_equal(mine["num_rebalances"], result[2])
@@ -152,7 +162,6 @@ def compare(name: str, repeats: int, threads: int) -> None:
 
 
 def main() -> None:
-    global KEY
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cases", nargs="+", default=list(CASES), choices=list(CASES), metavar="CASE")
     parser.add_argument("--repeats", type=int, default=7)
@@ -164,7 +173,6 @@ def main() -> None:
         f"numpy {np.__version__}, {platform.machine()}, {options.threads} threads"
     )
     with jax.enable_x64(True):
-        KEY = jax.random.key(0)
         for name in options.cases:
             compare(name, options.repeats, options.threads)
 

@@ -11,27 +11,28 @@ kept. All lanes are simulated at once unless --chunk says how many.
 import argparse
 import time
 
-import equinox as eqx
 import jax
 import numpy as np
 
 import allocators as al
 import jaxsim as js
 from benchmarks.against_fused import prices
-from jaxsim.engine.lanes import LaneAxis, Run
-from jaxsim.engine.stream import stream_in_chunks
 
 NUM_ASSETS = 5
 
 
-def job(num_lanes: int, num_bars: int, dtype: type, seed: int) -> tuple[Run, tuple[LaneAxis, ...]]:
-    open_, close = (x.astype(dtype) for x in prices(np.random.default_rng(seed), num_bars, NUM_ASSETS))
-    policy = js.Policy(al.EqualWeight(), js.Threshold(np.linspace(0.01, 0.15, num_lanes, dtype=dtype)))
-    costs, account = js.Costs(np.asarray(0.005, dtype)), js.Account(np.asarray(100, dtype))
-    run = Run(js.Market(close, open_, close, close), policy, costs, account, jax.random.key(0))
-    nowhere = jax.tree.map(lambda x: None, run)
-    in_axes = eqx.tree_at(lambda r: r.policy.trigger.threshold, nowhere, 0, is_leaf=lambda x: x is None)
-    return run, (LaneAxis("lane", num_lanes, in_axes),)
+def score(open_: jax.Array, close: jax.Array, limit: jax.Array) -> jax.Array:
+    market, policy = js.Market(close, open_, close, close), js.Policy(al.EqualWeight(), js.Threshold(limit))
+    costs, account = js.Costs(close.dtype.type(0.005)), js.Account(close.dtype.type(100))
+    return js.score(market, policy, ["sharpe_ratio"], costs=costs, account=account, ann_factor=8760)["sharpe_ratio"]
+
+
+score_many = jax.jit(jax.vmap(score, (None, None, 0)))
+
+
+def ours(open_: np.ndarray, close: np.ndarray, limits: np.ndarray, chunk: int) -> np.ndarray:
+    chunks = [limits[at : at + chunk] for at in range(0, len(limits), chunk)]
+    return np.concatenate([np.asarray(score_many(open_, close, some)) for some in chunks])
 
 
 def main() -> None:
@@ -48,11 +49,12 @@ def main() -> None:
             for lanes in options.lanes:
                 seconds = []
                 for repeat in range(options.repeats + 1):
-                    run, axes = job(lanes, options.bars, dtype, repeat)
+                    rng, limits = np.random.default_rng(repeat), np.linspace(0.01, 0.15, lanes, dtype=dtype)
+                    open_, close = (x.astype(dtype) for x in prices(rng, options.bars, NUM_ASSETS))
                     start = time.perf_counter()
-                    tally = stream_in_chunks(run, axes, ("sharpe_ratio",), options.chunk or lanes)
+                    result = ours(open_, close, limits, options.chunk or lanes)
                     seconds.append(time.perf_counter() - start)
-                assert tally.bars.dtype == dtype
+                assert result.dtype == dtype
                 rate = lanes * NUM_ASSETS * options.bars / min(seconds[1:])
                 print(
                     f"{dtype.__name__:10}{lanes:10,}{seconds[0]:10.2f}{min(seconds[1:]):10.3f}{rate:22.3e}", flush=True

@@ -17,7 +17,6 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from benchmarks import against_fused
 from benchmarks.against_fused import ours, prices, thresholds
 
 #: What grows, and its sizes; all else is as in START.
@@ -76,7 +75,6 @@ def main() -> None:
     print(f"python {platform.python_version()}, jax {jax.__version__}, {platform.machine()}, {options.threads} threads")
     found = {}
     with jax.enable_x64(True):
-        against_fused.KEY = jax.random.key(0)
         for name, sizes in SIZES.items():
             found[name] = []
             for size in sizes:

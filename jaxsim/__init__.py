@@ -57,6 +57,7 @@ from jaxsim.engine.policy import Policy as Policy
 from jaxsim.engine.save import Save as Save
 from jaxsim.engine.save import Simulation as Simulation
 from jaxsim.engine.schedule import Scan as Scan
+from jaxsim.engine.score import score as score
 from jaxsim.engine.simulate import simulate as simulate
 from jaxsim.engine.smoothing import SAMPLES as SAMPLES
 from jaxsim.engine.smoothing import smoothed as smoothed

@@ -68,6 +68,8 @@ def run_in_one_kernel(goes_on: Callable, turn: Callable, given: Any, state: Any)
     kernel = jax.jit(loop)
     if not is_plain(kernel.trace(arrays, state).jaxpr):
         return None
+    # XLA would replace parameters that are constants, and then has parameters that nothing uses (see `_touch`).
+    arrays, state = lax.optimization_barrier((arrays, state))
     # What is said of one of its results is said of the call; of all, since those that nobody uses are left out.
     return jax.tree.map(lambda x: x if _is_key(x) else _marked(x), kernel(arrays, state))
 

@@ -1,6 +1,7 @@
 """The pure simulator: a scan of `step` over the bars of a market."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import equinox as eqx
@@ -60,27 +61,37 @@ def simulate(
     Nothing is raised for what goes wrong inside (a NaN weight, say): `Simulation.status` tells.
     Raises TypeError or ValueError for arguments of the wrong kind or shape.
     """
-    if not isinstance(market, Market):
-        raise TypeError(f"market: expected a Market, got {type(market).__name__}; see Market.from_frames")
-    if not isinstance(policy, Policy):
-        raise TypeError(f"policy: expected a Policy, got {type(policy).__name__}; see js.Policy(allocator, trigger)")
-    costs = of_kind(Costs, costs, "costs")
-    account = of_kind(Account, account, "account")
+    run = run_of(market, policy, costs, account, key)
     save = of_kind(Save, save, "save")
     if isinstance(checked_schedule(schedule, policy), LookAhead):
         if adjoint is not None:
             raise ValueError("adjoint: js.LookAhead() runs forward only; leave the schedule out for derivatives")
-        if not policy.gate.is_exact:
-            raise ValueError(f"schedule: {type(policy.gate).__name__} trades a little at every bar; it takes js.Scan()")
-        policy = policy.hardened()
+        run = replace(run, policy=exact(policy))
     adjoint = checked_adjoint(adjoint)
     if isinstance(adjoint, AtEvents):
         adjoint.check(policy)
     refuse_deadlock()
+    axes = () if lane_axis is None else (lane_axis,) if isinstance(lane_axis, str) else tuple(lane_axis)
+    return _simulate(run.market, run.policy, run.costs, run.account, run.key, save, axes, adjoint, schedule)
+
+
+def run_of(market: Any, policy: Any, costs: Any, account: Any, key: Any) -> Run:
+    """The arguments of `simulate`, with what holds without them. Raises TypeError or ValueError naming one of them."""
+    if not isinstance(market, Market):
+        raise TypeError(f"market: expected a Market, got {type(market).__name__}; see Market.from_frames")
+    if not isinstance(policy, Policy):
+        raise TypeError(f"policy: expected a Policy, got {type(policy).__name__}; see js.Policy(allocator, trigger)")
+    costs, account = of_kind(Costs, costs, "costs"), of_kind(Account, account, "account")
     for module in (policy, costs, account):
         check_fields(module, market.num_bars, market.num_assets)
-    axes = () if lane_axis is None else (lane_axis,) if isinstance(lane_axis, str) else tuple(lane_axis)
-    return _simulate(market, policy, costs, account, as_key(0 if key is None else key), save, axes, adjoint, schedule)
+    return Run(market, policy, costs, account, as_key(0 if key is None else key))
+
+
+def exact(policy: Policy) -> Policy:
+    """A policy without gates, which are about derivatives. Raises ValueError for one whose gate changes values."""
+    if not policy.gate.is_exact:
+        raise ValueError(f"schedule: {type(policy.gate).__name__} trades a little at every bar; it takes js.Scan()")
+    return policy.hardened()
 
 
 T = TypeVar("T")

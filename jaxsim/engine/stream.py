@@ -2,8 +2,6 @@
 
 import threading
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from typing import Any
 
 import equinox as eqx
@@ -15,13 +13,13 @@ from jaxtyping import Float
 
 from jaxsim.engine.arrays import Array
 from jaxsim.engine.host import refuse_deadlock
-from jaxsim.engine.lanes import LaneAxis, Run, in_dtype, on_device, own_and_common
+from jaxsim.engine.lanes import LaneAxis, Run, in_dtype
 from jaxsim.engine.look_ahead import LookAhead
 from jaxsim.engine.metrics import returns_from_value
 from jaxsim.engine.numerics import cast_inexact
 from jaxsim.engine.schedule import Scan, forward_schedule
 from jaxsim.engine.step import Lane, at_bar_row, step
-from jaxsim.engine.streaming import Tally, on_host
+from jaxsim.engine.streaming import Tally
 
 #: Bars whose values are kept until they are added to a tally together.
 BLOCK = 64
@@ -51,45 +49,6 @@ def stream(
     if isinstance(schedule, Scan):
         return _stream(run, benchmark, count, axes, names)
     return schedule.run_by(lambda schedule: _look_ahead(run, benchmark, count, axes, names, schedule))
-
-
-def stream_in_chunks(
-    run: Run, axes: tuple[LaneAxis, ...], names: Iterable[str], size: int = 128, threads: int = 2, **options: Any
-) -> Tally:
-    """The tallies of `stream`, as NumPy arrays, the lanes of the outermost axis worked on in chunks of one size, on
-    this and further threads of the host: compiled programs run beside each other, and a chunk stays in the cache.
-
-    options: of `stream`.
-    """
-    outer, names = axes[0], tuple(names)
-    if outer.size <= size:
-        return on_host(stream(run, axes, names, **options)[0])
-    here = (replace(outer, size=size), *axes[1:])
-    own, common = own_and_common(run, outer)
-    common = on_device(common)
-
-    def one(first: int) -> Tally:
-        lanes = np.minimum(np.arange(first, first + size), outer.size - 1)
-        part = eqx.combine(jax.tree.map(lambda x: x[lanes], own), common)
-        return compiled_once(part, lambda: on_host(stream(part, here, names, **options)[0]))
-
-    parts = dict(drain(one, range(0, outer.size, size), threads))
-    return jax.tree.map(lambda *x: np.concatenate(x)[: outer.size], *(parts[first] for first in sorted(parts)))
-
-
-def drain(work: Callable[[Any], Any], items: Iterable[Any], threads: int) -> list[tuple[Any, Any]]:
-    """(item, work(item)) of each, in no order, by this thread and as many others as make `threads`. Each opens the
-    scope of `jax.enable_x64` that there is here."""
-    wide, left = jax.config.read("jax_enable_x64"), iter(list(items))
-
-    def some() -> list[tuple[Any, Any]]:
-        with jax.enable_x64(wide):  # every thread has its own
-            return [(item, work(item)) for item in left]
-
-    with ThreadPoolExecutor(max(threads - 1, 1)) as pool:
-        others = [pool.submit(some) for _ in range(threads - 1)]
-        done = some()
-        return done + [pair for other in others for pair in other.result()]
 
 
 _compiling = threading.Lock()

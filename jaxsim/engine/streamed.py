@@ -1,12 +1,14 @@
 """The metrics that can be told from the running sums of a `streaming.Tally`; each as the function of its name in
 `jaxsim.engine.metrics`. They ask the tally for its parts alone, NumPy or JAX."""
 
+import inspect
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import equinox as eqx
 import numpy as np
 
+from jaxsim.engine import metrics
 from jaxsim.engine.nanstats import divide, namespace, power, root
 
 
@@ -103,7 +105,15 @@ STREAMED = {
 #: The streamed numbers from which `metrics.deflated` tells that ratio.
 PIECES = ("sharpe_ratio", "skew_biased", "kurtosis_biased", "num_returns")
 
+#: The metrics of `jaxsim.metrics` that can be told so.
+NAMES = tuple(name for name in STREAMED if hasattr(metrics, name))
+
 
 def needs_benchmark(names: Iterable[str]) -> bool:
     """Whether any of the metrics compares with a benchmark."""
     return any(STREAMED[name].needs_benchmark for name in names)
+
+
+def needs_ann_factor(name: str) -> bool:
+    """Whether a metric is one of a year."""
+    return "ann_factor" in inspect.signature(getattr(metrics, name)).parameters

@@ -1,6 +1,5 @@
 """The lanes of a sweep, a chunk at a time: each chunk is simulated, scored and forgotten."""
 
-import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -16,7 +15,7 @@ from jaxsim.engine import nanstats
 from jaxsim.engine.lanes import Run, on_device, own_and_common
 from jaxsim.engine.metrics import deflated
 from jaxsim.engine.stream import compiled_once, stream
-from jaxsim.engine.streamed import PIECES, STREAMED, needs_benchmark
+from jaxsim.engine.streamed import PIECES, STREAMED, needs_ann_factor, needs_benchmark
 from jaxsim.engine.streaming import on_host
 from jaxsim.errors import AllocationError, AllocatorError, OrderError
 from jaxsim.frames.backtest import Backtest
@@ -212,10 +211,6 @@ def columns_of(names: Sequence[str]) -> tuple[str, ...]:
 def are_streamed(columns: Sequence[str]) -> bool:
     """Whether no paths are needed."""
     return all(name in STREAMED for name in columns)
-
-
-def needs_ann_factor(name: str) -> bool:
-    return "ann_factor" in inspect.signature(getattr(metrics, name)).parameters
 
 
 def finish(

@@ -11,11 +11,12 @@ import pandas as pd
 
 from jaxsim.engine.bounds import shown
 from jaxsim.engine.host import take_out
+from jaxsim.engine.streamed import needs_ann_factor
 from jaxsim.frames import chunks
 from jaxsim.frames.parts import parquet
 from jaxsim.frames.reading import Reading, read_backtest
 from jaxsim.frames.scores import ONE_PER_LANE
-from jaxsim.frames.scoring import Scoring, columns_of, needs_ann_factor
+from jaxsim.frames.scoring import Scoring, columns_of
 from jaxsim.frames.sweep_store import Store, as_path
 from jaxsim.frames.sweep_table import Table
 from jaxsim.frames.sweep_work import compute

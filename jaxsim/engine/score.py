@@ -1,0 +1,142 @@
+"""Metrics of a policy inside of the caller's own programs. No path is kept, and under `jax.vmap` all lanes look ahead
+together, as in a sweep."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.custom_batching import custom_vmap
+from jaxtyping import Float
+
+from jaxsim.engine.account import Account
+from jaxsim.engine.arrays import Array
+from jaxsim.engine.bounds import shown
+from jaxsim.engine.costs import Costs
+from jaxsim.engine.lanes import LaneAxis, Run
+from jaxsim.engine.look_ahead import LookAhead
+from jaxsim.engine.market import Market
+from jaxsim.engine.policy import Policy
+from jaxsim.engine.schedule import Scan, checked_schedule, forward_schedule
+from jaxsim.engine.simulate import exact, run_of
+from jaxsim.engine.status import LaneFault
+from jaxsim.engine.stream import stream
+from jaxsim.engine.streamed import NAMES, needs_ann_factor, needs_benchmark
+
+
+def score(
+    market: Market,
+    policy: Policy,
+    metrics: Sequence[str] = ("sharpe_ratio",),
+    *,
+    ann_factor: float | None = None,
+    benchmark: Float[Array, " time"] | None = None,
+    costs: Costs | None = None,
+    account: Account | None = None,
+    key: Any = None,
+    schedule: Scan | LookAhead | None = None,
+) -> dict[str, Float[Array, ""]]:
+    """Metrics of one policy in one market, without its path; pure, so that it goes under `jit` and `vmap`. Lanes side
+    by side are a `vmap`: over the numbers of a policy, over prices, over both. They run forward only; `js.simulate` has
+    derivatives.
+
+    market, policy, costs, account, key: as `js.simulate`.
+    metrics: names of metrics of `js.metrics` that are told from running sums, as "sharpe_ratio", "max_drawdown" or
+        "turnover": all but those that need the order of all returns (value_at_risk, cond_value_at_risk, tail_ratio,
+        common_sense_ratio, deflated_sharpe_ratio).
+    ann_factor: bars per year, 252 or 8760, say; only for metrics that need it.
+    benchmark: its simple returns, one for all lanes; only for metrics that need it.
+    schedule: default the fastest for the policy.
+
+    Returns the metrics by name, with their options as they are by default, in the dtype of the market. They are NaN
+    where something went wrong inside (a NaN weight, say): `Simulation.status` tells what.
+    Raises TypeError or ValueError naming the argument.
+    """
+    names = _read_names(metrics)
+    run = run_of(market, policy, costs, account, key)
+    ann_factor = _read_ann_factor(ann_factor, names)
+    if needs_benchmark(names) == (benchmark is None):
+        raise ValueError("benchmark: " + ("none of the metrics needs one" if benchmark is not None else _NEEDED))
+    if benchmark is not None and np.shape(benchmark) != (market.num_bars,):
+        raise ValueError(f"benchmark: expected {market.num_bars} returns, got shape {np.shape(benchmark)}")
+    run = eqx.tree_at(lambda run: run.policy, run, exact(policy))
+    schedule = checked_schedule(schedule, policy) or forward_schedule(policy)
+    try:
+        if isinstance(schedule, Scan):
+            return _score(run, benchmark, names, ann_factor, schedule)
+        return schedule.run_by(lambda schedule: _score(run, benchmark, names, ann_factor, schedule))
+    except AssertionError as error:
+        if not (error.args and isinstance(error.args[0], list)):
+            raise
+        # All that `custom_vmap` says of a closure: which of the arrays in it are batched.
+        raise ValueError(
+            "policy: its functions close over arrays that differ by lane, which js.score does not see; make these "
+            "arrays fields of an eqx.Module"
+        ) from error
+
+
+_NEEDED = "some of the metrics need its returns, [time]"
+
+
+def _read_names(metrics: Any) -> tuple[str, ...]:
+    if isinstance(metrics, str) or not isinstance(metrics, Iterable):
+        raise TypeError(f"metrics: expected a list of names, as ['sharpe_ratio'], got {shown(metrics)}"[:200])
+    names = tuple(metrics)
+    for name in names:
+        if name not in NAMES:
+            raise ValueError(f"metrics: {name!r} cannot be told from running sums; there are {sorted(NAMES)}")
+    return names
+
+
+def _read_ann_factor(value: Any, names: Sequence[str]) -> float | None:
+    if value is None:
+        needing = [name for name in names if needs_ann_factor(name)]
+        if needing:
+            raise ValueError(f"ann_factor: {needing[0]} needs the number of bars in a year, as 252 or 8760")
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not 0 < value < np.inf:
+        raise ValueError(f"ann_factor: expected a plain number > 0, got {shown(value)}"[:200])
+    return float(value)
+
+
+@eqx.filter_jit
+def _score(
+    run: Run, benchmark: Any, names: tuple[str, ...], ann_factor: float | None, schedule: Scan | LookAhead
+) -> dict[str, Array]:
+    arrays, rest = eqx.partition(run, eqx.is_array)
+
+    def over(axes: tuple[LaneAxis, ...]) -> Any:
+        """The metrics of a run with these axes of lanes. `vmap` adds another, outside of them."""
+
+        @custom_vmap
+        def scores(arrays: Any, benchmark: Any) -> dict[str, Array]:
+            tally, lane = stream(eqx.combine(arrays, rest), axes, names, benchmark, schedule=schedule)
+            is_fine = lane.status.fault == LaneFault.NONE
+            told = tally.finish(names, ann_factor)
+            return {name: jnp.where(is_fine, x, jnp.nan) for name, x in told.items()}
+
+        @scores.def_vmap
+        def _(size: int, is_by_lane: Any, arrays: Any, benchmark: Any) -> tuple[dict, dict]:
+            by_lane, benchmark_by_lane = is_by_lane
+            if benchmark_by_lane:
+                raise ValueError("benchmark: one for all lanes, not one for each; pass it beside the vmap")
+            in_axes = jax.tree.map(lambda is_own: 0 if is_own else None, by_lane)
+            axis = LaneAxis(f"lanes {len(axes)}", size, in_axes)
+            out = over((axis, *axes))(arrays, benchmark)
+            return out, {name: True for name in out}
+
+        return scores
+
+    return over(())(_forward_only(arrays), benchmark)
+
+
+@jax.custom_jvp
+def _forward_only(tree: Any) -> Any:
+    return tree
+
+
+@_forward_only.defjvp
+def _refuse(primals: tuple, tangents: tuple) -> Any:
+    raise TypeError("js.score runs forward only; take derivatives of js.simulate and a function of js.metrics")
