@@ -127,13 +127,33 @@ def test_nothing_is_traced_again_for_other_numbers():
     assert len(traced) == before > 0
 
 
+def tell(run, threshold=0.05):
+    here, policy = market(), js.Policy(al.EqualWeight(), js.Threshold(threshold))
+    options = dict(schedule=js.LookAhead(), costs=js.Costs(0.002), key=0)
+    return run(here, policy, **options | ({"ann_factor": ANN} if run is js.score else {}))
+
+
 @pytest.mark.parametrize("run", [js.score, js.simulate], ids=lambda f: f.__name__)
 def test_programs_all_of_whose_numbers_are_constants(run):
     """XLA replaces parameters that are constants; in one kernel it would abort the process."""
-    here, policy = market(), js.Policy(al.EqualWeight(), js.Threshold(0.05))
-    options = dict(schedule=js.LookAhead(), costs=js.Costs(0.002), key=0)
-    options |= {"ann_factor": ANN} if run is js.score else {}
-    jax.tree.map(same, jax.jit(lambda: run(here, policy, **options))(), run(here, policy, **options))
+    jax.tree.map(same, jax.jit(lambda: tell(run))(), tell(run))
+
+
+WITHIN = {
+    "a vmap": lambda one: jax.vmap(one)(jnp.asarray(THREE)),
+    "a loop": lambda one: jax.lax.map(one, jnp.asarray(THREE)),
+    "a vmap in a loop": lambda one: jax.lax.map(lambda _: jax.vmap(one)(THREE), jnp.arange(2))[0],
+    "a loop in a vmap": lambda one: jax.vmap(lambda t: jax.lax.map(lambda k: one(t * k), jnp.ones(2))[0])(THREE),
+    "a branch": lambda one: jnp.stack([jax.lax.cond(t > 0, one, lambda t: t, t) for t in THREE]),
+    "a checkpoint": lambda one: jax.vmap(jax.checkpoint(one))(THREE),
+}
+
+
+@pytest.mark.parametrize("where", WITHIN)
+def test_it_goes_wherever_jax_does(where):
+    """With constants alone: see above."""
+    got = jax.jit(lambda: WITHIN[where](lambda t: tell(js.score, t)["sharpe_ratio"]))()
+    same(got, [tell(js.score, t)["sharpe_ratio"] for t in THREE])
 
 
 def test_a_lane_that_fails_is_nan():
