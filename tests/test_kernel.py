@@ -87,7 +87,7 @@ def scores(allocator, **options):
     with jax.enable_x64(True):
         market = js.Market(close, close, close, np.nan_to_num(close, nan=1.0))
         run = Run(market, policy, js.Costs(np.float64(0.002)), js.Account(np.float64(100.0)), jax.random.key(3))
-        axes = (LaneAxis("lane", 6, jax.tree.map(lambda x: 0 if x is thresholds else None, run)),)
+        axes = (LaneAxis.of("lane", 6, jax.tree.map(lambda x: 0 if x is thresholds else None, run)),)
         names = ("sharpe_ratio", "max_drawdown", "turnover", "num_rebalances")
         return jax.tree.map(np.asarray, stream(run, axes, names, schedule=js.LookAhead(**options)))
 

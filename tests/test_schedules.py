@@ -82,7 +82,7 @@ def case(name: str) -> tuple[Run, tuple[LaneAxis, ...]]:
         marked = eqx.tree_at(lambda r, p=path: _at(r, p), marked, 0, is_leaf=lambda x: x is None)
     if market.close.ndim == 3:
         marked = eqx.tree_at(lambda r: r.market, marked, jax.tree.map(lambda x: 0, market), is_leaf=lambda x: x is None)
-    return run, (LaneAxis("combination", LANES, marked),)
+    return run, (LaneAxis.of("combination", LANES, marked),)
 
 
 def _at(tree, path: str):

@@ -264,12 +264,12 @@ import allocators as al, jaxsim as js
 from jaxsim.frames import chunks, scoring
 from tests.markets import prices
 chunks.MOST_STREAMED = 4
-used, stream = set(), scoring.stream
+used, scored = set(), scoring.scored
 def seen(*arguments):
-    done = stream(*arguments)
+    done = scored(*arguments)
     used.update(jax.tree.leaves(done)[0].devices())
     return done
-scoring.stream = seen
+scoring.scored = seen
 close, open_ = prices()
 options = dict(open=open_, trigger=js.Threshold(js.grid(threshold=np.linspace(0.01, 0.2, 20))), fees=0.001)
 table = js.sweep(close, al.EqualWeight(), metrics=["sharpe_ratio"], **options)

@@ -1,6 +1,7 @@
 """One lane, or many side by side: what they are simulated from, and functions of one mapped over all of them."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import equinox as eqx
@@ -12,6 +13,7 @@ from jaxtyping import Bool, Float, Int
 from jaxsim.engine.account import Account, Holdings
 from jaxsim.engine.arrays import Array
 from jaxsim.engine.costs import Costs
+from jaxsim.engine.draws import threefry
 from jaxsim.engine.market import Market
 from jaxsim.engine.numerics import cast_inexact
 from jaxsim.engine.policy import Policy
@@ -25,21 +27,39 @@ class Run(eqx.Module):
     policy: Policy
     costs: Costs
     account: Account
-    key: Any
+    key: Any  # typed, or outside of a program words: see `prepared`
     keep_log: bool = eqx.field(static=True, default=False)
     ticket: Any = None  # by which the host knows the lane
 
 
-class LaneAxis(eqx.Module):
-    """One axis of lanes.
+@dataclass(frozen=True)
+class LaneAxis:
+    """One axis of lanes. It is part of what a program is compiled for: equal axes are found equal fast.
 
     name: of the axis, for collectives.     size: number of lanes along it.
-    in_axes: pytree like `Run`, 0 where a leaf has this axis (after those of the axes outside it), else None.
+    places: of each leaf of a `Run`, where it has this axis (after those of the axes outside it): 0; None: nowhere.
+    structure: of that `Run`.
     """
 
-    name: str = eqx.field(static=True)
-    size: int = eqx.field(static=True)
-    in_axes: Run = eqx.field(static=True)
+    name: str
+    size: int
+    places: tuple[int | None, ...]
+    structure: Any
+
+    @classmethod
+    def of(cls, name: str, size: int, in_axes: Run) -> "LaneAxis":
+        """in_axes: as that of `jax.vmap`, a pytree like `Run`."""
+        places, structure = jax.tree.flatten(in_axes, is_leaf=_is_none)
+        return cls(name, size, tuple(places), structure)
+
+    @property
+    def in_axes(self) -> Any:
+        """For `jax.vmap`, a pytree like `Run`."""
+        return jax.tree.unflatten(self.structure, self.places)
+
+
+def _is_none(x: Any) -> bool:
+    return x is None
 
 
 class Balances(eqx.Module):
@@ -105,7 +125,7 @@ def start_of(run: Run, axes: Sequence[LaneAxis]) -> Lane:
 def own_and_common(run: Run, axis: LaneAxis) -> tuple[Run, Run]:
     """The leaves that have an axis of lanes, and those that all its lanes share; None elsewhere.
     `eqx.combine` puts them together again."""
-    has_axis = jax.tree.map(lambda place: place is not None, axis.in_axes, is_leaf=lambda place: place is None)
+    has_axis = jax.tree.map(lambda place: place is not None, axis.in_axes, is_leaf=_is_none)
     return eqx.partition(run, has_axis)
 
 
@@ -114,9 +134,16 @@ def on_device(run: Run) -> Run:
     return jax.tree.map(lambda x: jax.device_put(x) if isinstance(x, np.ndarray) else x, run)
 
 
-def in_dtype(run: Run) -> Run:
-    """With every number in the dtype of the market."""
-    return cast_inexact(run, run.market.dtype)
+def prepared(run: Run) -> Run:
+    """As a program works on it: every number in the dtype of the market, and typed keys. Those may come as the words of
+    Threefry's, and a third that is folded in: outside of a program that would take longer."""
+    run = cast_inexact(run, run.market.dtype)
+    if run.key.dtype != np.uint32:
+        return run
+    words = jnp.moveaxis(run.key, -1, 0)
+    if len(words) == 3:
+        words = jnp.stack(threefry((words[0], words[1]), (jnp.uint32(0), words[2])))
+    return replace(run, key=jax.random.wrap_key_data(jnp.moveaxis(words, 0, -1), impl="threefry2x32"))
 
 
 #: A lane with more numbers of its own than this (prices, say) is not gathered: it would be copied at every rebalance.
@@ -129,6 +156,6 @@ def can_gather(run: Run, axes: Sequence[LaneAxis]) -> bool:
         lambda place, leaves: 0 if place is None else sum(jnp.size(x) for x in jax.tree.leaves(leaves)),
         axes[0].in_axes,
         run,
-        is_leaf=lambda x: x is None,
+        is_leaf=_is_none,
     )
     return sum(jax.tree.leaves(sizes)) <= LARGEST_GATHERED * axes[0].size

@@ -28,9 +28,9 @@ from jaxsim.engine.lanes import (
     LaneAxis,
     Row,
     Run,
-    in_dtype,
     names_of,
     over_lanes,
+    prepared,
     shape_of,
     start_of,
 )
@@ -74,9 +74,12 @@ class Scan(eqx.Module):
         return Cursor(lane, cursor.seen, cursor.bar + page), rows, aux
 
 
+_SCAN, _LOOK_AHEAD = Scan(), LookAhead()
+
+
 def forward_schedule(policy: Policy) -> Scan | LookAhead:
     """The schedule that runs a policy fastest without derivatives."""
-    return Scan() if observes(policy.allocator) else LookAhead()
+    return _SCAN if observes(policy.allocator) else _LOOK_AHEAD
 
 
 def checked_schedule(schedule: Any, policy: Policy) -> Scan | LookAhead | None:
@@ -92,7 +95,7 @@ def checked_schedule(schedule: Any, policy: Policy) -> Scan | LookAhead | None:
 
 @eqx.filter_jit
 def _start(run: Run, axes: tuple[LaneAxis, ...]) -> Lane:
-    return start_of(in_dtype(run), axes)
+    return start_of(prepared(run), axes)
 
 
 def _page(run: Run, cursor: Cursor, axes: tuple[LaneAxis, ...], schedule: Scan | LookAhead):
@@ -103,7 +106,7 @@ def _page(run: Run, cursor: Cursor, axes: tuple[LaneAxis, ...], schedule: Scan |
 
 @eqx.filter_jit
 def _next_page(run: Run, cursor: Cursor, axes: tuple[LaneAxis, ...], schedule: Scan | LookAhead):
-    run = in_dtype(run)
+    run = prepared(run)
     if isinstance(schedule, Scan):
         cursor, rows, aux = schedule.pages(run, axes, cursor)
         return cursor, rows, aux, None

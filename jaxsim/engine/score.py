@@ -22,7 +22,7 @@ from jaxsim.engine.policy import Policy
 from jaxsim.engine.schedule import Scan, checked_schedule, forward_schedule
 from jaxsim.engine.simulate import exact, run_of
 from jaxsim.engine.status import LaneFault
-from jaxsim.engine.stream import stream
+from jaxsim.engine.stream import scored
 from jaxsim.engine.streamed import NAMES, needs_ann_factor, needs_benchmark
 
 
@@ -112,10 +112,9 @@ def _score(
 
         @custom_vmap
         def scores(arrays: Any, benchmark: Any) -> dict[str, Array]:
-            tally, lane = stream(eqx.combine(arrays, rest), axes, names, benchmark, schedule=schedule)
-            is_fine = lane.status.fault == LaneFault.NONE
-            told = tally.finish(names, ann_factor)
-            return {name: jnp.where(is_fine, x, jnp.nan) for name, x in told.items()}
+            run = eqx.combine(arrays, rest)
+            told, status = scored(run, axes, names, ann_factor, benchmark, schedule=schedule)
+            return {name: jnp.where(status.fault == LaneFault.NONE, x, jnp.nan) for name, x in told.items()}
 
         @scores.def_vmap
         def _(size: int, is_by_lane: Any, arrays: Any, benchmark: Any) -> tuple[dict, dict]:
@@ -123,7 +122,7 @@ def _score(
             if benchmark_by_lane:
                 raise ValueError("benchmark: one for all lanes, not one for each; pass it beside the vmap")
             in_axes = jax.tree.map(lambda is_own: 0 if is_own else None, by_lane)
-            axis = LaneAxis(f"lanes {len(axes)}", size, in_axes)
+            axis = LaneAxis.of(f"lanes {len(axes)}", size, in_axes)
             out = over((axis, *axes))(arrays, benchmark)
             return out, {name: True for name in out}
 

@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, TypeVar
 
 import equinox as eqx
 import jax
@@ -13,14 +13,16 @@ from jaxtyping import Float
 
 from jaxsim.engine.arrays import Array
 from jaxsim.engine.host import refuse_deadlock
-from jaxsim.engine.lanes import LaneAxis, Run, in_dtype
+from jaxsim.engine.lanes import LaneAxis, Run, prepared
 from jaxsim.engine.look_ahead import LookAhead
 from jaxsim.engine.metrics import returns_from_value
 from jaxsim.engine.numerics import cast_inexact
 from jaxsim.engine.schedule import Scan, forward_schedule
+from jaxsim.engine.status import LaneStatus
 from jaxsim.engine.step import Lane, at_bar_row, step
 from jaxsim.engine.streaming import Tally
 
+T = TypeVar("T")
 #: Bars whose values are kept until they are added to a tally together.
 BLOCK = 64
 
@@ -43,12 +45,33 @@ def stream(
     The program depends on shapes alone: neither numbers nor `num_bars` compile it anew. `Tally` and `Lane` have the
     lane axes in front.
     """
+    return _run(_tallies, run, (benchmark,), axes, names, num_bars, schedule)
+
+
+def scored(
+    run: Run,
+    axes: tuple[LaneAxis, ...],
+    names: Iterable[str],
+    ann_factor: Any = None,
+    benchmark: Float[Array, "*lanes time"] | None = None,
+    num_bars: int | None = None,
+    schedule: Scan | LookAhead | None = None,
+) -> tuple[dict[str, Float[Array, "..."]], LaneStatus]:
+    """The metrics of all lanes by name, and how the lanes ended; all but `ann_factor` as in `stream`.
+
+    ann_factor: bars per year, where a metric needs it.
+    """
+    ann_factor = None if ann_factor is None else np.float64(ann_factor)
+    return _run(_scores, run, (benchmark, ann_factor), axes, names, num_bars, schedule)
+
+
+def _run(program: Callable[..., T], run: Run, given: tuple, axes: Any, names: Any, num_bars: Any, schedule: Any) -> T:
     refuse_deadlock()
     schedule, names = schedule or forward_schedule(run.policy), tuple(dict.fromkeys(names))
     count = np.int32(run.market.close.shape[-2] if num_bars is None else num_bars)
     if isinstance(schedule, Scan):
-        return _stream(run, benchmark, count, axes, names)
-    return schedule.run_by(lambda schedule: _look_ahead(run, benchmark, count, axes, names, schedule))
+        return program(run, *given, count, axes, names, schedule)
+    return schedule.run_by(lambda schedule: program(run, *given, count, axes, names, schedule))
 
 
 _compiling = threading.Lock()
@@ -73,20 +96,31 @@ def compiled_once(run: Any, work: Callable[[], Any]) -> Any:
 
 
 @eqx.filter_jit
-def _look_ahead(
+def _scores(
+    run: Run,
+    benchmark: Any,
+    ann_factor: Any,
+    num_bars: Any,
+    axes: tuple[LaneAxis, ...],
+    names: tuple[str, ...],
+    schedule: Scan | LookAhead,
+) -> tuple[dict[str, Any], LaneStatus]:
+    tally, lane = _tallies(run, benchmark, num_bars, axes, names, schedule)
+    return tally.finish(names, cast_inexact(ann_factor, run.market.dtype)), lane.status
+
+
+@eqx.filter_jit
+def _tallies(
     run: Run,
     benchmark: Any,
     num_bars: Any,
     axes: tuple[LaneAxis, ...],
     names: tuple[str, ...],
-    schedule: LookAhead,
+    schedule: Scan | LookAhead,
 ) -> tuple[Tally, Lane]:
-    benchmark = cast_inexact(benchmark, run.market.dtype)
-    return schedule.scores(in_dtype(run), axes, names, benchmark, num_bars)
-
-
-@eqx.filter_jit
-def _stream(run: Run, benchmark: Any, num_bars: Any, axes: tuple[LaneAxis, ...], names: tuple[str, ...]):
+    run, benchmark = prepared(run), cast_inexact(benchmark, run.market.dtype)
+    if isinstance(schedule, LookAhead):
+        return schedule.scores(run, axes, names, benchmark, num_bars)
     axis_names = tuple(axis.name for axis in axes)
 
     def one_lane(run: Run, benchmark: Any) -> tuple[Tally, Lane]:
@@ -95,7 +129,7 @@ def _stream(run: Run, benchmark: Any, num_bars: Any, axes: tuple[LaneAxis, ...],
     for axis in reversed(axes):
         by_group = 0 if axis.name == "group" and benchmark is not None else None
         one_lane = jax.vmap(one_lane, (axis.in_axes, by_group), 0, axis_name=axis.name, axis_size=axis.size)
-    return one_lane(cast_inexact(run, run.market.dtype), cast_inexact(benchmark, run.market.dtype))
+    return one_lane(run, benchmark)
 
 
 def _one_lane(run: Run, benchmark: Any, num_bars: Any, axes: tuple[str, ...], names: tuple[str, ...]):

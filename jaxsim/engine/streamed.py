@@ -44,8 +44,8 @@ def _sortino_ratio(t: Any, a: Any) -> Any:
 
 
 def _omega_ratio(t: Any, a: Any) -> Any:
-    undefined = (a != 1) & (a <= -1)
-    return divide(t.sides.gains, t.sides.losses, np.inf) * np.where(undefined, np.nan, 1)
+    ratio = divide(t.sides.gains, t.sides.losses, np.inf)
+    return namespace(ratio).where((a != 1) & (a <= -1), np.nan, ratio)
 
 
 def _ulcer_index(t: Any, a: Any) -> Any:

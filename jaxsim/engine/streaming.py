@@ -212,7 +212,7 @@ class Captured(eqx.Module):
         ours, theirs = (jnp.prod(_growth(x, counts), axis=0) for x in (r, b))
         return Captured(self.ours * ours, self.theirs * theirs, self.bars + counts.sum(axis=0))
 
-    def ratio(self, ann_factor: float) -> Any:
+    def ratio(self, ann_factor: Any) -> Any:
         xp, years = namespace(self.bars), namespace(self.bars).maximum(self.bars, 1)
         ours, theirs = (power(x, ann_factor / years) - 1 for x in (self.ours, self.theirs))
         return xp.where(self.bars > 0, divide(ours, theirs, np.inf), np.nan)
@@ -318,7 +318,7 @@ class Tally(eqx.Module):
         traded = jnp.where(filled, jnp.abs(fills.trade) * jnp.where(filled, fills.price, 0), 0).sum(axis=-1)
         return self.rebalanced(happens, traded, event.value, fills.fees.sum(axis=-1), True if asked is None else asked)
 
-    def finish(self, names: Iterable[str], ann_factor: float | None = None) -> dict[str, Any]:
+    def finish(self, names: Iterable[str], ann_factor: Any = None) -> dict[str, Any]:
         """The metrics by name, one number per lane: those of `jaxsim.metrics` with their default options.
 
         ann_factor: bars per year, for the metrics that need it.

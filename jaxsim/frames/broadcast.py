@@ -4,9 +4,9 @@ A parameter may differ by combination (it is swept), by group (it has one value 
 allocations) or by neither. `Leaf` keeps which, so that nothing is ever tiled.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import equinox as eqx
 import jax
@@ -39,7 +39,7 @@ class Leaf:
         """The array for a batch of groups of one size, and whether it has a combination and a group axis."""
         array = self.array
         if self.columns is not None:
-            parts = [np.take(array, members[g], axis=self.columns) for g in groups]
+            parts = [_columns(array, members[g], self.columns) for g in groups]
             array = np.stack(parts, axis=int(self.by_combination)) if is_grouped else parts[0]
             return array, (self.by_combination, is_grouped)
         if self.by_group:
@@ -49,6 +49,14 @@ class Leaf:
             array = array[..., : len(members[groups[0]])] if self.pads_assets else array
             return array, (self.by_combination, is_grouped)
         return array, (self.by_combination, False)
+
+
+def _columns(array: np.ndarray, wanted: np.ndarray, axis: int) -> np.ndarray:
+    """Some columns of a table; of all in their order, the table itself."""
+    count = array.shape[axis]
+    if len(wanted) == count and (wanted == np.arange(count)).all():
+        return array
+    return np.take(array, wanted, axis=axis)
 
 
 def time_asset(value: Any, argument: str, index: pd.Index, layout: Layout, sweep: Sweep, kind: Kind = ANY) -> Leaf:
@@ -127,11 +135,14 @@ def _is_leaf(field: Any) -> bool:
     return not field.metadata.get("static", False)
 
 
-def module_of(module: eqx.Module, leaves: dict[str, Any]) -> eqx.Module:
-    """A copy with other leaves, which the constructor would not take."""
+M = TypeVar("M", bound=eqx.Module)
+
+
+def module_of(module: M, leaves: Mapping[str, Any]) -> M:
+    """A copy with other fields, which the constructor would not take, or would check again."""
     copy = object.__new__(type(module))
-    for field in fields(module):
-        object.__setattr__(copy, field.name, leaves.get(field.name, getattr(module, field.name)))
+    vars(copy).update(vars(module))
+    vars(copy).update(leaves)
     return copy
 
 

@@ -20,19 +20,23 @@ def with_room(run: Run, axes: tuple[LaneAxis, ...], num_bars: int) -> Run:
     market = run.market
     room = roomy(num_bars) - num_bars
 
+    if room == 0:
+        return run
+    known: dict[int, np.ndarray] = {}  # closes are often marks, and what orders execute at, too
+
     def longer(x: Any, axis: int) -> Any:
-        if x is None:
-            return None
-        x = np.asarray(x)
-        return np.concatenate([x, np.repeat(np.take(x, [-1], axis), room, axis)], axis)
+        if id(x) not in known:
+            array = np.asarray(x)
+            known[id(x)] = np.concatenate([array, np.repeat(np.take(array, [-1], axis), room, axis)], axis)
+        return known[id(x)]
 
     def at_end(x: Any) -> Any:
         return None if x is None else longer(x, x.ndim - 2)
 
     def cost(name: str) -> Any:
         x = getattr(run.costs, name)
-        if x is None:
-            return None
+        if np.ndim(x) < 2:
+            return x
         lanes = sum(getattr(axis.in_axes.costs, name) == 0 for axis in axes)
         is_by_bar = np.ndim(x) == lanes + 2 and np.shape(x)[lanes] == num_bars and num_bars > 1
         return at_end(x) if is_by_bar else x

@@ -1,5 +1,6 @@
 """How long a bar is, and how many make a year."""
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -14,13 +15,17 @@ def to_timedelta(freq: Any, argument: str) -> pd.Timedelta:
     if isinstance(freq, int | float):
         raise ValueError(f"{argument}: expected a duration such as '1h' or '1D', got {freq!r}")
     try:
-        needs_one = isinstance(freq, str) and not freq[:1].isdigit()
-        duration = pd.Timedelta("1" + freq if needs_one else freq)
+        duration = _parsed(freq) if isinstance(freq, str) else pd.Timedelta(freq)
     except (ValueError, TypeError):
         raise ValueError(f"{argument}: {freq!r} is not a fixed duration such as '1h' or '1D'") from None
     if pd.isna(duration) or duration <= pd.Timedelta(0):
         raise ValueError(f"{argument}: expected a positive duration, got {freq!r}")
     return duration  # type: ignore[return-value]
+
+
+@functools.lru_cache
+def _parsed(text: str) -> pd.Timedelta:
+    return pd.Timedelta(text if text[:1].isdigit() else "1" + text)  # type: ignore[return-value]
 
 
 def bar_length(index: pd.Index, freq: Any = None) -> pd.Timedelta | None:

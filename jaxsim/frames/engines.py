@@ -16,7 +16,7 @@ from jaxsim.engine.policy import allocator_name
 from jaxsim.engine.schedule import Scan, pages
 from jaxsim.engine.status import LaneFault, LaneStatus, OrderStatusInfo
 from jaxsim.errors import AllocationError, AllocatorError, OrderError, RejectedOrderError
-from jaxsim.frames.broadcast import Leaf, module_of, settle
+from jaxsim.frames.broadcast import Leaf, settle
 from jaxsim.frames.groups import Layout
 from jaxsim.frames.ledger import Ledger, ledger_from_pages, ledger_from_runs
 from jaxsim.frames.quotes import Quotes, market_tree
@@ -123,33 +123,25 @@ def batch_of(job: Job, groups: np.ndarray, goes_on: bool = False) -> Batch:
         """[combination, ...] -> [width, ...], or without that axis if all lanes are groups."""
         return array[0] if not has_combinations else array if combinations == width else array[filled_up]
 
-    keys = job.keys[fit(lanes if is_grouped else lanes[:, 0])]
     bare, functions = take_out(job.policy)
-    whole = Run(market_tree(job.quotes, job.features), bare, job.costs, job.account, None, job.keep_log)
+    closes, (by_combination, by_group) = settle(job.quotes.close).of(groups, job.layout.members, is_grouped)
+    closes = closes if by_combination else closes[None]
+    host = HostRun(closes if by_group else np.expand_dims(closes, 1), lanes.shape, functions, goes_on)
+    keys, tickets = (x if is_grouped else x[:, 0] for x in (job.keys.of(lanes), host.tickets()))
+    market, at_end = market_tree(job.quotes, job.features), Leaf(None)
+    whole = Run(market, bare, job.costs, job.account, at_end, job.keep_log, at_end)
     leaves, structure = jax.tree.flatten(whole, is_leaf=lambda x: isinstance(x, Leaf))
-    arrays, has = zip(*(settle(x).of(groups, job.layout.members, is_grouped) for x in leaves), strict=True)
+    found = [settle(x).of(groups, job.layout.members, is_grouped) for x in leaves if x is not at_end]
+    arrays, has = zip(*found, *((x, (True, is_grouped)) for x in (keys, tickets)), strict=True)
     arrays = [fit(array) if by_combination else array for array, (by_combination, _) in zip(arrays, has, strict=True)]
-    run: Any = jax.tree.unflatten(structure, arrays)
 
-    def in_axes(which: int) -> Any:
-        axis_here = has_combinations if which == 0 else is_grouped
-        here = jax.tree.unflatten(structure, [0 if h[which] and axis_here else None for h in has])
-        return module_of(here, {"key": 0, "ticket": 0})
+    def axis(name: str, size: int, which: int) -> LaneAxis:
+        return LaneAxis(name, size, tuple(0 if h[which] else None for h in has), structure)
 
-    axes = ()
-    if has_combinations:
-        axes += (LaneAxis("combination", width, in_axes(0)),)
-    if is_grouped:
-        axes += (LaneAxis("group", len(groups), in_axes(1)),)
-    closes = np.asarray(run.market.close)
-    differ_by = {axis.name for axis in axes if axis.in_axes.market.close == 0}
-    for name in ("group", "combination"):  # [combination or 1, group or 1, time, asset]
-        closes = closes if name in differ_by else np.expand_dims(closes, 0)
-    host = HostRun(closes, lanes.shape, functions, goes_on)
-    tickets = fit(host.tickets() if is_grouped else host.tickets()[:, 0])
+    axes = (axis("combination", width, 0),) if has_combinations else ()
+    axes += (axis("group", len(groups), 1),) if is_grouped else ()
     columns = np.stack([job.layout.members[g] for g in groups])[np.tile(np.arange(len(groups)), combinations)]
-    run = module_of(run, {"key": keys, "ticket": tickets})
-    return Batch(run, axes, groups, lanes, columns, host)
+    return Batch(jax.tree.unflatten(structure, arrays), axes, groups, lanes, columns, host)
 
 
 def run_programs(job: Job, batch: Batch, work: Callable[[], Any]) -> Any:
@@ -166,7 +158,10 @@ def run_programs(job: Job, batch: Batch, work: Callable[[], Any]) -> Any:
 
 def faults_of(batch: Batch, status: LaneStatus) -> list[Fault]:
     """What went wrong inside of the lanes of a batch, by their status with the lane axes."""
-    status, faults = batch.by_lane(status), []
+    faults: list[Fault] = []
+    if not np.asarray(status.fault).any():
+        return faults
+    status = batch.by_lane(status)
     for at in np.flatnonzero(status.fault != LaneFault.NONE):
         column = int(batch.columns[at, status.asset[at]])
         kind, bar, reason = (int(x[at]) for x in (status.fault, status.bar, status.reason))

@@ -41,8 +41,8 @@ def read_prices(close: Any, open: Any = None, price: Any = None, features: Any =
     frame = as_frame(close, "close")
     check_index(frame.index, "close")
     closes = _positive(frame, "close")
-    empty = np.isnan(closes).all(axis=0)
-    if empty.any():
+    empty = np.isnan(closes[0])
+    if empty.any() and (empty := np.isnan(closes).all(axis=0)).any():
         raise ValueError(f"close: the column {frame.columns[np.argmax(empty)]!r} has no price at all")
     opens = None if open is None else _positive(_aligned(open, frame, "open"), "open")
     prices = None if price is None else _positive(_aligned(price, frame, "price"), "price", may_be_infinite=True)
@@ -139,9 +139,11 @@ def _positive(frame: pd.DataFrame, argument: str, *, may_be_infinite: bool = Fal
                 raise TypeError(f"{argument}: the column {column!r} is not numeric")
         values = frame.to_numpy(np.float64, na_value=np.nan)
     values = values.astype(np.float64, copy=False)
-    wrong = (values <= 0) & ~np.isinf(values) if may_be_infinite else (values <= 0) | np.isinf(values)
-    if wrong.any():
-        row, column = np.argwhere(wrong)[0]
+    fine = (values > 0) & (values < np.inf)
+    if not fine.all():
+        fine |= np.isnan(values) | (np.isinf(values) if may_be_infinite else False)
+    if not fine.all():
+        row, column = np.argwhere(~fine)[0]
         where = f"{frame.columns[column]!r} at {frame.index[row]}"
         raise ValueError(f"{argument}: prices must be positive and finite; {where} is {values[row, column]:g}")
     return np.ascontiguousarray(values)

@@ -1,6 +1,7 @@
 """Random keys of lanes: a lane draws by its labels alone, whoever its neighbours are."""
 
 import hashlib
+from functools import cached_property
 from typing import Any
 
 import jax
@@ -23,18 +24,39 @@ class LaneKeys:
     """One random key per lane, kept as NumPy arrays: whatever is done to typed keys is a program of its own, compiled
     for every number of lanes.
 
-    data: uint32 [lane, ...].      impl: the kind of key.
+    words: uint32 [lane or 1, ...].      impl: the kind of key.
+    hashes: what is folded into the key of each lane, uint32 [lane]; None: nothing. Only for Threefry's.
     """
 
-    def __init__(self, data: np.ndarray, impl: str):
-        self.data, self.impl = data, impl
+    def __init__(self, words: np.ndarray, impl: str, hashes: np.ndarray | None = None):
+        self.words, self.impl, self.hashes = words, impl, hashes
+
+    @cached_property
+    def data(self) -> np.ndarray:
+        """Of the keys themselves, uint32 [lane, ...]."""
+        if self.hashes is None:
+            return self.words
+        words = threefry((self.words[:, 0], self.words[:, 1]), (np.uint32(0), self.hashes))
+        return np.stack(words, axis=1)
 
     def __len__(self) -> int:
-        return len(self.data)
+        return len(self.words if self.hashes is None else self.hashes)
 
     def __getitem__(self, lanes: Any) -> Any:
         """Typed keys of some lanes, of the shape of their numbers; of one lane, by its number."""
         return jax.random.wrap_key_data(jnp.asarray(self.data[lanes]), impl=self.impl)
+
+    def of(self, lanes: np.ndarray) -> Any:
+        """As a program takes them, of the shape of the numbers of their lanes: plain words where they are Threefry's,
+        with the one that is to be folded in (see `engine.lanes.prepared`), else typed keys."""
+        if not is_threefry(self.impl):
+            return self[lanes]
+        if self.hashes is None:
+            return self.words[lanes]
+        words = np.empty((*lanes.shape, 3), np.uint32)
+        words[..., :2] = self.words[0] if len(self.words) == 1 else self.words[lanes]
+        words[..., 2] = self.hashes[lanes]
+        return words
 
     def take(self, lanes: np.ndarray) -> "LaneKeys":
         """Those of some lanes; one key for all stays that."""
@@ -52,8 +74,7 @@ def lane_keys(key: Any, lanes: pd.Index | None, seeds: np.ndarray | None = None)
     data = _data_of(key)[None] if seeds is None else np.stack([np.zeros_like(seeds), seeds], axis=1).astype(np.uint32)
     if lanes is None:
         return LaneKeys(data, impl)
-    words = threefry((data[:, 0], data[:, 1]), (np.uint32(0), _hashes(lanes)))
-    return LaneKeys(np.stack(words, axis=1), impl)
+    return LaneKeys(data, impl, _hashes(lanes))
 
 
 def _data_of(key: Any) -> np.ndarray:

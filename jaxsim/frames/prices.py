@@ -21,6 +21,8 @@ def valuation_prices(close: np.ndarray, open: np.ndarray | None, ffill: bool = T
     """
     if not ffill:
         return previous(close) if open is None else open
+    if open is not None and not np.isnan(open).any():
+        return open
     return forward_fill(_half_bars(close, open))[0::2]
 
 
@@ -64,6 +66,6 @@ def mark_prices(close: np.ndarray, open: np.ndarray | None) -> np.ndarray:
     """The price that each asset is marked at when a bar ends: the last close known. An asset that has had an open
     but no close yet is marked at that, not at a later close, so that no value looks ahead."""
     mark = forward_fill(close)
-    if np.isnan(mark).any():
+    if np.isnan(mark[0]).any():
         mark = np.where(np.isnan(mark), valuation_prices(close, open), mark)
     return mark

@@ -220,6 +220,9 @@ def _refuse_with_orders(policy: Any, trigger: Any, destination: Any, min_history
             raise ValueError(f"{name}: plain orders (size=) are traded as they stand; they take no {name}")
 
 
+_POLICY = Policy(lambda obs: obs.weights)
+
+
 def _as_policy(policy: Any, trigger: Any, destination: Any, min_history: Any, terms: Mapping[str, Any]) -> Policy:
     if not isinstance(policy, Policy):
         if policy is None:
@@ -228,7 +231,8 @@ def _as_policy(policy: Any, trigger: Any, destination: Any, min_history: Any, te
             )
         allocator = as_allocator(policy, "policy", " or a Policy")
         when, how_far = rules(trigger, destination)
-        return Policy(allocator, when, destination=how_far, min_history=min_history)
+        given = {"allocator": allocator, "trigger": when, "destination": how_far, "min_history": min_history}
+        return module_of(_POLICY, given)  # checked already
     if trigger is not None:
         raise ValueError("trigger: the Policy has one already")
     if destination is not None:

@@ -14,9 +14,8 @@ from jaxsim import metrics
 from jaxsim.engine import nanstats
 from jaxsim.engine.lanes import Run, on_device, own_and_common
 from jaxsim.engine.metrics import deflated
-from jaxsim.engine.stream import compiled_once, stream
+from jaxsim.engine.stream import compiled_once, scored
 from jaxsim.engine.streamed import PIECES, STREAMED, needs_ann_factor, needs_benchmark
-from jaxsim.engine.streaming import on_host
 from jaxsim.errors import AllocationError, AllocatorError, OrderError
 from jaxsim.frames.backtest import Backtest
 from jaxsim.frames.broadcast import Leaf
@@ -100,8 +99,9 @@ class Scoring:
     def chunk(self, number: int) -> Chunk:
         """A chunk made ready. That is Python's part of the work, which threads would only take turns at."""
         wanted = self.combinations(number)
-        padded = np.concatenate([wanted, np.full(self.size - len(wanted), wanted[-1])])
-        job = replace(self.reading.job(padded), name_lane=_nameless)
+        is_whole = len(wanted) == len(self.reading.sweep)
+        padded = wanted if is_whole else np.concatenate([wanted, np.full(self.size - len(wanted), wanted[-1])])
+        job = replace(self.reading.job(None if is_whole else padded), name_lane=_nameless)
         with jax.enable_x64(True):
             groups = job.layout.batches() if are_streamed(self.columns) else []
             return Chunk(number, padded, job, [self._inputs(job, some) for some in groups])
@@ -130,15 +130,15 @@ class Scoring:
         for batch, run, beside in chunk.inputs:
 
             def work(batch=batch, run=run, beside=beside) -> Any:
-                done = stream(run, batch.axes, self.columns, beside, bars)
+                done = scored(run, batch.axes, self.columns, self.ann_factor, beside, bars)
                 return jax.block_until_ready(done)
 
             is_one_of_many = self.num_chunks > 1
             by_turns = (lambda run=run, work=work: compiled_once(run, work)) if is_one_of_many else work
-            tally, after = run_programs(job, batch, by_turns)
-            told = on_host(batch.by_lane(tally)).finish(self.columns, self.ann_factor)
+            told, status = run_programs(job, batch, by_turns)
+            told = batch.by_lane(told)
             scores[batch.lanes.ravel()] = np.stack([told[name] for name in self.columns], axis=1)
-            failures |= _why(job, batch, faults_of(batch, after.status))
+            failures |= _why(job, batch, faults_of(batch, status))
         return scores, failures
 
     def _with_room(self, batch: Batch) -> Run:
