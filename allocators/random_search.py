@@ -15,6 +15,8 @@ from allocators.numbers import number
 
 #: Candidates that are drawn and scored together.
 BLOCK = 32
+#: Sums over at most this many assets are written out: XLA computes small products of matrices number by number.
+FEW = 16
 
 
 class RandomSearchSharpe(AbstractLookback):
@@ -47,10 +49,10 @@ class RandomSearchSharpe(AbstractLookback):
 
         def better(best: "_Best") -> "_Best":
             u = js.random.uniform(js.random.fold_in(present.key, best.block), (BLOCK, moments.num_assets)).astype(dtype)
-            u = jnp.where(moments.live, u, 0.0)
-            weights = u / u.sum(1, keepdims=True)
-            variance = ((weights @ moments.covariance) * weights).sum(1)
-            score = (weights @ moments.mean) / jnp.sqrt(variance) * gain
+            u = jnp.where(moments.live, u, 0.0).T
+            weights = u / u.sum(0)
+            mean, variance = _mean_and_variance(weights, moments)
+            score = mean / jnp.sqrt(variance) * gain
             is_candidate = (best.block * BLOCK + jnp.arange(BLOCK) < num_tests) & ~jnp.isnan(score)
             score = jnp.where(is_candidate, score, -jnp.inf)
             first = jnp.argmax(score)
@@ -58,12 +60,22 @@ class RandomSearchSharpe(AbstractLookback):
             return _Best(
                 best.block + 1,
                 jnp.where(is_better, score[first], best.score),
-                jnp.where(is_better, weights[first], best.weights),
+                jnp.where(is_better, weights[:, first], best.weights),
             )
 
         equal = jnp.where(moments.live, 1.0 / moments.live.sum(), 0.0).astype(dtype)
         start = _Best(jnp.int32(0), jnp.asarray(-jnp.inf, dtype), equal)
         return lax.while_loop(lambda best: best.block * BLOCK < num_tests, better, start).weights
+
+
+def _mean_and_variance(weights: Float[Array, "asset candidate"], moments: Moments) -> tuple[Array, Array]:
+    """Of the return of each candidate, [candidate]."""
+    if len(weights) > FEW:
+        rows = weights.T
+        return rows @ moments.mean, ((rows @ moments.covariance) * rows).sum(1)
+    along = [sum(w * c for w, c in zip(weights, row, strict=True)) for row in moments.covariance]
+    mean = sum(w * m for w, m in zip(weights, moments.mean, strict=True))
+    return jnp.asarray(mean), jnp.asarray(sum(w * c for w, c in zip(weights, along, strict=True)))
 
 
 class _Best(eqx.Module):
