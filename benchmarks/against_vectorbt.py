@@ -8,8 +8,10 @@
 - replay: recorded targets traded again, to values and orders in pandas; `js.replay` and `Portfolio.from_orders`, by
   Numba and, where the package vectorbt-rust is there, by its Rust engine.
 
-All run in turn in one process, on a year of hourly bars of five coins whose prices are new in every repetition. float64
-and equal results are asserted. Beside the warm times stand the first call, compilation included, and the peak of its
+All run in turn in one process, on a year of hourly bars of five coins whose prices are new in every repetition. Each is
+called once on other prices, untimed, right before it is timed, so that it is warm: else it would pay for what the one
+before has left in the caches and to the garbage collector; `--cold-caches` leaves that out. float64 and equal results
+are asserted. Beside the warm times stand the first call, compilation included, and the peak of its
 memory beyond what there was before it, each in a fresh process. Needs the [compare] extra and the data that
 `benchmarks.data` describes.
 """
@@ -153,8 +155,11 @@ def check(results: dict) -> None:
         np.testing.assert_allclose(value.to_numpy(), peer_value.to_numpy(), rtol=1e-9)
 
 
-def seconds_of(job: Callable) -> tuple[float, object]:
-    gc.collect()  # nobody pays for what the one before has left
+def seconds_of(job: Callable, before: Callable | None = None) -> tuple[float, object]:
+    """before: the same on other prices."""
+    gc.collect()
+    if before is not None:
+        before()
     took, result = timed(job)
     return (result.seconds if isinstance(result, peer.Result) else took), result
 
@@ -183,19 +188,21 @@ def first_calls(case: str, job: str, repeats: int, seed: int) -> dict[str, float
     return pd.DataFrame([json.loads(out.splitlines()[-1]) for out in outs]).median().to_dict()
 
 
-def compare(case: str, repeats: int, first_repeats: int, seed: int) -> None:
+def compare(case: str, repeats: int, first_repeats: int, seed: int, cold_caches: bool) -> None:
     verb, count = CASES[case]
     rng, prices = np.random.default_rng(seed), load_binance()
     seconds: dict[str, list[float]] = {}
+    others: Jobs = {}
     for repeat in range(repeats + 1):
         open_, close = fresh_prices(rng, *prices)
-        results = {}
-        for name, job in MAKERS[verb](open_, close, thresholds(count)).items():
-            took, results[name] = seconds_of(job)
+        jobs, results = MAKERS[verb](open_, close, thresholds(count)), {}
+        for name, job in jobs.items():
+            took, results[name] = seconds_of(job, None if cold_caches else others.get(name))
             if repeat:  # the first compiles
                 seconds.setdefault(name, []).append(took)
         if repeat in (0, repeats):  # metrics of a thousand portfolios take vectorbt a while
             check(results)
+        others = jobs
         del results, job
     print(f"\n{case}: {len(close):,} bars x {close.shape[1]} assets x {count:,} thresholds, {repeats} repetitions")
     print(f"{'':34}{'median, ms':>12}{'x jaxsim':>10}{'least':>8}{'most':>8}{'first, s':>10}{'peak, MiB':>11}")
@@ -216,6 +223,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=9)
     parser.add_argument("--first-repeats", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--cold-caches", action="store_true", help="time each straight after another has run")
     parser.add_argument("--first", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.first:
@@ -228,7 +236,7 @@ def main() -> None:
         f"{os.cpu_count()} CPUs, devices {jax.devices()}"
     )
     for case in options.cases:
-        compare(case, options.repeats, options.first_repeats, options.seed)
+        compare(case, options.repeats, options.first_repeats, options.seed, options.cold_caches)
 
 
 if __name__ == "__main__":
