@@ -19,16 +19,15 @@ def with_room(run: Run, axes: tuple[LaneAxis, ...], num_bars: int) -> Run:
     """
     market = run.market
     room = roomy(num_bars) - num_bars
-
     if room == 0:
         return run
-    known: dict[int, np.ndarray] = {}  # closes are often marks, and what orders execute at, too
+    known: dict[tuple[int, int], np.ndarray] = {}  # closes are often marks, and what orders execute at, too
 
     def longer(x: Any, axis: int) -> Any:
-        if id(x) not in known:
+        if (id(x), axis) not in known:
             array = np.asarray(x)
-            known[id(x)] = np.concatenate([array, np.repeat(np.take(array, [-1], axis), room, axis)], axis)
-        return known[id(x)]
+            known[id(x), axis] = np.concatenate([array, np.repeat(np.take(array, [-1], axis), room, axis)], axis)
+        return known[id(x), axis]
 
     def at_end(x: Any) -> Any:
         return None if x is None else longer(x, x.ndim - 2)

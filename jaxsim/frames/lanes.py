@@ -4,6 +4,7 @@ A *sweep* is the product of all named indexes that the user passed, the last one
 indexes zipped together, or of the same name and values, share one.
 """
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -125,7 +126,7 @@ class Sweep:
 
     def __len__(self) -> int:
         """Number of combinations."""
-        return int(np.prod([axis.size for axis in self._axes], dtype=np.int64))
+        return math.prod(axis.size for axis in self._axes)
 
     def _places(self, axis: Axis, some: np.ndarray | None) -> np.ndarray:
         """The place along an axis of some combinations; None: of all."""

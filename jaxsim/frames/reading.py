@@ -33,6 +33,8 @@ from jaxsim.frames.quotes import Quotes, is_frame_of_prices, read_quotes
 from jaxsim.frames.terms import MEANING, is_given, read_costs, read_meaning
 from jaxsim.frames.workers import check_engine
 
+_ACCOUNT = Account()
+
 
 class _SentKey(NamedTuple):
     """A random key on its way."""
@@ -97,7 +99,7 @@ class Reading:
     def job(self, some: np.ndarray | None = None) -> Job:
         """The simulation of some combinations, by their numbers, or (None) of all."""
         lanes, groups = self.lanes(some), self.layout.num_groups
-        parts = (self.quotes, self.policy, self.costs, Account(self.cash))
+        parts = (self.quotes, self.policy, self.costs, module_of(_ACCOUNT, {"cash": self.cash}))
         if some is not None:
             parts = jax.tree.map(lambda x: settle(x, some), parts, is_leaf=lambda x: isinstance(x, Leaf))
         quotes, policy, costs, account = parts

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from jaxsim.engine.bounds import shown
-from jaxsim.engine.host import take_out
+from jaxsim.engine.host import calls_python
 from jaxsim.engine.streamed import needs_ann_factor
 from jaxsim.frames import chunks
 from jaxsim.frames.parts import parquet
@@ -144,7 +144,7 @@ def _num_workers(reading: Reading, threads: Any) -> int:
         return num_workers(reading.engine) if is_distributed(reading.engine) else 1
     if threads is not None:
         return int(threads)
-    if take_out(reading.policy)[1]:
+    if calls_python(reading.policy):
         return 1  # Python functions run one at a time anyway
     if jax.default_backend() != "cpu":
         return jax.local_device_count()
