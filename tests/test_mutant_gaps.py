@@ -1,5 +1,7 @@
 """Small promises that no other test would have noticed broken: each was found by `benchmarks/mutants.py`."""
 
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,6 +10,7 @@ import pytest
 
 import allocators as al
 import jaxsim as js
+from benchmarks.mutants import MUTANTS
 from jaxsim.engine.numerics import snap
 from jaxsim.frames.prices import valuation_prices
 
@@ -108,3 +111,10 @@ def test_a_drift_of_exactly_the_threshold_triggers(engine):
     for threshold, bars in ((0.125, 2), (np.nextafter(0.125, 1), 1)):
         bt = js.backtest(close, al.EqualWeight(), open=close, trigger=js.Threshold(threshold), freq="1D", engine=engine)
         assert bt.num_rebalances() == bars
+
+
+@pytest.mark.slow  # not in the copies with a fault, where it would find it
+def test_the_list_of_faults_is_not_stale():
+    root = Path(js.__file__).parents[1]
+    stale = [x.name for x in MUTANTS if (root / x.file).read_text().count(x.old) != 1]
+    assert not stale, "the script would stop at these"

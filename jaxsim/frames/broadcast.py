@@ -140,10 +140,14 @@ M = TypeVar("M", bound=eqx.Module)
 
 def module_of(module: M, leaves: Mapping[str, Any]) -> M:
     """A copy with other fields, which the constructor would not take, or would check again."""
-    copy = object.__new__(type(module))
-    vars(copy).update(vars(module))
-    vars(copy).update(leaves)
-    return copy
+    return made(type(module), vars(module) | dict(leaves))
+
+
+def made(kind: type[M], fields: Mapping[str, Any]) -> M:
+    """A module with these fields; see `module_of`."""
+    new = object.__new__(kind)
+    vars(new).update(fields)
+    return new
 
 
 def _due_bars(rule: AbstractCalendar, index: pd.Index, sweep: Sweep) -> Leaf:

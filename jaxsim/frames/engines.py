@@ -16,7 +16,7 @@ from jaxsim.engine.policy import allocator_name
 from jaxsim.engine.schedule import Scan, pages
 from jaxsim.engine.status import LaneFault, LaneStatus, OrderStatusInfo
 from jaxsim.errors import AllocationError, AllocatorError, OrderError, RejectedOrderError
-from jaxsim.frames.broadcast import Leaf, module_of, settle
+from jaxsim.frames.broadcast import Leaf, made, settle
 from jaxsim.frames.groups import Layout
 from jaxsim.frames.ledger import Ledger, ledger_from_pages, ledger_from_runs
 from jaxsim.frames.quotes import Quotes, market_tree
@@ -130,7 +130,7 @@ def batch_of(job: Job, groups: np.ndarray, goes_on: bool = False) -> Batch:
     keys, tickets = (x if is_grouped else x[:, 0] for x in (job.keys.of(lanes), host.tickets()))
     market, at_end = market_tree(job.quotes, job.features), Leaf(None)
     parts = {"market": market, "policy": bare, "costs": job.costs, "account": job.account}
-    whole = module_of(_BLANK, parts | {"key": at_end, "keep_log": job.keep_log, "ticket": at_end})
+    whole = made(Run, parts | {"key": at_end, "keep_log": job.keep_log, "ticket": at_end})
     leaves, structure = jax.tree.flatten(whole, is_leaf=lambda x: isinstance(x, Leaf))
     found = [settle(x).of(groups, job.layout.members, is_grouped) for x in leaves if x is not at_end]
     arrays, has = zip(*found, *((x, (True, is_grouped)) for x in (keys, tickets)), strict=True)
@@ -143,9 +143,6 @@ def batch_of(job: Job, groups: np.ndarray, goes_on: bool = False) -> Batch:
     axes += (axis("group", len(groups), 1),) if is_grouped else ()
     columns = np.stack([job.layout.members[g] for g in groups])[np.tile(np.arange(len(groups)), combinations)]
     return Batch(jax.tree.unflatten(structure, arrays), axes, groups, lanes, columns, host)
-
-
-_BLANK = Run(*[None] * 5)  # type: ignore[arg-type]
 
 
 def run_programs(job: Job, batch: Batch, work: Callable[[], Any]) -> Any:

@@ -21,7 +21,7 @@ from jaxsim.engine.enums import SizeType
 from jaxsim.engine.keys import as_key, is_seed
 from jaxsim.engine.policy import Policy, allocator_name, order_book_policy
 from jaxsim.engine.triggers import Never
-from jaxsim.frames.broadcast import Leaf, module, module_of, number, settle, time_asset
+from jaxsim.frames.broadcast import Leaf, made, module, module_of, number, settle, time_asset
 from jaxsim.frames.calendar import bar_length, to_timedelta
 from jaxsim.frames.engines import ENGINES, Job
 from jaxsim.frames.groups import Layout, layout
@@ -32,8 +32,6 @@ from jaxsim.frames.paths import Context
 from jaxsim.frames.quotes import Quotes, is_frame_of_prices, read_quotes
 from jaxsim.frames.terms import MEANING, is_given, read_costs, read_meaning
 from jaxsim.frames.workers import check_engine
-
-_ACCOUNT = Account()
 
 
 class _SentKey(NamedTuple):
@@ -99,7 +97,7 @@ class Reading:
     def job(self, some: np.ndarray | None = None) -> Job:
         """The simulation of some combinations, by their numbers, or (None) of all."""
         lanes, groups = self.lanes(some), self.layout.num_groups
-        parts = (self.quotes, self.policy, self.costs, module_of(_ACCOUNT, {"cash": self.cash}))
+        parts = (self.quotes, self.policy, self.costs, made(Account, {"cash": self.cash}))
         if some is not None:
             parts = jax.tree.map(lambda x: settle(x, some), parts, is_leaf=lambda x: isinstance(x, Leaf))
         quotes, policy, costs, account = parts

@@ -10,7 +10,7 @@ import pandas as pd
 from jaxsim.engine.bounds import CALL_SEQ, DIRECTION, SIZE_TYPE, Codes
 from jaxsim.engine.costs import NEUTRAL, Costs
 from jaxsim.engine.enums import CallSeq, Direction, SizeType
-from jaxsim.frames.broadcast import Leaf, module_of, number, time_asset
+from jaxsim.frames.broadcast import Leaf, made, number, time_asset
 from jaxsim.frames.groups import Layout
 from jaxsim.frames.lanes import Sweep, is_swept
 
@@ -20,9 +20,6 @@ MEANING: Mapping[str, tuple[Codes, int]] = {
     "direction": (DIRECTION, Direction.BOTH),
     "call_seq": (CALL_SEQ, CallSeq.AUTO),
 }
-
-
-_FREE = Costs()
 
 
 def read_costs(given: Mapping[str, Any], index: pd.Index, layout: Layout, sweep: Sweep) -> Costs:
@@ -39,7 +36,7 @@ def read_costs(given: Mapping[str, Any], index: pd.Index, layout: Layout, sweep:
         else:
             leaf = number(given[name], name, sweep, kind)
         leaves[name] = None if name in NEUTRAL and _is(leaf, NEUTRAL[name]) else leaf
-    return module_of(_FREE, leaves)
+    return made(Costs, leaves)
 
 
 def read_meaning(
