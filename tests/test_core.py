@@ -191,3 +191,14 @@ def test_gradients_flow_through_fees_and_weights():
             slope = (score(logits + step, 0.003) - score(logits - step, 0.003)) / 2e-6
             np.testing.assert_allclose(by_logits[n], slope, rtol=1e-6, atol=1e-7)
         np.testing.assert_allclose(by_fees, (score(logits, 0.003001) - score(logits, 0.002999)) / 2e-6, rtol=1e-6)
+
+
+@pytest.mark.parametrize("assets", [1, 3])
+def test_a_result_does_not_change_with_the_frame_it_came_from(assets):
+    """Paths are worked out when they are asked for."""
+    close, open_ = (frame.iloc[:, :assets].copy() for frame in prices())
+    close, open_ = (pd.DataFrame(np.array(x, order="C"), x.index, x.columns, copy=False) for x in (close, open_))
+    want = js.backtest(close.copy(), al.EqualWeight(), open=open_.copy(), fees=0.01).value
+    bt = js.backtest(close, al.EqualWeight(), open=open_, fees=0.01)
+    close.iloc[-1] = open_.iloc[-1] = 1e6
+    pd.testing.assert_series_equal(bt.value, want)

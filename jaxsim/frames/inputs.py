@@ -138,7 +138,7 @@ def _positive(frame: pd.DataFrame, argument: str, *, may_be_infinite: bool = Fal
             if getattr(dtype, "kind", "O") not in "iuf":
                 raise TypeError(f"{argument}: the column {column!r} is not numeric")
         values = frame.to_numpy(np.float64, na_value=np.nan)
-    values = values.astype(np.float64, copy=False)
+    values = values.astype(np.float64, order="C")  # a copy: what is worked out later must not change with the frame
     fine = (values > 0) & (values < np.inf)
     if not fine.all():
         fine |= np.isnan(values) | (np.isinf(values) if may_be_infinite else False)
@@ -146,4 +146,4 @@ def _positive(frame: pd.DataFrame, argument: str, *, may_be_infinite: bool = Fal
         row, column = np.argwhere(~fine)[0]
         where = f"{frame.columns[column]!r} at {frame.index[row]}"
         raise ValueError(f"{argument}: prices must be positive and finite; {where} is {values[row, column]:g}")
-    return np.ascontiguousarray(values)
+    return values

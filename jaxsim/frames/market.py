@@ -54,7 +54,7 @@ def from_frames(
         prices.mark,
     )
     rows = jax.tree.map(lambda x: settle(x).array, prices.features, is_leaf=lambda x: isinstance(x, Leaf))
-    rows = jax.tree.map(lambda x: jnp.asarray(x, dtype if x.dtype.kind == "f" else None), rows)
+    rows = jax.tree.map(lambda x: jnp.array(x, dtype if x.dtype.kind == "f" else None), rows)  # a copy
     known = jnp.asarray(priced_at(closes, opens, ffill_val_price)) if np.isnan(closes).any() else None
     return Market(*[jnp.asarray(x, dtype) for x in arrays], features=rows, priced_at=known)
 
