@@ -202,3 +202,13 @@ def test_a_result_does_not_change_with_the_frame_it_came_from(assets):
     bt = js.backtest(close, al.EqualWeight(), open=open_, fees=0.01)
     close.iloc[-1] = open_.iloc[-1] = 1e6
     pd.testing.assert_series_equal(bt.value, want)
+
+
+@pytest.mark.parametrize("threshold", [0.05, js.grid(threshold=[0.02, 0.05])], ids=["one lane", "two lanes"])
+def test_what_a_user_writes_into_a_path_stays_with_the_user(threshold):
+    bt = run(CLOSE, EQUAL, OPEN, threshold, fees=0.01)
+    for name in ("value", "returns", "cash", "gross_exposure", "benchmark_value", "weights"):
+        path, want = getattr(bt, name), getattr(run(CLOSE, EQUAL, OPEN, threshold, fees=0.01), name)
+        path.iloc[:] = -1.0
+        assert (path == -1.0).all(axis=None)
+        assert getattr(bt, name).equals(want)

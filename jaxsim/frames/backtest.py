@@ -15,6 +15,9 @@ from jaxsim.frames.plots import Plots
 from jaxsim.frames.scores import Scores
 from jaxsim.frames.tables import Tables
 
+#: pandas 3 copies what is shared when it is written to.
+COPIES_ON_WRITE = int(pd.__version__.split(".")[0]) >= 3
+
 
 class Backtest(Scores, Tables, Plots):
     """A simulated portfolio, or many of them side by side ("lanes").
@@ -79,6 +82,16 @@ class Backtest(Scores, Tables, Plots):
             return pd.Series(path[:, 0], index=self._index, name=name)
         return pd.DataFrame(path, index=self._index, columns=self._lanes, copy=False)
 
+    def _path(self, name: str) -> Any:
+        """A path of the portfolio with labels. What a user writes into it stays with the user."""
+        if name not in self._known_paths:
+            self._known_paths[name] = self._label_path(getattr(self._paths, name), name)
+        return self._known_paths[name].copy(deep=not COPIES_ON_WRITE)
+
+    @cached_property
+    def _known_paths(self) -> dict[str, Any]:
+        return {}
+
     def _label_assets(self, parts: list[np.ndarray]) -> pd.DataFrame:
         paths = self._paths.by_asset(parts)
         return pd.DataFrame(paths, index=self._index, columns=self._asset_columns, copy=False)
@@ -98,17 +111,17 @@ class Backtest(Scores, Tables, Plots):
     @property
     def value(self) -> pd.Series | pd.DataFrame:
         """Value of the portfolio after each bar, marked at the close; currency."""
-        return self._label_path(self._paths.value, "value")
+        return self._path("value")
 
     @property
     def returns(self) -> pd.Series | pd.DataFrame:
         """Simple returns per bar; bar 0 against the initial cash, so that entry costs are in it."""
-        return self._label_path(self._paths.returns, "returns")
+        return self._path("returns")
 
     @property
     def cash(self) -> pd.Series | pd.DataFrame:
         """Cash after each bar; currency."""
-        return self._label_path(self._paths.cash, "cash")
+        return self._path("cash")
 
     @property
     def units(self) -> pd.DataFrame:
@@ -128,20 +141,20 @@ class Backtest(Scores, Tables, Plots):
     @property
     def gross_exposure(self) -> pd.Series | pd.DataFrame:
         """sum(abs(asset value)) / (that + free cash) after each bar (SEMANTICS 6.6)."""
-        return self._label_path(self._paths.gross_exposure, "gross_exposure")
+        return self._path("gross_exposure")
 
     @property
     def benchmark_value(self) -> pd.Series | pd.DataFrame:
         """What buying equal amounts of the group's assets at the first bar, without costs, would be worth (SEMANTICS
         6.5); an asset that is listed later counts as unchanged until then. Currency."""
-        return self._label_path(self._paths.benchmark_value, "benchmark_value")
+        return self._path("benchmark_value")
 
     # --- rebalances, allocations
 
     @property
     def rebalances(self) -> pd.Series | pd.DataFrame:
         """The bars on which the allocator was asked, whether or not anything filled; bool."""
-        return self._label_path(self._paths.rebalances, "rebalances")
+        return self._path("rebalances")
 
     @property
     def rebalance_index(self) -> pd.Index:
