@@ -206,6 +206,7 @@ def test_single_precision():
 WEIGHTS = np.full((2, 3), 1 / 3)
 MISUSE = {
     "metrics: expected a list of names, as ['sharpe_ratio'], got 'sharpe_ratio'": dict(names="sharpe_ratio"),
+    "metrics: there is none": dict(names=[]),
     "metrics: 'value_at_risk' cannot be told from running sums": dict(names=["value_at_risk"]),
     "metrics: 'deflated_sharpe_ratio' cannot be told": dict(names=["deflated_sharpe_ratio"]),
     "ann_factor: sharpe_ratio needs the number of bars in a year": dict(ann_factor=None),

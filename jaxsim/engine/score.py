@@ -84,6 +84,8 @@ def _read_names(metrics: Any) -> tuple[str, ...]:
     if isinstance(metrics, str) or not isinstance(metrics, Iterable):
         raise TypeError(f"metrics: expected a list of names, as ['sharpe_ratio'], got {shown(metrics)}"[:200])
     names = tuple(metrics)
+    if not names:
+        raise ValueError("metrics: there is none")
     for name in names:
         if name not in NAMES:
             raise ValueError(f"metrics: {name!r} cannot be told from running sums; there are {sorted(NAMES)}")
