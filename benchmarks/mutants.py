@@ -561,11 +561,11 @@ MUTANTS = [
     ),
     Mutant(
         "replay-trades-when-flat",
-        "a replay trades before its first allocation",
+        "a replay trades on every bar on which it holds nothing",
         POLICY,
-        "AtRecorded(targets.bars), trades_when_flat=False)",
-        "AtRecorded(targets.bars), trades_when_flat=True)",
-        test("mutant_gaps", "test_a_replay_acts_at_the_recorded_bars_on_the_recorded_assets"),
+        "Policy(targets, when, trades_when_flat=False",
+        "Policy(targets, when, trades_when_flat=True",
+        test("mutant_gaps", "test_a_replay_that_holds_nothing_waits_for_the_next_date"),
     ),
     # --- scores
     Mutant(

@@ -82,6 +82,16 @@ def test_a_replay_acts_at_the_recorded_bars_on_the_recorded_assets(close, engine
     assert (again.orders["asset"] == "C").sum() == 1
 
 
+@ENGINES
+def test_a_replay_that_holds_nothing_waits_for_the_next_date(close, engine):
+    """Beside a trigger, too."""
+    dates = INDEX[[5, 10, 20]]
+    weights = pd.DataFrame([[0.0, 0.0, 0.0], [0.5, 0.5, 0.0], [0.0, 0.0, 0.0]], dates, close.columns)
+    plan = js.Allocations.from_weights(weights, INDEX)
+    bt = js.replay(plan, close, trigger=js.Threshold(10.0), engine=engine)
+    assert bt.rebalance_index.tolist() == dates.tolist()
+
+
 def test_the_first_bar_is_the_first_height():
     """A loss on the first bar is no drawdown (SEMANTICS 7.4)."""
     returns = np.array([-0.5, 0.2, -0.25, 0.1])
