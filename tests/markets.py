@@ -106,3 +106,8 @@ def simulated(num_bars: int, num_assets: int = 5, *, seed: int = 0, holes: bool 
         open_ = np.where(rng.random(open_.shape) < 0.05, np.nan, open_)
         close[: num_bars // 5, 1] = open_[: num_bars // 5, 1] = np.nan
     return js.Market.from_frames(pd.DataFrame(close), open=pd.DataFrame(open_))
+
+
+def on_host(tree):
+    """With NumPy arrays."""
+    return jax.tree.map(np.asarray, tree)

@@ -19,8 +19,8 @@ from jaxsim.engine.look_ahead import LookAhead
 from jaxsim.engine.policy import order_book_policy
 from jaxsim.engine.schedule import Scan, pages
 from jaxsim.engine.stream import stream
-from jaxsim.engine.streaming import on_host
 from jaxsim.frames.prices import mark_prices, priced_at, valuation_prices
+from tests.markets import on_host
 
 LANES, BARS, ASSETS = 11, 90, 3
 METRICS = ("sharpe_ratio", "total_return", "max_drawdown", "turnover", "total_fees", "num_rebalances")

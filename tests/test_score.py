@@ -1,5 +1,6 @@
 """`js.score`: the metrics of a sweep, inside of a user's own programs."""
 
+import functools
 import re
 
 import equinox as eqx
@@ -107,10 +108,9 @@ def test_lanes_do_not_know_of_one_another(order, limits):
         np.testing.assert_array_equal(shuffled["sharpe_ratio"], straight["sharpe_ratio"][np.asarray(order)])
 
 
-def _four(known=[]):  # noqa: B006  compiled once
-    if not known:
-        known.append(jax.jit(jax.vmap(scored)))
-    return known[0]
+@functools.cache  # compiled once
+def _four():
+    return jax.jit(jax.vmap(scored))
 
 
 def test_nothing_is_traced_again_for_other_numbers():

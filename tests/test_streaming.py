@@ -10,8 +10,9 @@ import pytest
 from jaxsim import metrics
 from jaxsim.engine.metrics import deflated
 from jaxsim.engine.streamed import PIECES, STREAMED, needs_benchmark
-from jaxsim.engine.streaming import Tally, on_host
+from jaxsim.engine.streaming import Tally
 from jaxsim.frames.scores import ONE_PER_LANE
+from tests.markets import on_host
 
 BARS, LANES = 300, 24
 TRADED = ("turnover", "turnover_two_way", "num_rebalances", "total_fees")

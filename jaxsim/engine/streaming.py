@@ -17,7 +17,6 @@ from dataclasses import replace
 from typing import Any
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
@@ -330,8 +329,3 @@ class Tally(eqx.Module):
 
 def _growth(r: Block, counts: Flags) -> Block:
     return jnp.where(counts & ~jnp.isnan(r), 1 + r, 1)
-
-
-def on_host(tally: Tally) -> Tally:
-    """With NumPy arrays, to be finished outside of any program."""
-    return jax.tree.map(np.asarray, tally)
