@@ -50,7 +50,7 @@ class RandomSearchSharpe(AbstractLookback):
         def better(best: "_Best") -> "_Best":
             u = js.random.uniform(js.random.fold_in(present.key, best.block), (BLOCK, moments.num_assets)).astype(dtype)
             u = jnp.where(moments.live, u, 0.0).T
-            weights = u / u.sum(0)
+            weights = u / _total(u)
             mean, variance = _mean_and_variance(weights, moments)
             score = mean / jnp.sqrt(variance) * gain
             is_candidate = (best.block * BLOCK + jnp.arange(BLOCK) < num_tests) & ~jnp.isnan(score)
@@ -66,6 +66,11 @@ class RandomSearchSharpe(AbstractLookback):
         equal = jnp.where(moments.live, 1.0 / moments.live.sum(), 0.0).astype(dtype)
         start = _Best(jnp.int32(0), jnp.asarray(-jnp.inf, dtype), equal)
         return lax.while_loop(lambda best: best.block * BLOCK < num_tests, better, start).weights
+
+
+def _total(x: Float[Array, "asset candidate"]) -> Array:
+    """Sum over the assets, [candidate]."""
+    return x.sum(0) if len(x) > FEW else jnp.asarray(sum(x))
 
 
 def _mean_and_variance(weights: Float[Array, "asset candidate"], moments: Moments) -> tuple[Array, Array]:

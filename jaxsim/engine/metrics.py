@@ -23,7 +23,7 @@ from jax.scipy.special import ndtr
 from jaxsim.engine import nanstats
 from jaxsim.engine.nanstats import as_float, divide, mean, namespace, power, root
 from jaxsim.engine.numerics import Number
-from jaxsim.engine.rolling import over_time, rolling
+from jaxsim.engine.rolling import over_lanes_too, over_time, rolling
 
 
 def returns_from_value(value: Any, init: Any) -> Any:
@@ -38,14 +38,23 @@ def returns_from_value(value: Any, init: Any) -> Any:
     xp = namespace(value, init)
     value = as_float(value, xp)
     first = xp.broadcast_to(xp.asarray(init, value.dtype), value.shape[1:])[None]
+    if xp is np and first.min(initial=np.inf) > 0 and value.min(initial=np.inf) > 0 and value.max(initial=0) < np.inf:
+        return _returns_above_zero(value, first)
     before = xp.concatenate([first, value[:-1]])
-    if xp is np and before.min(initial=np.inf) > 0 and value.min(initial=np.inf) > 0 and value.max(initial=0) < np.inf:
-        return (value - before) / before  # the rule, and the same numbers in a fraction of the time
     with np.errstate(all="ignore"):
         from_zero = xp.where(value == 0, 0, np.inf * xp.sign(value))
         known = ~xp.isnan(value - before)
         change = divide(xp.where(known, value - before, 0), xp.where(known, xp.abs(before), 1), 0)
         return xp.where(before == 0, from_zero, xp.where(known, change, np.nan))
+
+
+def _returns_above_zero(value: np.ndarray, first: np.ndarray) -> np.ndarray:
+    """The same numbers in a fraction of the time: nothing but the result is written."""
+    returns = np.empty_like(value)
+    for rows, before in ((slice(0, 1), first), (slice(1, None), value[:-1])):
+        np.subtract(value[rows], before, out=returns[rows])
+        returns[rows] /= before
+    return returns
 
 
 # --- growth
@@ -130,7 +139,7 @@ def sharpe_ratio(returns: Any, *, ann_factor: Number, risk_free: Number = 0.0, d
     return _from_two_bars(returns, ratio * ann_factor**0.5)
 
 
-@over_time
+@over_lanes_too
 def deflated_sharpe_ratio(
     returns: Any,
     *,

@@ -13,24 +13,48 @@ from jaxsim.engine.nanstats import as_float, namespace
 
 #: Numbers that a rolling metric looks at together; bounds its memory, whatever the window.
 CHUNK = 1 << 20
+#: Numbers of one series that NumPy works on together: what is made of them on the way stays in the cache.
+BLOCK = 1 << 16
 
 
 def over_time(formula: Callable) -> Callable:
     """Decorates a formula on arrays: its positional arguments are series [time, ...], its keywords settings.
 
     NumPy arrays, lists and pandas objects give NumPy at once; a JAX array or tracer among them gives JAX. A
-    series without some of the trailing axes serves all their lanes. Zero and NaN raise no warnings.
+    series without some of the trailing axes serves all their lanes, and no lane knows of another. Zero and NaN raise no
+    warnings.
     """
+    return _metric(formula, by_lane=True)
+
+
+def over_lanes_too(formula: Callable) -> Callable:
+    """As `over_time`, where what comes out for a lane depends on the others."""
+    return _metric(formula, by_lane=False)
+
+
+def _metric(formula: Callable, by_lane: bool) -> Callable:
     names = _series_names(formula)
 
     @functools.wraps(formula)
     def metric(*args: Any, **settings: Any) -> Any:
         series, settings = _checked(names, args, settings)
+        blocks = _blocks(series, settings) if by_lane else [series]
         with np.errstate(all="ignore"):
-            out = formula(*series, **settings)
+            parts = [formula(*block, **settings) for block in blocks]
+        out = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=-1)
         return out if isinstance(out, jax.Array) else out[()]
 
     return metric
+
+
+def _blocks(series: list, settings: dict) -> list[list]:
+    """The series in parts of some lanes each."""
+    is_table = namespace(*series) is np and series[0].ndim == 2
+    if not is_table or series[0].size <= BLOCK or any(np.ndim(x) for x in settings.values()):
+        return [series]
+    num_bars, num_lanes = series[0].shape
+    lanes = max(1, BLOCK // num_bars)
+    return [[x[:, begin : begin + lanes] for x in series] for begin in range(0, num_lanes, lanes)]
 
 
 def rolling(metric: Callable) -> Callable:

@@ -122,7 +122,7 @@ def _next_page(run: Run, cursor: Cursor, axes: tuple[LaneAxis, ...], schedule: S
 class Page:
     """A stretch of a simulation, in NumPy arrays.
 
-    rows: where lanes traded, [row, ...], those of one lane in the order of their bars.
+    rows: where lanes traded, [row, ...], lane by lane, those of one lane in the order of their bars.
     aux: what `observe` recorded, [lane axes..., bar, ...].
     lane: all lanes after it.
     """
@@ -145,17 +145,15 @@ def pages(run: Run, axes: tuple[LaneAxis, ...], schedule: Scan | LookAhead | Non
         aux = jax.tree.map(np.asarray, aux)
         if begin < 0:  # the last page of a Scan
             aux = jax.tree.map(lambda x: x[(slice(None),) * len(axes) + (slice(0, begin),)], aux)  # noqa: B023
-        yield Page(_traded(rows, len(axes), count), aux, cursor.lane)
+        yield Page(_traded(rows, count), aux, cursor.lane)
 
 
-def _traded(rows: Row, num_axes: int, count: Any) -> Row:
-    """Those rows of a page where something was traded.
+def _traded(rows: Row, count: Any) -> Row:
+    """Those rows of a page where something was traded, lane by lane, [row, ...].
 
-    count: of a LookAhead, how many rows are filled; None: of a Scan, whose rows come after the lane axes.
+    count: of a LookAhead, how many rows are filled; None: of a Scan.
     """
-    traded = np.asarray(rows.traded)
-    if count is None:
-        where = np.nonzero(traded)
-        return jax.tree.map(lambda x: np.asarray(x)[where], rows)
-    where = np.nonzero(traded[: int(count)])
-    return jax.tree.map(lambda x: np.asarray(x)[where], rows)
+    traded = np.asarray(rows.traded)[: None if count is None else int(count)]
+    where = np.flatnonzero(traded)
+    where = where[np.argsort(np.asarray(rows.lane).ravel()[where], kind="stable")]
+    return jax.tree.map(lambda x: np.asarray(x).reshape(-1, *x.shape[traded.ndim :]).take(where, axis=0), rows)

@@ -143,11 +143,13 @@ class Sweep:
         """Which recorded lanes some combinations replay."""
         return self._places(self._axes[0], some)
 
-    def levels(self, some: np.ndarray | None = None) -> dict[str, pd.Index]:
+    def levels(self, some: np.ndarray | None = None) -> dict[str, "Level"]:
         """The labels of some combinations, by level."""
-        return {
-            name: labels.take(self._places(axis, some)) for axis in self._axes for name, labels in axis.levels.items()
-        }
+        levels = {}
+        for axis in self._axes:
+            places = self._places(axis, some)
+            levels |= {name: Level(labels, places) for name, labels in axis.levels.items()}
+        return levels
 
     @property
     def axes(self) -> tuple[Axis, ...]:
@@ -171,6 +173,23 @@ def _check_index(index: pd.Index, argument: str, *, unique: bool, numbers: bool)
         raise TypeError(f"{argument}: the index {index.name!r} must hold numbers, not {index.dtype}")
 
 
+@dataclass(frozen=True, eq=False)
+class Level:
+    """One level of the labels of lanes: that of each lane is the one of `labels` at its place."""
+
+    labels: pd.Index
+    places: np.ndarray
+
+    @property
+    def values(self) -> pd.Index:
+        return self.labels.take(self.places)
+
+    @property
+    def is_plain(self) -> bool:
+        dtype = self.labels.dtype
+        return isinstance(dtype, pd.StringDtype) or isinstance(dtype, np.dtype) and dtype.kind in "iuf"
+
+
 def lane_index(levels: dict[str, pd.Index]) -> pd.Index | None:
     """The labels of all lanes: None without levels, an Index for one, a MultiIndex for several."""
     if not levels:
@@ -179,6 +198,17 @@ def lane_index(levels: dict[str, pd.Index]) -> pd.Index | None:
         ((name, labels),) = levels.items()
         return labels.rename(name)
     return pd.MultiIndex.from_arrays(list(levels.values()), names=list(levels))
+
+
+def index_of_levels(levels: dict[str, Level]) -> pd.Index | None:
+    """`lane_index` of what the levels hold; where all of their labels occur, only those are looked at, however many
+    lanes there are."""
+    if len(levels) > 1 and all(level.is_plain for level in levels.values()):
+        codes, labels = zip(*(level.labels.factorize(sort=True) for level in levels.values()), strict=True)
+        places = [code[level.places] for code, level in zip(codes, levels.values(), strict=True)]
+        if all(len(np.unique(x)) == len(y) for x, y in zip(places, labels, strict=True)):
+            return pd.MultiIndex(labels, places, names=list(levels), verify_integrity=False)  # pyright: ignore[reportArgumentType]
+    return lane_index({name: level.values for name, level in levels.items()})
 
 
 def select(index: pd.Index | None, key: Any) -> tuple[np.ndarray, pd.Index | None]:

@@ -8,8 +8,10 @@ import jax
 import numpy as np
 
 from jaxsim.engine.enums import Direction, SizeType
+from jaxsim.engine.lanes import Row
 from jaxsim.engine.schedule import Page
 from jaxsim.frames.logs import log_of_orders, log_of_runs
+from jaxsim.frames.spans import Spans
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,53 +100,40 @@ class Ledger:
         names = ("size_type", "direction", "sequence", "clip", "val_price", "is_decision")
         return {name: getattr(self, name) for name in names}
 
-    # --- paths: holdings stay what they are between two events
-
-    def _spans(self, num_bars: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Where, in a list of states that has each lane's opening state before its events, the events stand; where
-        the openings stand; and for how many bars each state lasts."""
-        openings = np.concatenate([[0], np.cumsum(self.counts)[:-1]]) + np.arange(len(self.lanes))
-        events = np.arange(len(self.bar)) + self.lane_of_event + 1
-        begins = np.zeros(len(openings) + len(events), np.int64)
-        begins[events] = self.bar
-        ends = np.append(begins[1:], num_bars)
-        ends[np.append(openings[1:] - 1, len(begins) - 1)] = num_bars
-        return events, openings, ends - begins
-
-    def _path(self, opening: Any, after: np.ndarray, spans: tuple) -> np.ndarray:
-        events, openings, lasts = spans
-        states = np.empty(len(lasts), np.float64)
-        states[openings], states[events] = opening, after
-        return np.repeat(states, lasts).reshape(len(self.lanes), -1)
+    # --- paths
 
     def cash_path(self, init_cash: np.ndarray, num_bars: int) -> np.ndarray:
         """Cash after each bar, [lane, time], currency."""
-        return self._path(init_cash, self.cash, self._spans(num_bars))
+        spans = Spans.between(self.counts, self.bar, num_bars)
+        return spans.path(spans.states(init_cash, self.cash))
 
     def free_cash_path(self, init_cash: np.ndarray, num_bars: int) -> np.ndarray:
         """Free cash after each bar, [lane, time], currency."""
-        return self._path(init_cash, self.free_cash, self._spans(num_bars))
+        spans = Spans.between(self.counts, self.bar, num_bars)
+        return spans.path(spans.states(init_cash, self.free_cash))
 
     def units_path(self, num_bars: int) -> np.ndarray:
         """Units after each bar, [lane, asset, time]."""
-        spans = self._spans(num_bars)
-        paths = [self._path(0.0, self.units[:, n], spans) for n in range(self.units.shape[1])]
-        return np.stack(paths, axis=1)
+        spans = Spans.between(self.counts, self.bar, num_bars)
+        return np.stack([spans.path(spans.states(0.0, units)) for units in self.units.T], axis=1)
 
     def value_path(self, init_cash: np.ndarray, mark: np.ndarray) -> np.ndarray:
         """Value after each bar, [lane, time], currency: cash plus assets at their marks, left to right.
 
         mark: [time, column].
         """
-        spans = self._spans(len(mark))
-        value = self._path(init_cash, self.cash, spans)
+        spans = Spans.between(self.counts, self.bar, len(mark))
+        cash, units = spans.states(init_cash, self.cash), [spans.states(0.0, x) for x in self.units.T]
         same_columns = (self.columns == self.columns[0]).all()
         prices = np.where(np.isnan(mark), 0.0, mark).T  # not held before its first price
-        for n in range(self.units.shape[1]):
-            price = prices[self.columns[0, n]] if same_columns else prices[self.columns[:, n]]
-            worth = self._path(0.0, self.units[:, n], spans)
-            worth *= price
-            value += worth
+        value = np.empty((len(self.lanes), len(mark)))
+        for lanes in spans.blocks():
+            here = value[lanes]
+            here[:] = spans.path(cash, lanes)
+            for n, states in enumerate(units):
+                worth = spans.path(states, lanes)
+                worth *= prices[self.columns[0, n]] if same_columns else prices[self.columns[lanes, n]]
+                here += worth
         return value
 
 
@@ -158,12 +147,11 @@ assert set(_PER_EVENT) < {field.name for field in fields(Ledger)}
 def ledger_from_pages(pages: Sequence[Page], lanes: np.ndarray, columns: np.ndarray) -> Ledger:
     """Collect the pages of a compiled run, of whose lanes the first `len(lanes)` count (the others pad the shape)."""
     num_lanes = len(lanes)
-    rows = jax.tree.map(lambda *x: np.concatenate(x), *(page.rows for page in pages))
-    order = np.argsort(rows.lane, kind="stable")
-    lane = rows.lane[order]
-    order = order[lane < num_lanes]
-    lane = lane[: len(order)]
-    bar, holdings, event = jax.tree.map(lambda x: x[order], (rows.bar, rows.holdings, rows.event))
+    rows = _rows_of(pages)
+    lane, bar, holdings, event = rows.lane, rows.bar, rows.holdings, rows.event
+    count = np.searchsorted(lane, num_lanes)
+    if count < len(lane):
+        lane, bar, holdings, event = jax.tree.map(lambda x: x[:count].copy(), (lane, bar, holdings, event))
     bar_aux = {}
     if pages[0].aux:
         bar_aux = jax.tree.map(lambda *x: np.concatenate(x, axis=1)[:num_lanes], *(_flat_lanes(p) for p in pages))
@@ -194,6 +182,15 @@ def ledger_from_pages(pages: Sequence[Page], lanes: np.ndarray, columns: np.ndar
         is_decision=event.is_decision,
         log=None if fills.log is None else log_of_orders(fills.log),
     )
+
+
+def _rows_of(pages: Sequence[Page]) -> Row:
+    """The rows of all pages, lane by lane."""
+    if len(pages) == 1:
+        return pages[0].rows
+    rows = jax.tree.map(lambda *x: np.concatenate(x), *(page.rows for page in pages))
+    order = np.argsort(rows.lane, kind="stable")
+    return jax.tree.map(lambda x: x[order], rows)
 
 
 def _flat_lanes(page: Page) -> dict:

@@ -1,5 +1,6 @@
 """An allocator asked on all ranges of a plan: in compiled batches, one after the other, or on other processes."""
 
+from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -36,7 +37,8 @@ def _plan_compiled(job: PlanJob, engine: Any, advance: Callable) -> list[Answers
 
 def _batch(job: PlanJob, groups: np.ndarray, advance: Any) -> Planned:
     members = np.stack([job.layout.members[g] for g in groups])
-    close, val_price = (np.moveaxis(x[:, members], 0, 1) for x in (job.close, job.val_price))
+    # On the device once and for all, each group in one piece.
+    prices = jax.device_put(tuple(np.ascontiguousarray(x.T[members].swapaxes(1, 2)) for x in (job.close, job.val_price)))
     leaves, structure = jax.tree.flatten(job.tree, is_leaf=lambda x: isinstance(x, Leaf))
     arrays, has = zip(*(settle(leaf).of(groups, job.layout.members, True) for leaf in leaves), strict=True)
     item_axes, group_axes = (jax.tree.unflatten(structure, [0 if h[i] else None for h in has]) for i in (0, 1))
@@ -49,7 +51,7 @@ def _batch(job: PlanJob, groups: np.ndarray, advance: Any) -> Planned:
         due = (start, end, job.key_data[lanes[chunk]])
         try:
             answers = _ask_all(
-                given, item_axes, group_axes, (close, val_price), due, job.key_impl, np.float64(job.cash), longest
+                given, item_axes, group_axes, prices, due, job.key_impl, np.float64(job.cash), longest
             )
         except Exception as error:
             where = job.where(int(chunk[0, 0]), int(groups[0]))
@@ -71,24 +73,35 @@ def _batch(job: PlanJob, groups: np.ndarray, advance: Any) -> Planned:
 
 
 def _beside_each_other(ask: Callable, chunks: list[tuple[np.ndarray, int]]) -> Iterator[tuple[np.ndarray, Planned]]:
-    """Each chunk and its answers, in turn. Two at a time are compiled and run, on threads."""
+    """Each chunk and its answers. Two at a time are compiled and run, here and on another thread."""
     device = jax.config.jax_default_device  # pyright: ignore[reportAttributeAccessIssue]
+    left, done = deque(chunks), deque()
 
-    def one(chunk: np.ndarray, longest: int) -> tuple[np.ndarray, Planned]:
+    def ask_next() -> tuple[np.ndarray, Planned] | None:
+        try:
+            chunk, longest = left.popleft()
+        except IndexError:
+            return None
+        return chunk, ask(chunk, longest)
+
+    def work() -> None:
         with jax.enable_x64(True), jax.default_device(device):  # every thread has its own
-            return chunk, ask(chunk, longest)
+            done.extend(iter(ask_next, None))
 
     if len(chunks) == 1:
-        yield one(*chunks[0])
+        yield from iter(ask_next, None)
         return
-    with ThreadPoolExecutor(2, thread_name_prefix="jaxsim-plan") as pool:
-        futures = [pool.submit(one, *chunk) for chunk in chunks]
+    with ThreadPoolExecutor(1, thread_name_prefix="jaxsim-plan") as pool:
+        other = pool.submit(work)
         try:
-            for future in futures:
-                yield future.result()
+            for answer in iter(ask_next, None):
+                yield answer
+                while done:
+                    yield done.popleft()
+            other.result()
+            yield from done
         finally:
-            for future in futures:
-                future.cancel()
+            left.clear()
 
 
 def _chunks(job: PlanJob, width: int) -> Iterator[tuple[np.ndarray, int]]:

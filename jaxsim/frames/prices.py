@@ -23,6 +23,8 @@ def valuation_prices(close: np.ndarray, open: np.ndarray | None, ffill: bool = T
         return previous(close) if open is None else open
     if open is not None and not np.isnan(open).any():
         return open
+    if open is None and not np.isnan(close).any():
+        return previous(close)
     return forward_fill(_half_bars(close, open))[0::2]
 
 

@@ -27,7 +27,7 @@ from jaxsim.frames.engines import ENGINES, Job
 from jaxsim.frames.groups import Layout, layout
 from jaxsim.frames.inputs import Prices, read_prices
 from jaxsim.frames.keys import lane_keys
-from jaxsim.frames.lanes import Sweep, is_swept, lane_index
+from jaxsim.frames.lanes import Level, Sweep, index_of_levels, is_swept
 from jaxsim.frames.paths import Context
 from jaxsim.frames.quotes import Quotes, is_frame_of_prices, read_quotes
 from jaxsim.frames.terms import MEANING, is_given, read_costs, read_meaning
@@ -292,10 +292,10 @@ def lane_labels(sweep: Sweep, arrangement: Layout, some: np.ndarray | None = Non
     """The labels of the lanes of some combinations, or (None) of all: combinations, then groups innermost."""
     check_levels(sweep, arrangement)
     groups, combinations = arrangement.num_groups, len(sweep) if some is None else len(some)
-    levels = {name: labels.repeat(groups) for name, labels in sweep.levels(some).items()}
+    levels = {name: Level(level.labels, level.places.repeat(groups)) for name, level in sweep.levels(some).items()}
     for name, labels in arrangement.levels.items():
-        levels[name] = labels.take(np.tile(np.arange(groups), combinations))
-    return lane_index(levels)
+        levels[name] = Level(labels, np.tile(np.arange(groups), combinations))
+    return index_of_levels(levels)
 
 
 def name_lane(lanes: pd.Index | None, lane: int) -> str:

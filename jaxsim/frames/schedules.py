@@ -1,6 +1,7 @@
 """When things happen: dates become bars, and look-back ranges (SEMANTICS section 10)."""
 
 import datetime
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -97,9 +98,18 @@ def ranges_before(index: pd.Index, lookback: Any = None, **when: Any) -> tuple[n
 
 def _dates_every(every: Any, index: pd.DatetimeIndex) -> pd.DatetimeIndex:
     try:
-        return pd.date_range(index[0], index[-1], freq=every)
+        return _date_range(every, index[0], index[-1], index.dtype)
     except (ValueError, TypeError) as error:
         raise ValueError(f"every: {every!r} is not a pandas frequency such as 'D', 'W' or 'MS'") from error
+
+
+@functools.lru_cache(maxsize=16)
+def _date_range(every: Any, first: pd.Timestamp, last: pd.Timestamp, dtype: Any) -> pd.DatetimeIndex:
+    """pandas counts from date to date in Python; who searches asks for the same ones again and again.
+
+    dtype: of the time index, since equal moments may be of other time zones.
+    """
+    return pd.date_range(first, last, freq=every)
 
 
 def _dates_on(on: Any, index: pd.DatetimeIndex) -> pd.DatetimeIndex:
