@@ -50,8 +50,7 @@ class RandomSearchSharpe(AbstractLookback):
         def better(best: "_Best") -> "_Best":
             u = js.random.uniform(js.random.fold_in(present.key, best.block), (BLOCK, moments.num_assets)).astype(dtype)
             u = jnp.where(moments.live, u, 0.0).T
-            weights = u / _total(u)
-            mean, variance = _mean_and_variance(weights, moments)
+            mean, variance = _mean_and_variance(u, moments)
             score = mean / jnp.sqrt(variance) * gain
             is_candidate = (best.block * BLOCK + jnp.arange(BLOCK) < num_tests) & ~jnp.isnan(score)
             score = jnp.where(is_candidate, score, -jnp.inf)
@@ -60,21 +59,16 @@ class RandomSearchSharpe(AbstractLookback):
             return _Best(
                 best.block + 1,
                 jnp.where(is_better, score[first], best.score),
-                jnp.where(is_better, weights[:, first], best.weights),
+                jnp.where(is_better, u[:, first], best.drawn),
             )
 
-        equal = jnp.where(moments.live, 1.0 / moments.live.sum(), 0.0).astype(dtype)
-        start = _Best(jnp.int32(0), jnp.asarray(-jnp.inf, dtype), equal)
-        return lax.while_loop(lambda best: best.block * BLOCK < num_tests, better, start).weights
-
-
-def _total(x: Float[Array, "asset candidate"]) -> Array:
-    """Sum over the assets, [candidate]."""
-    return x.sum(0) if len(x) > FEW else jnp.asarray(sum(x))
+        start = _Best(jnp.int32(0), jnp.asarray(-jnp.inf, dtype), moments.live.astype(dtype))
+        drawn = lax.while_loop(lambda best: best.block * BLOCK < num_tests, better, start).drawn
+        return drawn / drawn.sum()
 
 
 def _mean_and_variance(weights: Float[Array, "asset candidate"], moments: Moments) -> tuple[Array, Array]:
-    """Of the return of each candidate, [candidate]."""
+    """Of the return of each candidate, [candidate], whatever its weights sum to."""
     if len(weights) > FEW:
         rows = weights.T
         return rows @ moments.mean, ((rows @ moments.covariance) * rows).sum(1)
@@ -84,8 +78,9 @@ def _mean_and_variance(weights: Float[Array, "asset candidate"], moments: Moment
 
 
 class _Best(eqx.Module):
-    """The best candidate of the blocks so far."""
+    """The best candidate of the blocks so far, as it was drawn: a score does not depend on the sum of the weights.
+    Until there is one, all live assets alike."""
 
     block: Any
     score: Float[Array, ""]
-    weights: Float[Array, " asset"]
+    drawn: Float[Array, " asset"]

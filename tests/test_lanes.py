@@ -7,11 +7,15 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import allocators as al
 import jaxsim as js
+from jaxsim.frames.lanes import Level, index_of_levels, lane_index
 from tests.markets import ASSETS, BARS, INDEX, THRESHOLDS, grouped, prices, run
 
+nan = np.nan
 CLOSE, OPEN = prices(0)
 GROUPED, GROUPED_OPEN = grouped(1)
 FEES = [0.0, 0.01]
@@ -626,6 +630,33 @@ def test_parameters_by_asset_reach_the_right_group():
     orders = by_name.orders
     rate = (orders["fees"] / (orders["size"] * orders["price"])).groupby(orders["asset"]).mean()
     np.testing.assert_allclose(rate, [0.0, 0.01, 0.02, 0.04], atol=1e-12)
+
+
+LABELS = st.one_of(
+    st.lists(st.integers(0, 5), min_size=1, max_size=4),
+    st.lists(st.sampled_from([-0.0, 0.5, 1.0, nan]), min_size=1, max_size=4),
+    st.lists(st.sampled_from("dabc"), min_size=1, max_size=4),
+    st.lists(st.booleans(), min_size=1, max_size=4),
+    st.lists(st.sampled_from([1, "a", 2.5]), min_size=1, max_size=4),
+    st.lists(st.sampled_from(INDEX[:3].to_list()), min_size=1, max_size=4),
+    st.lists(st.sampled_from("yx"), min_size=1, max_size=4).map(pd.CategoricalIndex),
+)
+
+
+@settings(max_examples=150)
+@given(st.lists(LABELS, max_size=3), st.integers(1, 8), st.integers(0, 2**32 - 1))
+def test_labels_are_those_that_pandas_makes_of_them(labels, num_lanes, seed):
+    """Down to the order of the levels, which says how a MultiIndex sorts and prints."""
+    rng = np.random.default_rng(seed)
+    levels = {f"level{i}": Level(pd.Index(x), rng.integers(0, len(x), num_lanes)) for i, x in enumerate(labels)}
+    ours = index_of_levels(levels)
+    theirs = lane_index({name: level.values for name, level in levels.items()})
+    if not labels:
+        assert ours is None and theirs is None
+        return
+    pd.testing.assert_index_equal(ours, theirs, exact=True)
+    for one, other in zip(getattr(ours, "levels", []), getattr(theirs, "levels", []), strict=True):
+        pd.testing.assert_index_equal(one, other, exact=True)
 
 
 def test_frames_are_aligned_by_label_not_by_position():

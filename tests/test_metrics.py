@@ -269,6 +269,15 @@ def test_rolling_in_chunks(monkeypatch):
     np.testing.assert_allclose(np.asarray(ours), whole, rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.parametrize("name", WHOLE)
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_lanes_in_blocks(name, order, monkeypatch):
+    returns, benchmark = (np.asarray(frame, order=order) for frame in make_paths(60))
+    whole = score(name, returns, benchmark)
+    monkeypatch.setattr("jaxsim.engine.rolling.BLOCK", 60 * 5)  # the last block is of another size
+    np.testing.assert_allclose(score(name, returns, benchmark), whole, rtol=1e-12, atol=1e-15)
+
+
 @pytest.mark.parametrize("bars", [3, 1000])
 @pytest.mark.parametrize("level", [0.1, 0.01, 1 / 3, -0.07])
 def test_no_risk_is_exactly_none(bars, level):

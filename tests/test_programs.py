@@ -191,6 +191,7 @@ def test_misuse_of_the_check():
 
 def test_a_backtest_that_would_not_fit_names_the_sweep(monkeypatch):
     monkeypatch.setattr("jaxsim.frames.run.available", lambda: 1000)
+    monkeypatch.setattr("jaxsim.frames.run.LITTLE", 0)
     message = r"^5 lanes x 60 bars: one path of each, .* takes 2 kB, and 1 kB are free; js.sweep keeps metrics alone"
     with pytest.raises(MemoryError, match=message):
         js.backtest(**numbers(0))

@@ -203,6 +203,15 @@ def test_bars_of_dates():
     assert js.index_points(local, on=[pd.Timestamp("2021-02-01 15:30", tz="UTC")]).tolist() == [3]
 
 
+def test_the_same_hours_are_other_days_in_another_time_zone():
+    london = pd.date_range("2021-01-30 20:00", periods=60, freq="h", tz="UTC")  # a Saturday
+    auckland = london.tz_convert("Pacific/Auckland")  # Sunday morning
+    for _ in range(2):  # whichever is asked first
+        assert js.index_points(london, every="W").tolist() == [24]
+        assert js.index_points(auckland, every="W").tolist() == [0]
+    assert js.index_points(london.tz_localize(None), every="W").tolist() == [24]
+
+
 def test_a_day_on_which_the_clock_changes():
     index = pd.date_range("2021-03-13", periods=72, freq="h", tz="America/New_York")
     points = js.index_points(index, every="D", at_time="02:30")

@@ -187,7 +187,7 @@ class Level:
     @property
     def is_plain(self) -> bool:
         dtype = self.labels.dtype
-        return isinstance(dtype, pd.StringDtype) or isinstance(dtype, np.dtype) and dtype.kind in "iuf"
+        return isinstance(dtype, pd.StringDtype) or (isinstance(dtype, np.dtype) and dtype.kind in "iuf")
 
 
 def lane_index(levels: dict[str, pd.Index]) -> pd.Index | None:

@@ -8,7 +8,6 @@ import jax
 import numpy as np
 
 from jaxsim.engine.enums import Direction, SizeType
-from jaxsim.engine.lanes import Row
 from jaxsim.engine.schedule import Page
 from jaxsim.frames.logs import log_of_orders, log_of_runs
 from jaxsim.frames.spans import Spans
@@ -184,8 +183,8 @@ def ledger_from_pages(pages: Sequence[Page], lanes: np.ndarray, columns: np.ndar
     )
 
 
-def _rows_of(pages: Sequence[Page]) -> Row:
-    """The rows of all pages, lane by lane."""
+def _rows_of(pages: Sequence[Page]) -> Any:
+    """The rows of all pages, lane by lane; a `Row` of NumPy arrays."""
     if len(pages) == 1:
         return pages[0].rows
     rows = jax.tree.map(lambda *x: np.concatenate(x), *(page.rows for page in pages))

@@ -38,7 +38,9 @@ def _plan_compiled(job: PlanJob, engine: Any, advance: Callable) -> list[Answers
 def _batch(job: PlanJob, groups: np.ndarray, advance: Any) -> Planned:
     members = np.stack([job.layout.members[g] for g in groups])
     # On the device once and for all, each group in one piece.
-    prices = jax.device_put(tuple(np.ascontiguousarray(x.T[members].swapaxes(1, 2)) for x in (job.close, job.val_price)))
+    prices = jax.device_put(
+        tuple(np.ascontiguousarray(x.T[members].swapaxes(1, 2)) for x in (job.close, job.val_price))
+    )
     leaves, structure = jax.tree.flatten(job.tree, is_leaf=lambda x: isinstance(x, Leaf))
     arrays, has = zip(*(settle(leaf).of(groups, job.layout.members, True) for leaf in leaves), strict=True)
     item_axes, group_axes = (jax.tree.unflatten(structure, [0 if h[i] else None for h in has]) for i in (0, 1))
@@ -50,9 +52,7 @@ def _batch(job: PlanJob, groups: np.ndarray, advance: Any) -> Planned:
         start, end = (x[chunk[:, 0]].astype(np.int32) for x in (job.items.start, job.items.end))
         due = (start, end, job.key_data[lanes[chunk]])
         try:
-            answers = _ask_all(
-                given, item_axes, group_axes, prices, due, job.key_impl, np.float64(job.cash), longest
-            )
+            answers = _ask_all(given, item_axes, group_axes, prices, due, job.key_impl, np.float64(job.cash), longest)
         except Exception as error:
             where = job.where(int(chunk[0, 0]), int(groups[0]))
             error.add_note(

@@ -31,6 +31,9 @@ from jaxsim.frames.reading import Reading, read_backtest, read_terms, rules, ter
 from jaxsim.frames.terms import read_meaning
 from jaxsim.frames.workers import is_distributed
 
+#: Bytes that are there without asking, which takes longer than to fill them.
+LITTLE = 1 << 24
+
 
 def backtest(
     close: pd.DataFrame | pd.Series,
@@ -208,7 +211,10 @@ def _run(reading: Reading, schedule: Scan | LookAhead | None = None) -> Backtest
 
 def _refuse_too_many(reading: Reading) -> None:
     """Raises MemoryError where one path of each lane alone would not fit."""
-    free, needed = available(), 8 * reading.num_lanes * reading.num_bars
+    needed = 8 * reading.num_lanes * reading.num_bars
+    if needed < LITTLE:
+        return
+    free = available()
     if free is not None and needed > free:
         raise MemoryError(
             f"{reading.num_lanes:,} lanes x {reading.num_bars:,} bars: one path of each, as that of its value, takes "
@@ -327,6 +333,8 @@ def _recorded_axis(allocations: Allocations, arrangement: Layout) -> tuple[np.nd
 def _asset_places(allocations: Allocations, arrangement: Layout, group: int) -> np.ndarray:
     """Where the weights of each asset of a group stand; -1 for an asset that was not planned for."""
     assets = arrangement.assets[arrangement.members[group]]
+    if assets.equals(allocations.assets):
+        return np.arange(len(assets))
     places = allocations.assets.get_indexer(assets)
     if (places < 0).all() or not allocations.assets.isin(arrangement.assets).all():
         missing = allocations.assets[~allocations.assets.isin(assets)]

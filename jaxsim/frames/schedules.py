@@ -98,7 +98,7 @@ def ranges_before(index: pd.Index, lookback: Any = None, **when: Any) -> tuple[n
 
 def _dates_every(every: Any, index: pd.DatetimeIndex) -> pd.DatetimeIndex:
     try:
-        return _date_range(every, index[0], index[-1], index.dtype)
+        return _date_range(every, index[0], index[-1], index.dtype)  # pyright: ignore[reportArgumentType]
     except (ValueError, TypeError) as error:
         raise ValueError(f"every: {every!r} is not a pandas frequency such as 'D', 'W' or 'MS'") from error
 
