@@ -4,8 +4,10 @@ from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.custom_batching import custom_vmap
 from jaxtyping import Array, Float
 
 import jaxsim as js
@@ -17,6 +19,8 @@ from allocators.numbers import number
 BLOCK = 32
 #: Sums over at most this many assets are written out: XLA computes small products of matrices number by number.
 FEW = 16
+#: At most so many searches are made one after the other.
+FEW_LANES = 8
 
 
 class RandomSearchSharpe(AbstractLookback):
@@ -43,28 +47,50 @@ class RandomSearchSharpe(AbstractLookback):
     def weigh(self, moments: Moments, present: Present) -> Float[Array, " asset"]:
         # Nothing here has a derivative, and a loop of unknown length may not be asked for one.
         moments, num_tests, ann_factor = lax.stop_gradient((moments, self.num_tests, self.ann_factor))
-        num_tests = jnp.asarray(num_tests)
         dtype = moments.mean.dtype
         gain = jnp.asarray(ann_factor, dtype) / jnp.sqrt(jnp.asarray(ann_factor, dtype))
-
-        def better(best: "_Best") -> "_Best":
-            u = js.random.uniform(js.random.fold_in(present.key, best.block), (BLOCK, moments.num_assets)).astype(dtype)
-            u = jnp.where(moments.live, u, 0.0).T
-            mean, variance = _mean_and_variance(u, moments)
-            score = mean / jnp.sqrt(variance) * gain
-            is_candidate = (best.block * BLOCK + jnp.arange(BLOCK) < num_tests) & ~jnp.isnan(score)
-            score = jnp.where(is_candidate, score, -jnp.inf)
-            first = jnp.argmax(score)
-            is_better = score[first] > best.score
-            return _Best(
-                best.block + 1,
-                jnp.where(is_better, score[first], best.score),
-                jnp.where(is_better, u[:, first], best.drawn),
-            )
-
-        start = _Best(jnp.int32(0), jnp.asarray(-jnp.inf, dtype), moments.live.astype(dtype))
-        drawn = lax.while_loop(lambda best: best.block * BLOCK < num_tests, better, start).drawn
+        drawn = _one_by_one(_search)(moments, present.key, jnp.asarray(num_tests), gain)
         return drawn / drawn.sum()
+
+
+def _search(moments: Moments, key: Any, num_tests: Array, gain: Array) -> Float[Array, " asset"]:
+    """The best candidate, as it was drawn."""
+    dtype = moments.mean.dtype
+
+    def better(best: "_Best") -> "_Best":
+        u = js.random.uniform(js.random.fold_in(key, best.block), (BLOCK, moments.num_assets)).astype(dtype)
+        u = jnp.where(moments.live, u, 0.0).T
+        mean, variance = _mean_and_variance(u, moments)
+        score = mean / jnp.sqrt(variance) * gain
+        is_candidate = (best.block * BLOCK + jnp.arange(BLOCK) < num_tests) & ~jnp.isnan(score)
+        score = jnp.where(is_candidate, score, -jnp.inf)
+        first = jnp.argmax(score)
+        is_better = score[first] > best.score
+        return _Best(
+            best.block + 1,
+            jnp.where(is_better, score[first], best.score),
+            jnp.where(is_better, u[:, first], best.drawn),
+        )
+
+    start = _Best(jnp.int32(0), jnp.asarray(-jnp.inf, dtype), moments.live.astype(dtype))
+    return lax.while_loop(lambda best: best.block * BLOCK < num_tests, better, start).drawn
+
+
+def _one_by_one(search: Callable) -> Callable:
+    """A search whose lanes are searched one after the other where they differ in the number of tests, but not in what
+    they look back on, as in `js.optimize`: side by side, each would take as long as the longest."""
+    searched = custom_vmap(search)
+
+    @searched.def_vmap
+    def _(num_lanes: int, has_lanes: Any, moments: Moments, key: Any, num_tests: Array, gain: Array) -> tuple:
+        given, (of_moments, _, of_tests, _) = (moments, key, num_tests, gain), has_lanes
+        if of_tests and num_lanes <= FEW_LANES and not any(jax.tree.leaves(of_moments)):
+            by_lane, shared = eqx.partition(given, tuple(has_lanes))
+            return lax.map(lambda lane: _one_by_one(search)(*eqx.combine(lane, shared)), by_lane), True
+        axes = jax.tree.map(lambda has: 0 if has else None, tuple(has_lanes))
+        return _one_by_one(jax.vmap(search, axes))(*given), True
+
+    return searched
 
 
 def _mean_and_variance(weights: Float[Array, "asset candidate"], moments: Moments) -> tuple[Array, Array]:

@@ -351,6 +351,26 @@ def test_random_search_is_the_tutorials_given_the_draws():
             np.testing.assert_allclose(found[k], searched(CLOSES[k], int(tests[k]), keys[k]), rtol=1e-12)
 
 
+@pytest.mark.parametrize("num_searches", [3, 9])
+@pytest.mark.parametrize("share_a_window", [True, False])
+def test_random_searches_of_any_lengths_within_a_vmap(share_a_window, num_searches):
+    """A few in one window are made one after the other, all others side by side."""
+    tests = np.resize([1.0, 33.0, 100.0], num_searches)
+    windows = CLOSES[: 2 * num_searches].reshape(2, num_searches, *CLOSES.shape[1:])
+
+    def weights(close, num_tests, key):
+        return al.RandomSearchSharpe(num_tests, 8760.0, lookback=BARS)(observe(close, key=key)).weights
+
+    with jax.enable_x64(True):
+        keys = jax.random.split(jax.random.key(1), (2, num_searches))
+        of_window = jax.vmap(weights, (None if share_a_window else 0, 0, 0))
+        closes = windows[:, 0] if share_a_window else windows
+        found = jax.jit(jax.vmap(of_window, (0, None, 0)))(closes, tests, keys)
+        for i, k in np.ndindex(2, num_searches):
+            close = closes[i] if share_a_window else closes[i, k]
+            np.testing.assert_allclose(found[i, k], searched(close, int(tests[k]), keys[i, k]), rtol=1e-12)
+
+
 @pytest.mark.parametrize("engine", ENGINES)
 def test_random_search_draws_the_same_beside_any_lanes(engine):
     close, open_ = prices(0)

@@ -36,13 +36,11 @@ def _plan_compiled(job: PlanJob, engine: Any, advance: Callable) -> list[Answers
 
 
 def _batch(job: PlanJob, groups: np.ndarray, advance: Any) -> Planned:
-    members = np.stack([job.layout.members[g] for g in groups])
-    # On the device once and for all, each group in one piece.
-    prices = jax.device_put(
-        tuple(np.ascontiguousarray(x.T[members].swapaxes(1, 2)) for x in (job.close, job.val_price))
-    )
+    members = job.layout.members
+    # On the device once and for all, [group, time, asset].
+    prices = jax.device_put(tuple(Leaf(x, columns=1).of(groups, members, True)[0] for x in (job.close, job.val_price)))
     leaves, structure = jax.tree.flatten(job.tree, is_leaf=lambda x: isinstance(x, Leaf))
-    arrays, has = zip(*(settle(leaf).of(groups, job.layout.members, True) for leaf in leaves), strict=True)
+    arrays, has = zip(*(settle(leaf).of(groups, members, True) for leaf in leaves), strict=True)
     item_axes, group_axes = (jax.tree.unflatten(structure, [0 if h[i] else None for h in has]) for i in (0, 1))
     lanes = job.items.combination[:, None] * job.layout.num_groups + groups
 
@@ -62,7 +60,7 @@ def _batch(job: PlanJob, groups: np.ndarray, advance: Any) -> Planned:
         return jax.tree.map(np.asarray, answers)
 
     whole: Planned | None = None
-    for chunk, part in _beside_each_other(ask, list(_chunks(job, members.size))):
+    for chunk, part in _beside_each_other(ask, list(_chunks(job, len(groups) * len(members[groups[0]])))):
         if whole is None:
             whole = jax.tree.map(lambda x: np.zeros((len(job.items), *x.shape[2:]), x.dtype), part)
         for out, values in zip(jax.tree.leaves(whole), jax.tree.leaves(part), strict=True):
@@ -119,7 +117,7 @@ def _chunks(job: PlanJob, width: int) -> Iterator[tuple[np.ndarray, int]]:
 
 def _filled_up(x: np.ndarray, size: int) -> np.ndarray:
     """With the first row repeated until there are `size`."""
-    return np.concatenate([x, np.repeat(x[:1], size - len(x), axis=0)])
+    return x if len(x) == size else np.concatenate([x, np.repeat(x[:1], size - len(x), axis=0)])
 
 
 def _size(count: int) -> int:
