@@ -481,8 +481,8 @@ MUTANTS = [
         "full-page-loses-a-row",
         "the last row of every page is lost",
         SCHEDULE,
-        "traded[: int(count)]",
-        "traded[: int(count) - 1]",
+        "else int(count)]",
+        "else int(count) - 1]",
         LOOKING,
     ),
     # --- lanes and their labels
@@ -506,8 +506,8 @@ MUTANTS = [
         "groups-labelled-outermost",
         "labels have the groups outermost, lanes innermost",
         "jaxsim/frames/reading.py",
-        "labels.take(np.tile(np.arange(groups), combinations))",
-        "labels.take(np.repeat(np.arange(groups), combinations))",
+        "Level(labels, np.tile(np.arange(groups), combinations))",
+        "Level(labels, np.repeat(np.arange(groups), combinations))",
         test("lanes", "test_a_group_is_what_it_is_alone"),
     ),
     Mutant(
@@ -537,10 +537,26 @@ MUTANTS = [
     Mutant(
         "path-a-bar-late",
         "paths show a rebalance one bar after it happened",
-        "jaxsim/frames/ledger.py",
-        "begins[events] = self.bar\n",
-        "begins[events] = np.minimum(self.bar + 1, num_bars - 1)\n",
-        PURE_CORE,
+        "jaxsim/frames/spans.py",
+        "begins[events] = bar\n",
+        "begins[events] = np.minimum(bar + 1, num_bars - 1)\n",
+        test("spans", "test_paths_are_those_of_a_loop_over_bars"),
+    ),
+    Mutant(
+        "blocks-lose-a-lane",
+        "metrics of many lanes leave out the last of each block",
+        "jaxsim/engine/rolling.py",
+        "x[:, begin : begin + lanes]",
+        "x[:, begin : begin + max(1, lanes - 1)]",
+        test("metrics", "test_lanes_in_blocks"),
+    ),
+    Mutant(
+        "constants-in-a-kernel",
+        "XLA may move constants into a marked call, and then aborts",
+        "jaxsim/engine/kernel.py",
+        "arrays, state = lax.optimization_barrier((arrays, state))",
+        "arrays, state = arrays, state",
+        test("score", "test_programs_all_of_whose_numbers_are_constants"),
     ),
     Mutant(
         "order-ids-global",
@@ -819,6 +835,8 @@ class Workshop:
         done = subprocess.run(command, cwd=copy, env=environment, capture_output=True, text=True, timeout=SECONDS)
         if done.returncode == 0:
             return None
+        if done.returncode < 0:
+            return f"{tests[0]} - signal {-done.returncode} ended the process"
         found = re.search(r"^(?:FAILED|ERROR) (tests/.*::.*)$", done.stdout, re.MULTILINE)
         if done.returncode != 1 or not found:
             raise RuntimeError(f"pytest could not run in {copy}:\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}")
