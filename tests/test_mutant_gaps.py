@@ -128,3 +128,12 @@ def test_the_list_of_faults_is_not_stale():
     root = Path(js.__file__).parents[1]
     stale = [x.name for x in MUTANTS if (root / x.file).read_text().count(x.old) != 1]
     assert not stale, "the script would stop at these"
+
+
+@pytest.mark.parametrize("schedule", [js.LookAhead(), js.Scan()])
+def test_an_allocator_may_hand_out_an_array_of_nothing(close, schedule):
+    def allocator(obs):
+        return js.Allocation(jnp.full(3, 1 / 3), aux={"nothing": jnp.zeros(0)})
+
+    bt = js.backtest(close, allocator, trigger=js.Threshold(0.02), schedule=schedule)
+    assert bt.aux["nothing"].shape == (len(bt.allocations.bar), 0)

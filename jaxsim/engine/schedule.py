@@ -156,4 +156,5 @@ def _traded(rows: Row, count: Any) -> Row:
     traded = np.asarray(rows.traded)[: None if count is None else int(count)]
     where = np.flatnonzero(traded)
     where = where[np.argsort(np.asarray(rows.lane).ravel()[where], kind="stable")]
-    return jax.tree.map(lambda x: np.asarray(x).reshape(-1, *x.shape[traded.ndim :]).take(where, axis=0), rows)
+    flat = (math.prod(rows.traded.shape),)
+    return jax.tree.map(lambda x: np.asarray(x).reshape(flat + x.shape[traded.ndim :]).take(where, axis=0), rows)

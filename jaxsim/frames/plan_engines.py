@@ -83,8 +83,11 @@ def _beside_each_other(ask: Callable, chunks: list[tuple[np.ndarray, int]]) -> I
         return chunk, ask(chunk, longest)
 
     def work() -> None:
-        with jax.enable_x64(True), jax.default_device(device):  # every thread has its own
-            done.extend(iter(ask_next, None))
+        try:
+            with jax.enable_x64(True), jax.default_device(device):  # every thread has its own
+                done.extend(iter(ask_next, None))
+        finally:
+            left.clear()  # after an error nobody needs the rest
 
     if len(chunks) == 1:
         yield from iter(ask_next, None)

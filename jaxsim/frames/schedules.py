@@ -103,7 +103,7 @@ def _dates_every(every: Any, index: pd.DatetimeIndex) -> pd.DatetimeIndex:
         raise ValueError(f"every: {every!r} is not a pandas frequency such as 'D', 'W' or 'MS'") from error
 
 
-@functools.lru_cache(maxsize=16)
+@functools.lru_cache(maxsize=16, typed=True)  # equal values of two types may count otherwise
 def _date_range(every: Any, first: pd.Timestamp, last: pd.Timestamp, dtype: Any) -> pd.DatetimeIndex:
     """pandas counts from date to date in Python; who searches asks for the same ones again and again.
 
