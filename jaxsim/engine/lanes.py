@@ -150,12 +150,12 @@ def prepared(run: Run) -> Run:
 LARGEST_GATHERED = 2048
 
 
-def can_gather(run: Run, axes: Sequence[LaneAxis]) -> bool:
-    """Whether lanes of the outermost axis are cheap to gather."""
+def can_gather(run: Run, axes: Sequence[LaneAxis], largest: int = LARGEST_GATHERED) -> bool:
+    """Whether lanes of the outermost axis are cheap to gather: none has more numbers of its own than `largest`."""
     sizes = jax.tree.map(
         lambda place, leaves: 0 if place is None else sum(jnp.size(x) for x in jax.tree.leaves(leaves)),
         axes[0].in_axes,
         run,
         is_leaf=_is_none,
     )
-    return sum(jax.tree.leaves(sizes)) <= LARGEST_GATHERED * axes[0].size
+    return sum(jax.tree.leaves(sizes)) <= largest * axes[0].size

@@ -77,6 +77,10 @@ class Pages(eqx.Module):
         """Number of rows in a page."""
         return self.rows.bar.shape[0]
 
+    @property
+    def has_room(self) -> Bool[Array, ""]:
+        return self.count < self.room
+
     def begin(self, outlook: Outlook, standing: Standing, block: Block) -> "Pages":
         return self
 
@@ -322,7 +326,7 @@ class LookAhead(eqx.Module):
         return replace(self, one_kernel=False)
 
     def _has_room(self, outlook: Outlook, state: "State") -> Bool[Array, ""]:
-        return _goes_on(outlook, state) & (state.sink.count < state.sink.room)
+        return _goes_on(outlook, state) & state.sink.has_room
 
     def opened(self, outlook: Outlook, cursor: Cursor, sink: Any, size: int) -> "State":
         """Before anything is traded in a block."""
