@@ -132,8 +132,13 @@ class Page:
     lane: Lane
 
 
-def pages(run: Run, axes: tuple[LaneAxis, ...], schedule: Scan | LookAhead | None = None) -> Iterator[Page]:
-    """Run all lanes to the end of the market, a page at a time."""
+def pages(
+    run: Run, axes: tuple[LaneAxis, ...], schedule: Scan | LookAhead | None = None, num_lanes: int | None = None
+) -> Iterator[Page]:
+    """Run all lanes to the end of the market, a page at a time.
+
+    num_lanes: rows are those of the first so many lanes; None: of all.
+    """
     refuse_deadlock()
     schedule = schedule or forward_schedule(run.policy)
     # NumPy's, since every operation on a jax.Array outside of a program is a program of its own.
@@ -145,16 +150,18 @@ def pages(run: Run, axes: tuple[LaneAxis, ...], schedule: Scan | LookAhead | Non
         aux = jax.tree.map(np.asarray, aux)
         if begin < 0:  # the last page of a Scan
             aux = jax.tree.map(lambda x: x[(slice(None),) * len(axes) + (slice(0, begin),)], aux)  # noqa: B023
-        yield Page(_traded(rows, count), aux, cursor.lane)
+        yield Page(_traded(rows, count, num_lanes), aux, cursor.lane)
 
 
-def _traded(rows: Row, count: Any) -> Row:
+def _traded(rows: Row, count: Any, num_lanes: int | None) -> Row:
     """Those rows of a page where something was traded, lane by lane, [row, ...].
 
-    count: of a LookAhead, how many rows are filled; None: of a Scan.
+    count: of a LookAhead, how many rows are filled; None: of a Scan.       num_lanes: as in `pages`.
     """
     traded = np.asarray(rows.traded)[: None if count is None else int(count)]
     where = np.flatnonzero(traded)
-    where = where[np.argsort(np.asarray(rows.lane).ravel()[where], kind="stable")]
+    lane = np.asarray(rows.lane).ravel()[where]
+    order = np.argsort(lane, kind="stable")
+    where = where[order[: None if num_lanes is None else np.searchsorted(lane, num_lanes, sorter=order)]]
     flat = (math.prod(rows.traded.shape),)
     return jax.tree.map(lambda x: np.asarray(x).reshape(flat + x.shape[traded.ndim :]).take(where, axis=0), rows)

@@ -181,7 +181,7 @@ def _run_batch(job: Job, groups: np.ndarray) -> tuple[Ledger, list[Fault]]:
 
 def ledger_of(job: Job, batch: Batch) -> tuple[Ledger, list[Fault]]:
     """Run a batch and keep what happened, and what went wrong inside of its lanes."""
-    done = run_programs(job, batch, lambda: list(pages(batch.run, batch.axes, job.schedule)))
+    done = run_programs(job, batch, lambda: list(pages(batch.run, batch.axes, job.schedule, batch.lanes.size)))
     ledger = ledger_from_pages(done, batch.lanes.ravel(), batch.columns)
     return with_val_prices(ledger, job), faults_of(batch, done[-1].lane.status)
 

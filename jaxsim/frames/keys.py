@@ -1,6 +1,7 @@
 """Random keys of lanes: a lane draws by its labels alone, whoever its neighbours are."""
 
 import hashlib
+from collections.abc import Iterable
 from functools import cached_property
 from typing import Any
 
@@ -15,9 +16,15 @@ from jaxsim.engine.keys import as_key, is_seed, is_typed
 
 def lane_hash(labels: dict[str, Any]) -> int:
     """First four bytes, big-endian, of the SHA-256 of `level=repr(label)`, levels sorted by name and joined by |."""
-    plain = {name: label.item() if isinstance(label, np.generic) else label for name, label in labels.items()}
-    text = "|".join(f"{name}={plain[name]!r}" for name in sorted(plain))
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big")
+    return _hash_of([_text(name, labels[name]) for name in sorted(labels)])
+
+
+def _text(name: Any, label: Any) -> str:
+    return f"{name}={label.item() if isinstance(label, np.generic) else label!r}"
+
+
+def _hash_of(texts: Iterable[str]) -> int:
+    return int.from_bytes(hashlib.sha256("|".join(texts).encode()).digest()[:4], "big")
 
 
 class LaneKeys:
@@ -85,9 +92,18 @@ def _data_of(key: Any) -> np.ndarray:
 
 
 def _hashes(lanes: pd.Index) -> np.ndarray:
-    names = list(lanes.names)
-    rows = zip(*(lanes.get_level_values(i) for i in range(lanes.nlevels)), strict=True)
-    return np.array([lane_hash(dict(zip(names, row, strict=True))) for row in rows], np.uint32)
+    """`lane_hash` of each lane. A label is written out once, however many lanes have it."""
+    texts = [_texts(lanes, level) for level in sorted(range(lanes.nlevels), key=lanes.names.__getitem__)]
+    return np.array([_hash_of(row) for row in zip(*texts, strict=True)], np.uint32)
+
+
+def _texts(lanes: pd.Index, level: int) -> list[str]:
+    """What is said of one level in each lane."""
+    name = lanes.names[level]
+    if not isinstance(lanes, pd.MultiIndex) or (lanes.codes[level] < 0).any():  # below zero: NaN, which is no label
+        return [_text(name, label) for label in lanes.get_level_values(level)]
+    texts = [_text(name, label) for label in lanes.levels[level]]
+    return [texts[code] for code in lanes.codes[level].tolist()]
 
 
 def _of_another_kind(key: Any, lanes: pd.Index | None, seeds: np.ndarray | None) -> LaneKeys:

@@ -173,6 +173,10 @@ def _check_index(index: pd.Index, argument: str, *, unique: bool, numbers: bool)
         raise TypeError(f"{argument}: the index {index.name!r} must hold numbers, not {index.dtype}")
 
 
+#: Labels that Python sorts faster than pandas does.
+FEW = 64
+
+
 @dataclass(frozen=True, eq=False)
 class Level:
     """One level of the labels of lanes: that of each lane is the one of `labels` at its place."""
@@ -204,11 +208,21 @@ def index_of_levels(levels: dict[str, Level]) -> pd.Index | None:
     """`lane_index` of what the levels hold; where all of their labels occur, only those are looked at, however many
     lanes there are."""
     if len(levels) > 1 and all(level.is_plain for level in levels.values()):
-        codes, labels = zip(*(level.labels.factorize(sort=True) for level in levels.values()), strict=True)
+        codes, labels = zip(*(_factorized(level.labels) for level in levels.values()), strict=True)
         places = [code[level.places] for code, level in zip(codes, levels.values(), strict=True)]
         if all(len(np.unique(x)) == len(y) for x, y in zip(places, labels, strict=True)):
             return pd.MultiIndex(labels, places, names=list(levels), verify_integrity=False)  # pyright: ignore[reportArgumentType]
     return lane_index({name: level.values for name, level in levels.items()})
+
+
+def _factorized(labels: pd.Index) -> tuple[np.ndarray, pd.Index]:
+    """`labels.factorize(sort=True)` of numbers or strings, for which pandas takes long where they are few."""
+    values = labels.tolist()
+    if len(values) > FEW or any(x != x or not isinstance(x, int | float | str) for x in values):
+        return labels.factorize(sort=True)
+    ranked = {x: i for i, x in enumerate(sorted(set(values)))}
+    first = {x: i for i, x in reversed(list(enumerate(values)))}
+    return np.array([ranked[x] for x in values]), labels.take([first[x] for x in ranked])
 
 
 def select(index: pd.Index | None, key: Any) -> tuple[np.ndarray, pd.Index | None]:

@@ -144,13 +144,10 @@ assert set(_PER_EVENT) < {field.name for field in fields(Ledger)}
 
 
 def ledger_from_pages(pages: Sequence[Page], lanes: np.ndarray, columns: np.ndarray) -> Ledger:
-    """Collect the pages of a compiled run, of whose lanes the first `len(lanes)` count (the others pad the shape)."""
+    """Collect the pages of a compiled run; their rows are of the first `len(lanes)` lanes (others pad the shape)."""
     num_lanes = len(lanes)
     rows = _rows_of(pages)
-    lane, bar, holdings, event = rows.lane, rows.bar, rows.holdings, rows.event
-    count = np.searchsorted(lane, num_lanes)
-    if count < len(lane):
-        lane, bar, holdings, event = jax.tree.map(lambda x: x[:count].copy(), (lane, bar, holdings, event))
+    holdings, event = rows.holdings, rows.event
     bar_aux = {}
     if pages[0].aux:
         bar_aux = jax.tree.map(lambda *x: np.concatenate(x, axis=1)[:num_lanes], *(_flat_lanes(p) for p in pages))
@@ -158,8 +155,8 @@ def ledger_from_pages(pages: Sequence[Page], lanes: np.ndarray, columns: np.ndar
     return Ledger(
         lanes=lanes,
         columns=columns,
-        counts=np.bincount(lane, minlength=num_lanes),
-        bar=bar.astype(np.int64),
+        counts=np.bincount(rows.lane, minlength=num_lanes),
+        bar=rows.bar.astype(np.int64),
         value=event.value,
         cash=holdings.cash,
         free_cash=holdings.free_cash,
