@@ -135,7 +135,8 @@ def sharpe_ratio(returns: Any, *, ann_factor: Number, risk_free: Number = 0.0, d
     Infinite, whatever the mean, where all returns are equal. NaN below two bars.
     """
     excess = returns - risk_free
-    ratio = divide(_mean(excess), _std(excess, ddof), np.inf)
+    known = _known(excess)
+    ratio = divide(mean(excess, known), nanstats.std(excess, known, ddof), np.inf)
     return _from_two_bars(returns, ratio * ann_factor**0.5)
 
 

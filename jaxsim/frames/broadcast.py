@@ -39,8 +39,11 @@ class Leaf:
         """The array for a batch of groups of one size, and whether it has a combination and a group axis."""
         array = self.array
         if self.columns is not None:
-            parts = [_columns(array, members[g], self.columns) for g in groups]
-            array = np.stack(parts, axis=int(self.by_combination)) if is_grouped else parts[0]
+            parts, axis = [_columns(array, members[g], self.columns) for g in groups], int(self.by_combination)
+            if is_grouped:  # one alone needs no copy
+                array = np.stack(parts, axis) if len(parts) > 1 else np.expand_dims(parts[0], axis)
+            else:
+                array = parts[0]
             return array, (self.by_combination, is_grouped)
         if self.by_group:
             axis = int(self.by_combination)

@@ -3,7 +3,7 @@
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import equinox as eqx
@@ -29,6 +29,25 @@ _SIZES = {16: 16, 64: 64, 128: 2048, 1024: 1 << 62}
 # --- in compiled batches
 
 
+@dataclass(frozen=True, eq=False)
+class Chunk:
+    """Items that are asked together.
+
+    items: their numbers, [range, combination].     longest: rows of their windows.
+    size: ranges of the program that is asked, which may be more.
+    """
+
+    items: np.ndarray
+    longest: int
+    size: int
+
+    @property
+    def filled_up(self) -> np.ndarray:
+        """The items, with those of the first range repeated until there are `size`."""
+        missing = self.size - len(self.items)
+        return np.concatenate([self.items, np.repeat(self.items[:1], missing, axis=0)]) if missing else self.items
+
+
 def _plan_compiled(job: PlanJob, engine: Any, advance: Callable) -> list[Answers]:
     if take_out(job.tree)[1]:
         return _plan_reference(job, engine, advance)  # the host is asked directly: nothing is to be compiled
@@ -44,15 +63,16 @@ def _batch(job: PlanJob, groups: np.ndarray, advance: Any) -> Planned:
     item_axes, group_axes = (jax.tree.unflatten(structure, [0 if h[i] else None for h in has]) for i in (0, 1))
     lanes = job.items.combination[:, None] * job.layout.num_groups + groups
 
-    def ask(chunk: np.ndarray, longest: int) -> Planned:
-        per_item = [a[job.items.combination[chunk]] if h[0] else a for a, h in zip(arrays, has, strict=True)]
+    def ask(chunk: Chunk) -> Planned:
+        some, longest = chunk.filled_up, chunk.longest
+        per_item = [a[job.items.combination[some]] if h[0] else a for a, h in zip(arrays, has, strict=True)]
         given = jax.tree.unflatten(structure, per_item)
-        start, end = (x[chunk[:, 0]].astype(np.int32) for x in (job.items.start, job.items.end))
-        due = (start, end, job.key_data[lanes[chunk]])
+        start, end = (x[some[:, 0]].astype(np.int32) for x in (job.items.start, job.items.end))
+        due = (start, end, job.key_data[lanes[some]])
         try:
             answers = _ask_all(given, item_axes, group_axes, prices, due, job.key_impl, np.float64(job.cash), longest)
         except Exception as error:
-            where = job.where(int(chunk[0, 0]), int(groups[0]))
+            where = job.where(int(some[0, 0]), int(groups[0]))
             error.add_note(
                 f"while allocator {job.name} was compiled for all ranges at once, the first of them: {where}"
             )
@@ -64,23 +84,23 @@ def _batch(job: PlanJob, groups: np.ndarray, advance: Any) -> Planned:
         if whole is None:
             whole = jax.tree.map(lambda x: np.zeros((len(job.items), *x.shape[2:]), x.dtype), part)
         for out, values in zip(jax.tree.leaves(whole), jax.tree.leaves(part), strict=True):
-            out[chunk] = values  # a chunk that is filled up repeats its first range
-        advance(len(np.unique(chunk)) * len(groups))
+            out[chunk.items] = values[: len(chunk.items)]
+        advance(chunk.items.size * len(groups))
     assert whole is not None
     return whole
 
 
-def _beside_each_other(ask: Callable, chunks: list[tuple[np.ndarray, int]]) -> Iterator[tuple[np.ndarray, Planned]]:
+def _beside_each_other(ask: Callable, chunks: list[Chunk]) -> Iterator[tuple[Chunk, Planned]]:
     """Each chunk and its answers. Two at a time are compiled and run, here and on another thread."""
     device = jax.config.jax_default_device  # pyright: ignore[reportAttributeAccessIssue]
     left, done = deque(chunks), deque()
 
-    def ask_next() -> tuple[np.ndarray, Planned] | None:
+    def ask_next() -> tuple[Chunk, Planned] | None:
         try:
-            chunk, longest = left.popleft()
+            chunk = left.popleft()
         except IndexError:
             return None
-        return chunk, ask(chunk, longest)
+        return chunk, ask(chunk)
 
     def work() -> None:
         try:
@@ -105,8 +125,7 @@ def _beside_each_other(ask: Callable, chunks: list[tuple[np.ndarray, int]]) -> I
             left.clear()
 
 
-def _chunks(job: PlanJob, width: int) -> Iterator[tuple[np.ndarray, int]]:
-    """Numbers of the items that are asked together, [range, combination], and the length of their windows."""
+def _chunks(job: PlanJob, width: int) -> Iterator[Chunk]:
     for block in job.items.shared():
         length = (job.items.end - job.items.start)[block[:, 0]]
         longest = _rounded_up(length, _SHORTEST) if job.pad else length
@@ -115,12 +134,7 @@ def _chunks(job: PlanJob, width: int) -> Iterator[tuple[np.ndarray, int]]:
             most = max(2, 1 << int(np.log2(max(1, _CHUNK // (rows * width)))))
             size = min(_size(len(together)), most)
             for begin in range(0, len(together), size):
-                yield _filled_up(together[begin : begin + size], size), int(rows)
-
-
-def _filled_up(x: np.ndarray, size: int) -> np.ndarray:
-    """With the first row repeated until there are `size`."""
-    return x if len(x) == size else np.concatenate([x, np.repeat(x[:1], size - len(x), axis=0)])
+                yield Chunk(together[begin : begin + size], int(rows), size)
 
 
 def _size(count: int) -> int:
