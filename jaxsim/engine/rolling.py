@@ -13,8 +13,9 @@ from jaxsim.engine.nanstats import as_float, namespace
 
 #: Numbers that a rolling metric looks at together; bounds its memory, whatever the window.
 CHUNK = 1 << 20
-#: Numbers of one series that NumPy works on together: what is made of them on the way stays in the cache.
-BLOCK = 1 << 17
+#: Numbers of one series that NumPy works on together: what is made of them on the way stays in the cache, and is little
+#: enough for malloc to keep; asked for anew, memory costs more than what is worked out in it.
+BLOCK = 1 << 16
 
 
 def over_time(formula: Callable) -> Callable:
