@@ -21,9 +21,9 @@ from jaxsim.frames.workers import run_everywhere, shares
 #: Numbers in the windows of one call: a few megabytes, which caches hold.
 _CHUNK = 1 << 20
 #: Few shapes, few programs: windows have this many rows times a power of four, which just holds a week or a month of
-#: hours; and so many ranges are asked together, where there are no more than so many in all.
+#: hours; and so many ranges are asked together, where there are no more than so many in all. A year has 365 days.
 _SHORTEST = 48
-_SIZES = {16: 16, 64: 64, 128: 2048, 1024: 1 << 62}
+_SIZES = {16: 16, 64: 64, 128: 256, 384: 2048, 1024: 1 << 62}
 
 
 # --- in compiled batches

@@ -235,8 +235,7 @@ class _Recorded:
     def __init__(self, allocations: Allocations, arrangement: Layout, index: pd.Index):
         bars = _bars(allocations, index)
         places, self.axis = _recorded_axis(allocations, arrangement)
-        longest = max(1, int(np.bincount(allocations.lane, minlength=1).max(initial=0)))
-        longest = _rounded_up(longest, allocations.lane)
+        longest = _rounded_up(np.bincount(allocations.lane, minlength=1))
         num, groups = places.shape
         size = max(len(m) for m in arrangement.members)
         self._num_bars = len(index)
@@ -283,11 +282,11 @@ class _Recorded:
         return mask[..., :-1]
 
 
-def _rounded_up(longest: int, lane: np.ndarray) -> int:
-    """A number of allocations to make room for: to a power of two; where that is little, to 512. Few shapes, few
-    programs."""
-    least = 512 if len(np.unique(lane)) <= 64 else 1
-    return max(least, 1 << (longest - 1).bit_length())
+def _rounded_up(counts: np.ndarray) -> int:
+    """How many allocations of each lane, of which so many are recorded, there is to be room for: a power of two; where
+    that is little, 512. Few shapes, few programs."""
+    least = 512 if np.count_nonzero(counts) <= 64 else 1
+    return max(least, 1 << (max(1, int(counts.max())) - 1).bit_length())
 
 
 def _bars(allocations: Allocations, index: pd.Index) -> np.ndarray:
