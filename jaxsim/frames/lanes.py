@@ -210,7 +210,8 @@ def index_of_levels(levels: dict[str, Level]) -> pd.Index | None:
     if len(levels) > 1 and all(level.is_plain for level in levels.values()):
         codes, labels = zip(*(_factorized(level.labels) for level in levels.values()), strict=True)
         places = [code[level.places] for code, level in zip(codes, levels.values(), strict=True)]
-        if all(np.bincount(x, minlength=len(y)).all() for x, y in zip(places, labels, strict=True)):
+        # A place below zero is that of NaN, which is no label.
+        if all(np.bincount(x + 1, minlength=len(y) + 1)[1:].all() for x, y in zip(places, labels, strict=True)):
             return pd.MultiIndex(labels, places, names=list(levels), verify_integrity=False)  # pyright: ignore[reportArgumentType]
     return lane_index({name: level.values for name, level in levels.items()})
 
