@@ -299,7 +299,7 @@ def test_an_interrupt_of_its_own():
 
 def test_ctrl_c(seen):
     def slow(obs):
-        if len(seen) == 3:
+        if len(seen) in (3, 8):  # one that arrives in a callback of the garbage collector is dropped by Python
             threading.Thread(target=_thread.interrupt_main).start()
         time.sleep(0.05)
         return told(obs)

@@ -9,6 +9,7 @@ import pytest
 
 import allocators as al
 import jaxsim as js
+from jaxsim.engine.look_ahead import LookAhead
 from tests.markets import ASSETS, BARS, INDEX, THRESHOLDS, grouped, prices, run, with_holes
 
 CLOSE, OPEN = prices(0)
@@ -77,6 +78,50 @@ def test_more_allocations_than_a_page_holds():
     one, other = (js.replay(plan, close, fees=0.003, engine=engine) for engine in ENGINES)
     assert one.num_rebalances().to_dict() == {"many": 637, "few": 3, "some": 1}
     assert_same(other, one)
+
+
+COHORTS = {
+    "lanes": dict(lanes=20, groups=["g"], fees=js.grid(fees=[0.0, 0.01])),
+    "lanes of three groups": dict(lanes=9, groups=["x", "y", "z"], fees=0.005),
+}
+
+
+@pytest.mark.parametrize("page", [2, None])
+@pytest.mark.parametrize("name", COHORTS)
+def test_lanes_of_unequal_number_go_in_cohorts(name, page, monkeypatch):
+    """In any order, over several pages as over one: each lane is the one that it is alone, to the last bit."""
+    if page is not None:
+        monkeypatch.setattr(LookAhead, "num_rows", lambda *_: page)
+    case, rng = COHORTS[name], np.random.default_rng(1)
+    num_bars = 53 if page is None else 54  # programs of their own
+    bars = pd.RangeIndex(num_bars, name="time")
+    columns = pd.MultiIndex.from_product([case["groups"], ["A", "B"]], names=["group", "asset"])
+    shape = num_bars, len(columns)
+    close = pd.DataFrame(100 * np.exp(rng.normal(0, 0.02, shape).cumsum(axis=0)), bars, columns)
+    counts = rng.permutation([0, 1, 2, num_bars, *rng.integers(0, num_bars, case["lanes"] * len(case["groups"]) - 4)])
+    lanes = [(lane, group) for lane in range(case["lanes"]) for group in case["groups"]]
+    rows = [
+        (*lane, bar)
+        for lane, count in zip(lanes, counts, strict=True)
+        for bar in np.sort(rng.choice(num_bars, max(count, 1), replace=False))
+    ]
+    names = ["lane", "group", "time"]
+    weights = rng.uniform(0, 0.5, (len(rows), 2))
+    weights = pd.DataFrame(weights, pd.MultiIndex.from_tuples(rows, names=names), ["A", "B"])
+    plan = js.Allocations.from_weights(weights, bars)
+    bt = js.replay(plan, close, fees=case["fees"])
+    for lane in range(case["lanes"]):
+        alone = js.replay(plan[[(lane, group) for group in case["groups"]]], close, fees=case["fees"])
+        np.testing.assert_array_equal(alone.value, bt.value[[lane]])
+        np.testing.assert_array_equal(alone.total_fees(), bt.total_fees()[[lane]])
+    judge = js.replay(
+        plan[[(lane, group) for lane in (0, 7) for group in case["groups"]]],
+        close,
+        fees=case["fees"],
+        engine="reference",
+    )
+    np.testing.assert_allclose(judge.value, bt.value[[0, 7]], rtol=1e-9)
+    assert bt.num_rebalances().groupby(["lane", "group"]).first().to_list() == [max(x, 1) for x in counts]
 
 
 def test_skipped_assets_are_nan_and_not_traded():

@@ -1,7 +1,6 @@
 """Random keys of lanes: a lane draws by its labels alone, whoever its neighbours are."""
 
 import hashlib
-from collections.abc import Iterable
 from functools import cached_property
 from typing import Any
 
@@ -12,19 +11,6 @@ import pandas as pd
 
 from jaxsim.engine.draws import is_threefry, threefry
 from jaxsim.engine.keys import as_key, is_seed, is_typed
-
-
-def lane_hash(labels: dict[str, Any]) -> int:
-    """First four bytes, big-endian, of the SHA-256 of `level=repr(label)`, levels sorted by name and joined by |."""
-    return _hash_of([_text(name, labels[name]) for name in sorted(labels)])
-
-
-def _text(name: Any, label: Any) -> str:
-    return f"{name}={label.item() if isinstance(label, np.generic) else label!r}"
-
-
-def _hash_of(texts: Iterable[str]) -> int:
-    return int.from_bytes(hashlib.sha256("|".join(texts).encode()).digest()[:4], "big")
 
 
 class LaneKeys:
@@ -92,18 +78,25 @@ def _data_of(key: Any) -> np.ndarray:
 
 
 def _hashes(lanes: pd.Index) -> np.ndarray:
-    """`lane_hash` of each lane. A label is written out once, however many lanes have it."""
-    texts = [_texts(lanes, level) for level in sorted(range(lanes.nlevels), key=lanes.names.__getitem__)]
-    return np.array([_hash_of(row) for row in zip(*texts, strict=True)], np.uint32)
+    """Of each lane the first four bytes, big-endian, of the SHA-256 of `level=repr(label)`, levels sorted by name and
+    joined by |."""
+    levels = sorted(range(lanes.nlevels), key=lanes.names.__getitem__)
+    rows = zip(*(_texts(lanes, level) for level in levels), strict=True)
+    digests = (hashlib.sha256("|".join(row).encode()).digest() for row in rows)
+    return np.array([int.from_bytes(digest[:4], "big") for digest in digests], np.uint32)
 
 
 def _texts(lanes: pd.Index, level: int) -> list[str]:
-    """What is said of one level in each lane."""
+    """What is said of one level in each lane. A label is written out once, however many lanes have it."""
     name = lanes.names[level]
     if not isinstance(lanes, pd.MultiIndex) or (lanes.codes[level] < 0).any():  # below zero: NaN, which is no label
         return [_text(name, label) for label in lanes.get_level_values(level)]
     texts = [_text(name, label) for label in lanes.levels[level]]
     return [texts[code] for code in lanes.codes[level].tolist()]
+
+
+def _text(name: Any, label: Any) -> str:
+    return f"{name}={label.item() if isinstance(label, np.generic) else label!r}"
 
 
 def _of_another_kind(key: Any, lanes: pd.Index | None, seeds: np.ndarray | None) -> LaneKeys:
