@@ -46,7 +46,7 @@ def index_points(
         dates = naive if dates.tz is None else _localized(naive, dates.tz)
     if offset is not None:
         dates = dates + _timedelta(offset, "offset")
-    if every is not None and (dates[:1] < index[0]).any():
+    if every is not None and len(dates) > 0 and bool(dates[0] < index[0]):
         dates = dates[dates >= index[0]]  # moved to before the first bar
     bars = index.searchsorted(dates, side="left")
     return np.unique(bars[bars < len(index)]).astype(np.int64)
