@@ -21,8 +21,8 @@ class Allocation(eqx.Module):
     skip: bool [asset], assets to be left alone in this rebalance; their weights may be NaN.
     size_type: SizeType, one or [asset]: what `weights` count, if not target weights; default that of the policy.
     direction: Direction, one or [asset]; default that of the policy.
-    call_seq: CallSeq, or int [asset]: the assets by number in the order in which they trade; default that of the
-        policy.
+    call_seq: CallSeq, or int [asset]: the assets by number in the order in which they trade; default, which -1
+        everywhere stands for as well, that of the policy.
     aux: extra arrays to be recorded, by name.
     """
 

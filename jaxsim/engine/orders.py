@@ -31,8 +31,8 @@ class Request(eqx.Module):
 
     size: in units of `size_type`, per asset; NaN leaves the asset alone.
     size_type: SizeType of each, None for target weights.       direction: Direction of each, None for Both.
-    call_seq: CallSeq, None for by order value.     sequence: place of each asset in the order of execution, if the
-        allocator has chosen it.
+    call_seq: CallSeq, None for by order value.     sequence: place of each asset in the order of execution, which goes
+        before; None, or -1 everywhere, where the allocator has not chosen it.
     has_ties: whether order values may tie but for rounding, as where a destination moves several assets by the same
         weight; such ties are broken by column.
     """
@@ -121,15 +121,15 @@ def trade_in_general(
     """Order by order (SEMANTICS 3 and 5.2)."""
     size_type = jnp.int32(SizeType.TARGET_PERCENT) if request.size_type is None else request.size_type
     direction = jnp.int32(Direction.BOTH) if request.direction is None else request.direction
-    if request.sequence is None:
-        worth = order_value(
-            request.size, size_type, direction, holdings.units, quote.val_price, holdings.cash, holdings.free_cash,
-            jnp.asarray(quote.value),
-        )  # fmt: skip
-        worth = coarse(worth, jnp.asarray(quote.value)) if request.has_ties else worth
-        key = call_key(request.call_seq, worth)
-    else:
-        key = request.sequence.astype(request.size.dtype)
+    worth = order_value(
+        request.size, size_type, direction, holdings.units, quote.val_price, holdings.cash, holdings.free_cash,
+        jnp.asarray(quote.value),
+    )  # fmt: skip
+    worth = coarse(worth, jnp.asarray(quote.value)) if request.has_ties else worth
+    key = call_key(request.call_seq, worth)
+    if request.sequence is not None:
+        places = request.sequence
+        key = jnp.where(places.min() < 0, key, places.astype(request.size.dtype))
     sequence = CallOrder(key)
     by_asset = Order(
         request.size,

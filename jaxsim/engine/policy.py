@@ -152,7 +152,10 @@ class RecordedTargets(eqx.Module):
         """The allocation of this number."""
         weights, codes = self.weights[row], (self.size_type, self.direction)
         size_type, direction = (None if x is None else x[row] for x in codes)
-        call_seq = None if self.sequence is None else jnp.argsort(self.sequence[row], stable=True)
+        call_seq = None
+        if self.sequence is not None:
+            places = self.sequence[row]
+            call_seq = jnp.where(jnp.isnan(places).all(), -1, jnp.argsort(places, stable=True))
         skip = jnp.isnan(weights)
         return Allocation(weights, skip=skip, size_type=size_type, direction=direction, call_seq=call_seq)
 

@@ -47,7 +47,7 @@ class Planned(eqx.Module):
     skip: Bool[Array, " asset"]
     size_type: Int[Array, " asset"] | None
     direction: Int[Array, " asset"] | None
-    sequence: Int[Array, " asset"] | None
+    sequence: Float[Array, " asset"] | None
     fault: Int[Array, " asset"]
     aux: dict
 
@@ -97,7 +97,7 @@ def planned(allocation: Allocation, obs: Observation) -> Planned:
         jnp.asarray(allocation.skip),
         request.size_type,
         request.direction,
-        request.sequence,
+        None if request.sequence is None else jnp.where(request.sequence < 0, jnp.nan, request.sequence),
         allocation_faults(allocation, request),
         dict(allocation.aux),
     )

@@ -255,8 +255,8 @@ def request_of(policy: Policy, allocation: Allocation, obs: Observation) -> Requ
 
     order, sequence = allocation.call_seq, None
     if order is not None and order.ndim:
-        order, sequence = None, jnp.argsort(order, stable=True).astype(jnp.int32)
-    elif order is None:
+        sequence = jnp.where((order == -1).all(), -1, jnp.argsort(order, stable=True)).astype(jnp.int32)
+    if order is None or order.ndim:
         order = policy.call_seq
     size, size_type = allocation.weights, chosen(allocation.size_type, policy.size_type)
     direction = chosen(allocation.direction, policy.direction)
@@ -282,7 +282,8 @@ def allocation_faults(allocation: Allocation, request: Request) -> Int[Array, " 
             is_known = jnp.isin(codes, jnp.array([int(member) for member in kind]))
             fault = jnp.where(is_known | (fault != LaneFault.NONE), fault, LaneFault.CODE)
     if request.sequence is not None:
-        is_order = (jnp.sort(allocation.call_seq) == jnp.arange(weights.shape[0])).all()
+        order = allocation.call_seq
+        is_order = (jnp.sort(order) == jnp.arange(weights.shape[0])).all() | (order == -1).all()
         fault = jnp.where(is_order | (fault != LaneFault.NONE), fault, LaneFault.CALL_SEQ)
     return fault.astype(jnp.int32)
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import equinox as eqx
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Bool, Float
 
 from jaxsim.engine.arrays import Answer, Array, namespace
@@ -247,10 +248,19 @@ class EveryN(AbstractDated):
 class AtBars(AbstractDated):
     """Rebalance at given bars.
 
-    mask: bool [time].
+    mask: bool [time], one for each bar of the market; see `js.index_points` for numbers of bars.
+
+    Raises TypeError for what is not boolean, ValueError for a mask of another length.
     """
 
     mask: Number
+
+    def __check_init__(self):
+        dtype = getattr(self.mask, "dtype", None)
+        if isinstance(self.mask, list | tuple):
+            dtype = np.asarray(self.mask).dtype
+        if dtype is not None and getattr(dtype, "kind", "b") != "b":
+            raise TypeError(f"mask: expected booleans, one for each bar, got {dtype}; numbers of bars make none")
 
     def fires_at(self, step: Any, xp: Any) -> Any:
         return xp.asarray(self.mask)[step]

@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import math
 import os
 import tempfile
 from pathlib import Path
@@ -30,7 +31,7 @@ def save(allocations: Allocations, path: str | os.PathLike) -> None:
         if codes is not None:
             arrays |= {f"{name}_{n}": codes[:, n] for n in range(len(allocations.assets))}
     for name, values in allocations.aux.items():
-        arrays[f"aux_{name}"] = values.reshape(len(values), -1)
+        arrays[f"aux_{name}"] = values.reshape(len(values), math.prod(values.shape[1:])) if values.ndim > 1 else values
     columns = {name: pa.array(list(x)) if x.ndim > 1 else pa.array(x) for name, x in arrays.items()}
     described = {
         "freq": getattr(allocations.index, "freqstr", None),
@@ -40,6 +41,7 @@ def save(allocations: Allocations, path: str | os.PathLike) -> None:
         "is_member": allocations.is_member.tolist(),
         "num_group_levels": allocations.num_group_levels,
         "aux": {name: [*x.shape[1:]] for name, x in allocations.aux.items()},
+        "aux_dtypes": {name: x.dtype.str for name, x in allocations.aux.items()},
     }
     table = pa.table(columns).replace_schema_metadata({_KEY: json.dumps(described).encode()})
     target = Path(path)
@@ -55,7 +57,7 @@ def save(allocations: Allocations, path: str | os.PathLike) -> None:
 
 def load(path: str | os.PathLike) -> Allocations:
     """See `Allocations.load`."""
-    _, pq = _pyarrow()
+    pa, pq = _pyarrow()
     table = pq.read_table(path)
     described = (table.schema.metadata or {}).get(_KEY)
     if described is None:
@@ -63,7 +65,7 @@ def load(path: str | os.PathLike) -> Allocations:
     about = json.loads(described)
     index, assets = (_unpacked(about[name]) for name in ("index", "assets"))
     if about["freq"] is not None and isinstance(index, pd.DatetimeIndex):
-        index = pd.DatetimeIndex(index, freq=about["freq"])
+        index = _with_freq(index, about["freq"])
     lanes = None
     if about["lanes"] is not None:
         frame = _unpacked_frame(about["lanes"])[0]
@@ -76,8 +78,8 @@ def load(path: str | os.PathLike) -> Allocations:
 
     def aux(name: str, shape: list[int]) -> np.ndarray:
         column = table[f"aux_{name}"]
-        values = np.array(column.to_pylist()) if shape else column.to_numpy()
-        return values.reshape(len(column), *shape)
+        values = np.array(column.to_pylist()) if shape or pa.types.is_list(column.type) else column.to_numpy()
+        return values.astype(about.get("aux_dtypes", {}).get(name, values.dtype)).reshape(len(column), *shape)
 
     targets = matrix("target")
     assert targets is not None
@@ -94,6 +96,14 @@ def load(path: str | os.PathLike) -> Allocations:
         range_start=table["range_start"].to_numpy() if "range_start" in table.column_names else None,
         aux={name: aux(name, shape) for name, shape in about["aux"].items()},
     )
+
+
+def _with_freq(index: pd.DatetimeIndex, freq: str) -> pd.DatetimeIndex:
+    """With the frequency that it had, unless its name does not say all of it, as with holidays of one's own."""
+    try:
+        return pd.DatetimeIndex(index, freq=freq)
+    except ValueError:
+        return index
 
 
 def _pyarrow() -> tuple[Any, Any]:

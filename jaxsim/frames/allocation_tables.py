@@ -53,7 +53,11 @@ def _lanes_of(rows: pd.Index) -> tuple[np.ndarray, pd.Index | None]:
     for i, name in enumerate(rows.names[:-1]):
         if name is None:
             raise ValueError(f"weights: level {i} of the rows needs a name, as a lane level has")
+        if str(name) in levels:
+            raise ValueError(f"weights: two levels of the rows are named {name!r}")
         levels[str(name)] = rows.get_level_values(i)
+        if levels[str(name)].hasnans:
+            raise ValueError(f"weights: a label of level {name!r} is missing (NaN)")
     labels = lane_index(levels)
     assert labels is not None
     lane, lanes = pd.factorize(labels)
@@ -131,7 +135,7 @@ def _joined(
     def by_asset(name: str, missing: float) -> np.ndarray | None:
         if all(getattr(x, name) is None for x in parts):
             return None
-        out = np.full((len(lane), len(assets)), np.nan)
+        out = np.full((len(lane), len(assets)), missing)
         begin = 0
         for part in parts:
             values = getattr(part, name)

@@ -248,7 +248,7 @@ def select(index: pd.Index | None, key: Any) -> tuple[np.ndarray, pd.Index | Non
     chosen = np.ones(len(index), bool)
     for level, label in enumerate(labels):
         values = index.get_level_values(level)
-        chosen &= values == _match(values[chosen], label, index.names[level])
+        chosen &= _are(values, _match(values[chosen], label, index.names[level]))
     return np.flatnonzero(chosen), _drop_levels(index[chosen], len(labels))
 
 
@@ -261,7 +261,7 @@ def cross_section(index: pd.Index | None, label: Any, level: Any) -> tuple[np.nd
             raise KeyError(f"no level {level!r}; the lanes have {list(index.names)}")
         level = index.names[level]
     values = index.get_level_values(level)
-    chosen = np.asarray(values == _match(values, label, level))
+    chosen = _are(values, _match(values, label, level))
     left = index[chosen]
     left = left.droplevel(level) if isinstance(left, pd.MultiIndex) else None
     return np.flatnonzero(chosen), left
@@ -290,10 +290,17 @@ def _drop_levels(index: pd.Index, count: int) -> pd.Index | None:
     return index.droplevel(list(range(count)))
 
 
+def _are(values: pd.Index, label: Any) -> np.ndarray:
+    """Which of the values are this label; NaN is NaN."""
+    if not pd.api.types.is_scalar(label):
+        return np.zeros(len(values), bool)
+    return np.asarray(values.isna() if pd.isna(label) else values == label, bool)
+
+
 def _match(values: pd.Index, label: Any, name: Any) -> Any:
     """The label of `values` that is meant by `label`."""
     known = values.unique()
-    if label in known:
+    if _are(known, label).any():
         return label
     is_number = isinstance(label, int | float | np.number) and not isinstance(label, bool)
     if is_number and pd.api.types.is_numeric_dtype(known.dtype) and len(known):

@@ -173,7 +173,9 @@ def ledger_from_pages(pages: Sequence[Page], lanes: np.ndarray, columns: np.ndar
         bar_aux=dict(bar_aux),
         size_type=event.size_type,
         direction=event.direction,
-        sequence=event.sequence,
+        sequence=None
+        if event.sequence is None
+        else _sequences_if_any(np.where(event.sequence < 0, np.nan, event.sequence)),
         clip=fills.clip,
         is_decision=event.is_decision,
         log=None if fills.log is None else log_of_orders(fills.log),

@@ -59,7 +59,8 @@ def _batch(job: PlanJob, groups: np.ndarray, advance: Any) -> Planned:
     # On the device once and for all, [group, time, asset].
     prices = jax.device_put(tuple(Leaf(x, columns=1).of(groups, members, True)[0] for x in (job.close, job.val_price)))
     leaves, structure = jax.tree.flatten(job.tree, is_leaf=lambda x: isinstance(x, Leaf))
-    arrays, has = zip(*(settle(leaf).of(groups, members, True) for leaf in leaves), strict=True)
+    found = [settle(leaf).of(groups, members, True) for leaf in leaves]
+    arrays, has = [array for array, _ in found], [axes for _, axes in found]
     item_axes, group_axes = (jax.tree.unflatten(structure, [0 if h[i] else None for h in has]) for i in (0, 1))
     lanes = job.items.combination[:, None] * job.layout.num_groups + groups
 

@@ -64,6 +64,16 @@ class Answers:
     planned: Planned
 
 
+def unasked(job: PlanJob) -> list[Answers]:
+    """The answers to no question: of a plan without any range."""
+    answers = []
+    for groups in job.layout.batches():
+        shape = (0, len(groups), len(job.layout.members[groups[0]]))
+        weights, skip, fault = (np.zeros(shape, dtype) for dtype in (np.float64, bool, np.int32))
+        answers.append(Answers(groups, Planned(weights, skip, None, None, None, fault, {})))
+    return answers
+
+
 def collect(job: PlanJob, answers: list[Answers]) -> Allocations:
     """The answers as Allocations, by lane and bar. Raises AllocationError for the first that cannot be traded."""
     layout, items = job.layout, job.items

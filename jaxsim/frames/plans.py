@@ -16,7 +16,7 @@ from jaxsim.frames.keys import lane_keys
 from jaxsim.frames.lanes import Sweep, is_swept
 from jaxsim.frames.look_backs import Timetable
 from jaxsim.frames.plan_engines import ENGINES, plan_elsewhere
-from jaxsim.frames.plan_job import PlanJob, collect
+from jaxsim.frames.plan_job import PlanJob, collect, unasked
 from jaxsim.frames.prices import valuation_prices
 from jaxsim.frames.progress import progress_bar
 from jaxsim.frames.reading import as_allocator, lane_labels
@@ -59,8 +59,8 @@ def optimize(
         for `al.host` what "reference" does.
     progress: whether to show a progress bar.
 
-    Returns `Allocations` with `ranges`. Their lanes: schedule levels (every, on, at_time, lookback, offset), those of
-    the allocator, then groups.
+    Returns `Allocations` with `ranges`; where no range is a full one, without any, and without arrays in `aux`. Their
+    lanes: schedule levels (every, on, at_time, lookback, offset), those of the allocator, then groups.
     Raises TypeError or ValueError naming the argument; AllocationError naming lane, asset and bar for weights that
     cannot be traded; AllocatorError naming lane and bar, from what a function that runs in Python has raised.
     """
@@ -90,5 +90,5 @@ def optimize(
         )  # fmt: skip
         run = plan_elsewhere if is_distributed(engine) else ENGINES[engine]
         with progress_bar(job.num_answers, "range", progress) as advance:
-            answers = run(job, engine, advance)
+            answers = run(job, engine, advance) if job.num_answers else unasked(job)
         return collect(job, answers)

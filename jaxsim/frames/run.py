@@ -253,6 +253,7 @@ class _Recorded:
             lane = allocations.lane[here]
             at = which[lane], group, here - np.searchsorted(allocations.lane, lane)
             columns = _asset_places(allocations, arrangement, group)
+            _refuse_unknown(allocations, columns, here, [labels[group] for labels in arrangement.levels.values()])
             of_group = np.where(columns < 0, np.nan, allocations.targets[here][:, columns])
             self._bars[at] = bars[here]
             self._weights[(*at, slice(0, len(columns)))] = of_group
@@ -327,6 +328,15 @@ def _recorded_axis(allocations: Allocations, arrangement: Layout) -> tuple[np.nd
     first = [keys.index(c) for c in combinations]
     levels = {str(name): lanes.get_level_values(name).take(first) for name in rest}
     return places, Axis(len(combinations), levels, is_open=True)
+
+
+def _refuse_unknown(allocations: Allocations, columns: np.ndarray, rows: np.ndarray, labels: list) -> None:
+    """Raises ValueError where a weight is meant for an asset that the group of these labels has not."""
+    unknown = np.setdiff1d(np.arange(len(allocations.assets)), columns)
+    meant = ~np.isnan(allocations.targets[np.ix_(rows, unknown)]).all(axis=0)
+    if meant.any():
+        asset, group = allocations.assets[unknown[meant][0]], ", ".join(map(repr, labels))
+        raise ValueError(f"allocations: close has no column for {asset!r} in group {group}")
 
 
 def _asset_places(allocations: Allocations, arrangement: Layout, group: int) -> np.ndarray:

@@ -26,7 +26,7 @@ def index_points(
     """
     if (every is None) == (on is None):
         raise ValueError("every: pass a frequency (every=) or dates (on=), one of the two")
-    if isinstance(every, int | np.integer) and not isinstance(every, bool):
+    if _is_count(every):
         if every < 1:
             raise ValueError(f"every: expected a positive number of bars, got {every}")
         if at_time is not None or offset is not None:
@@ -79,7 +79,7 @@ def ranges_before(index: pd.Index, lookback: Any = None, **when: Any) -> tuple[n
     points = index_points(index, **when)
     if lookback is None:
         start, end = points[:-1], points[1:]
-    elif isinstance(lookback, int | np.integer) and not isinstance(lookback, bool):
+    elif _is_count(lookback):
         if lookback < 1:
             raise ValueError(f"lookback: expected a positive number of bars, got {lookback}")
         start, end = points - lookback, points
@@ -96,27 +96,47 @@ def ranges_before(index: pd.Index, lookback: Any = None, **when: Any) -> tuple[n
     return start[full].astype(np.int64), end[full].astype(np.int64)
 
 
+def _is_count(value: Any) -> bool:
+    """Whether it is a number of bars. To NumPy, a duration is an integer."""
+    return isinstance(value, int | np.integer) and not isinstance(value, bool | np.timedelta64)
+
+
 def _dates_every(every: Any, index: pd.DatetimeIndex) -> pd.DatetimeIndex:
     try:
-        return _date_range(every, index[0], index[-1], index.dtype)  # pyright: ignore[reportArgumentType]
-    except (ValueError, TypeError) as error:
+        step = pd.tseries.frequencies.to_offset(
+            _timedelta(every, "every") if isinstance(every, np.timedelta64) else every
+        )
+        goes_on = step is not None and step.n > 0
+    except (ValueError, TypeError, ZeroDivisionError) as error:
         raise ValueError(f"every: {every!r} is not a pandas frequency such as 'D', 'W' or 'MS'") from error
+    if not goes_on:
+        raise ValueError(f"every: expected a frequency that goes from date to later date, got {every!r}")
+    return _date_range(step, index[0], index[-1], index.dtype)  # pyright: ignore[reportArgumentType]
 
 
-@functools.lru_cache(maxsize=16, typed=True)  # equal values of two types may count otherwise
-def _date_range(every: Any, first: pd.Timestamp, last: pd.Timestamp, dtype: Any) -> pd.DatetimeIndex:
+@functools.lru_cache(maxsize=16)
+def _date_range(step: Any, first: pd.Timestamp, last: pd.Timestamp, dtype: Any) -> pd.DatetimeIndex:
     """pandas counts from date to date in Python; who searches asks for the same ones again and again.
 
     dtype: of the time index, since equal moments may be of other time zones.
     """
-    return pd.date_range(first, last, freq=every)
+    is_of_hours = isinstance(step, pd.tseries.offsets.Tick) and not isinstance(step, pd.tseries.offsets.Day)
+    if first.tz is None or is_of_hours:
+        return pd.date_range(first, last, freq=step)
+    # Dates of the wall calendar, of which some time zones have days without a midnight, or with two.
+    dates = _localized(pd.date_range(first.tz_localize(None), last.tz_localize(None), freq=step), first.tz)
+    return dates[(dates >= first) & (dates <= last)]
 
 
 def _dates_on(on: Any, index: pd.DatetimeIndex) -> pd.DatetimeIndex:
+    if isinstance(on, pd.Series):
+        on = pd.Index(on)
     if isinstance(on, str | datetime.date | np.datetime64) or not isinstance(on, Sequence | pd.Index | np.ndarray):
         on = [on]
     try:
         dates = pd.DatetimeIndex(on)
+        if pd.api.types.is_numeric_dtype(pd.Index(on).dtype):
+            raise TypeError("numbers, which pandas would take for nanoseconds since 1970")
     except (ValueError, TypeError) as error:
         raise ValueError(f"on: expected dates, got {on!r}"[:200]) from error
     if dates.hasnans:

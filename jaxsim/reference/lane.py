@@ -276,7 +276,8 @@ class _Lane:
         """A rule, or the assets in the order of their execution."""
         if np.ndim(answer) == 0:
             return CallSeq(int(CALL_SEQ.read(answer, "call_seq")))
-        return np.asarray(answer).tolist()
+        order = np.asarray(answer).tolist()
+        return self.call_seq if all(n == -1 for n in order) else order
 
     def rebalance(self, bar: int, value: float, answer: _Answer) -> None:
         """Remember the target weights and trade towards them, unless one of them is at fault."""
