@@ -679,3 +679,18 @@ def test_the_reference_engine_has_the_same_lanes(groups):
     pd.testing.assert_frame_equal(other.orders, groups.orders, rtol=1e-9)
     pd.testing.assert_frame_equal(other.allocations.weights, groups.allocations.weights, rtol=1e-9)
     pd.testing.assert_frame_equal(other.allocations.records, groups.allocations.records)
+
+
+def test_a_lane_labelled_nan_is_found():
+    bt = run(CLOSE, EQUAL, OPEN, size_granularity=js.grid(g=[nan, 0.5]), fees=0.01)
+    np.testing.assert_array_equal(bt[nan].value, bt.value.iloc[:, 0])
+    assert len(bt[[nan, 0.5]].lanes) == 2
+    assert len(bt.allocations[nan].weights) == len(bt[nan].allocations.weights) > 0
+
+
+def test_a_part_of_a_date_is_no_label():
+    groups = {"A": pd.Timestamp("2020-01-05"), "B": pd.Timestamp("2020-01-05"), "C": pd.Timestamp("2020-02-03")}
+    bt = run(CLOSE, EQUAL, OPEN, groups=groups)
+    with pytest.raises(KeyError, match="no lane with group = '2020-01'"):
+        bt["2020-01"]
+    np.testing.assert_array_equal(bt[pd.Timestamp("2020-01-05")].value, bt.value.iloc[:, 0])

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+import allocators as al
 import jaxsim as js
 
 BARS = 240
@@ -350,3 +351,82 @@ def test_a_file_of_something_else(tmp_path):
     TABLE.to_parquet(path)
     with pytest.raises(ValueError, match="holds no allocations"):
         js.Allocations.load(path)
+
+
+@pytest.mark.parametrize("allocator", [al.InverseVolatility(), al.RiskParity(), al.EqualWeight()])
+def test_allocators_without_numbers(allocator):
+    plan, judge = (js.optimize(GROUPED, allocator, every="W", lookback=20, engine=x) for x in ("compiled", "reference"))
+    assert len(plan) == len(judge) > 10
+    np.testing.assert_allclose(plan.targets, judge.targets, rtol=1e-9)
+
+
+@pytest.mark.parametrize("engine", ["compiled", "reference"])
+@pytest.mark.parametrize("when", [dict(on=INDEX[[3]]), dict(every="MS", lookback=js.grid(lookback=[500, 600]))])
+def test_a_plan_without_any_range_is_empty(when, engine):
+    plan = js.optimize(GROUPED, by_volatility, engine=engine, **when)
+    assert len(plan) == 0
+    assert plan.weights.shape == (0, 3)
+    assert (js.replay(plan, GROUPED, freq="6h").value == 100).all().all()
+
+
+def test_durations_of_all_kinds_are_durations():
+    kinds = (pd.Timedelta, np.timedelta64, lambda x: x)
+    every = [js.index_points(INDEX, every=kind("2D") if kind is not np.timedelta64 else kind(2, "D")) for kind in kinds]
+    back = [
+        js.index_ranges(INDEX, every=8, lookback=kind("2D") if kind is not np.timedelta64 else kind(2, "D"))
+        for kind in kinds
+    ]
+    for one, other in zip(every, back, strict=True):
+        np.testing.assert_array_equal(one, np.arange(0, BARS, 8))
+        pd.testing.assert_frame_equal(other, back[0])
+    named = js.optimize(CLOSE, by_volatility, every=16, lookback=js.grid(lookback=["2D", "4D"]))
+    plain = js.optimize(CLOSE, by_volatility, every=16, lookback=js.grid(lookback=pd.to_timedelta(["2D", "4D"])))
+    np.testing.assert_array_equal(named.targets, plain.targets)
+
+
+def test_files_keep_what_allocators_hand_out(tmp_path):
+    def allocator(obs):
+        aux = {"score": obs.value, "late": obs.step > 100, "few": jnp.int8(obs.step), "none": jnp.zeros((0, 2))}
+        return js.Allocation(by_volatility(obs), aux=aux | {"single": obs.val_price.astype(jnp.float32)[:2]})
+
+    plan = js.optimize(CLOSE, allocator, every="W")
+    for some in (plan, plan.filter(np.zeros(len(plan), bool))):
+        some.save(tmp_path / "plan.parquet")
+        again = js.Allocations.load(tmp_path / "plan.parquet")
+        for name, array in some.aux.items():
+            np.testing.assert_array_equal(again.aux[name], array, strict=True)
+    assert len(plan.filter(plan.aux["late"])) < len(plan)
+
+
+@pytest.mark.parametrize("freq", [pd.offsets.CustomBusinessDay(holidays=["2021-01-06"]), pd.DateOffset(days=2)])
+def test_files_of_frequencies_whose_names_do_not_say_all(freq, tmp_path):
+    close = CLOSE.set_axis(pd.date_range("2021-01-04", periods=BARS, freq=freq, name="time"))
+    js.optimize(close, by_volatility, every=50).save(tmp_path / "plan.parquet")
+    assert js.Allocations.load(tmp_path / "plan.parquet").index.equals(close.index)
+
+
+def test_parts_of_other_kinds_and_assets_trade_side_by_side():
+    units = pd.DataFrame([[0.2, 0.1]], INDEX[:1], columns=["A", "B"]).reindex(INDEX)
+    amounts = js.backtest(CLOSE[["A", "B"]], size=units, size_type="target_amount", freq="6h").allocations
+    weights = js.Allocations.from_weights(pd.DataFrame({"C": [0.5], "A": [0.2]}, INDEX[[3]]), INDEX)
+    both = js.replay(js.Allocations.concat({"amounts": amounts, "weights": weights}, name="kind"), CLOSE, freq="6h")
+    for kind, alone in (("amounts", amounts), ("weights", weights)):
+        np.testing.assert_array_equal(both[kind].value, js.replay(alone, CLOSE, freq="6h").value)
+
+
+def test_weights_for_an_asset_that_its_group_lacks():
+    rows = pd.MultiIndex.from_tuples([("x", INDEX[2]), ("y", INDEX[2])], names=["case", "time"])
+    weights = pd.DataFrame({"A": [0.2, 0.3], "C": [0.8, 0.7]}, rows)
+    with pytest.raises(ValueError, match="close has no column for 'C' in group 'x'"):
+        js.replay(js.Allocations.from_weights(weights, INDEX), GROUPED)
+    weights.loc[("x", INDEX[2]), "C"] = np.nan
+    assert len(js.replay(js.Allocations.from_weights(weights, INDEX), GROUPED, freq="6h").orders) == 3
+
+
+def test_labels_that_cannot_be_lanes():
+    rows = pd.MultiIndex.from_arrays([[np.nan, 1.0], INDEX[[3, 5]]], names=["k", "time"])
+    with pytest.raises(ValueError, match="a label of level 'k' is missing"):
+        js.Allocations.from_weights(pd.DataFrame({"A": [1.0, 0.5]}, rows), INDEX)
+    rows = pd.MultiIndex.from_arrays([[0, 1], [0, 1], INDEX[[3, 5]]], names=["k", "k", "time"])
+    with pytest.raises(ValueError, match="two levels of the rows are named 'k'"):
+        js.Allocations.from_weights(pd.DataFrame({"A": [1.0, 0.5]}, rows), INDEX)

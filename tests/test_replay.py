@@ -267,3 +267,21 @@ def test_no_warning_without_reason():
         warnings.simplefilter("error")
         run(CLOSE, al.FixedWeights([0.1] * 3), OPEN)
         run(CLOSE, al.FixedWeights([1 / 3 + 1e-8] * 3), OPEN)  # within 1e-6 of one
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_call_order_that_was_chosen_on_one_date_only(engine):
+    """Elsewhere sales go first, as if nobody had chosen."""
+
+    def sometimes(obs):
+        weights = jnp.where(obs.step % 2, jnp.array([0.9, 0.05, 0.05]), jnp.array([0.05, 0.05, 0.9]))
+        return js.Allocation(weights, call_seq=jnp.where(obs.step == 5, jnp.arange(3), -1))
+
+    common = dict(open=OPEN, fees=0.001)
+    bt = js.backtest(CLOSE, sometimes, trigger=js.Always(), engine=engine, **common)
+    assert list(np.flatnonzero(~np.isnan(bt.allocations.sequence).all(axis=1))) == [5]
+    for other in ENGINES:
+        assert_same(bt, js.replay(bt.allocations, CLOSE, engine=other, **common))
+    never = js.backtest(CLOSE, lambda obs: sometimes(obs).weights, trigger=js.Always(), engine=engine, **common)
+    np.testing.assert_array_equal(never.value[:5], bt.value[:5])
+    assert never.value.iloc[5] != bt.value.iloc[5]

@@ -305,3 +305,27 @@ def test_what_is_no_size_of_a_schedule(schedule, name):
         with pytest.raises(ValueError, match=f"^{name}: expected a whole number >= 1, got {value}"):
             schedule(**{name: value})
     assert schedule(**{name: np.int64(3)}) == schedule(**{name: 3})
+
+
+@pytest.mark.parametrize("zone", ["America/Santiago", "Africa/Cairo", "America/Havana", "Europe/Berlin"])
+@pytest.mark.parametrize("every", ["D", "W", "B", "MS"])
+def test_days_without_a_midnight(zone, every):
+    """The first bar of each day, week or month on the wall, also where the clock changes at midnight."""
+    index = pd.date_range("2024-02-20", periods=6500, freq="1h", tz=zone)
+    dates = pd.date_range("2024-02-20", index[-1].tz_localize(None), freq=every).date
+    wall = index.tz_localize(None)
+    expected = [int(np.flatnonzero(wall.date >= date)[0]) for date in dates]
+    np.testing.assert_array_equal(js.index_points(index, every=every), expected)
+
+
+@pytest.mark.parametrize("every", ["-1D", "0D", pd.Timedelta(0)])
+def test_frequencies_that_lead_nowhere(every):
+    with pytest.raises(ValueError, match="every: expected a frequency that goes from date to later date"):
+        js.index_points(pd.date_range("2024-01-01", periods=9), every=every)
+
+
+def test_dates_of_a_series_and_numbers_that_are_none():
+    index = pd.date_range("2024-01-01", periods=9)
+    np.testing.assert_array_equal(js.index_points(index, on=pd.Series(index[[3, 5]])), [3, 5])
+    with pytest.raises(ValueError, match=r"on: expected dates, got \[3, 5\]"):
+        js.index_points(index, on=[3, 5])

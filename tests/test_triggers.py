@@ -365,3 +365,24 @@ def test_misuse(case):
     call, error, message = MISUSE[case]
     with as_users_run_it(), pytest.raises(error, match=f"^{message}"):
         call()
+
+
+@pytest.mark.parametrize("engine", ["compiled", "reference"])
+def test_masks_are_for_all_bars(engine):
+    close, _ = prices(0)
+    for mask, kind, text in (
+        ([3, 30], TypeError, "mask: expected booleans"),
+        (
+            np.arange(30) % 7 == 0,
+            ValueError,
+            r"trigger: js.AtBars needs one entry for each of 60 bars, got shape \(30,\)",
+        ),
+        (pd.Series(np.ones(60, bool)), ValueError, "labelled, but not by the bars of close"),
+    ):
+        with pytest.raises(kind, match=text):
+            js.backtest(close, al.EqualWeight(), trigger=js.AtBars(mask), engine=engine)
+    series = pd.Series(np.arange(60) % 7 == 0, close.index)
+    one, other = (
+        js.backtest(close, al.EqualWeight(), trigger=js.AtBars(x), engine=engine) for x in (series, series.to_numpy())
+    )
+    assert 9 <= one.num_rebalances() == other.num_rebalances() < 12

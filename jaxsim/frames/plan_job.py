@@ -68,9 +68,10 @@ def unasked(job: PlanJob) -> list[Answers]:
     """The answers to no question: of a plan without any range."""
     answers = []
     for groups in job.layout.batches():
-        shape = (0, len(groups), len(job.layout.members[groups[0]]))
-        weights, skip, fault = (np.zeros(shape, dtype) for dtype in (np.float64, bool, np.int32))
-        answers.append(Answers(groups, Planned(weights, skip, None, None, None, fault, {})))
+        num_assets = len(job.layout.members[groups[0]])
+        weights, skip, fault = (np.zeros(num_assets, dtype) for dtype in (np.float64, bool, np.int32))
+        one = Planned(weights, skip, None, None, None, fault, {})
+        answers.append(Answers(groups, jax.tree.map(lambda x: np.zeros((0, len(groups), *x.shape), x.dtype), one)))  # noqa: B023
     return answers
 
 
