@@ -385,4 +385,26 @@ def test_masks_are_for_all_bars(engine):
     one, other = (
         js.backtest(close, al.EqualWeight(), trigger=js.AtBars(x), engine=engine) for x in (series, series.to_numpy())
     )
-    assert 9 <= one.num_rebalances() == other.num_rebalances() < 12
+    np.testing.assert_array_equal(one.rebalances, other.rebalances)
+    # At the first bar there is no price before it: bought at the second one.
+    assert list(np.flatnonzero(one.rebalances)) == sorted({1, *range(7, 60, 7)})
+
+
+@pytest.mark.parametrize("engine", ["compiled", "reference"])
+@pytest.mark.parametrize(
+    ("answer", "kind", "text"),
+    [("no", TypeError, "'no'"), (None, TypeError, "None"), (np.ones(2, bool), ValueError, r"shape \(2,\); jnp.any")],
+)
+def test_answers_that_are_no_yes_or_no(answer, kind, text, engine):
+    close, _ = prices(0)
+    with pytest.raises(kind, match=f"^trigger: expected one answer, yes or no, got {text}"):
+        js.backtest(close, al.EqualWeight(), trigger=lambda obs: answer, engine=engine)
+
+
+def test_masks_are_for_all_bars_in_the_core():
+    close, _ = prices(0)
+    market = js.Market.from_frames(close)
+    short = js.Policy(al.EqualWeight(), js.AtBars(np.ones(30, bool)) | js.Never())
+    for call in (js.simulate, lambda *x: js.score(*x, ["total_return"])):
+        with pytest.raises(ValueError, match=r"trigger: js.AtBars needs one entry for each of 60 bars"):
+            call(market, short)

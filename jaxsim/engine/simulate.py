@@ -30,6 +30,7 @@ from jaxsim.engine.save import Save, Simulation
 from jaxsim.engine.schedule import Scan, checked_schedule
 from jaxsim.engine.status import LaneFault
 from jaxsim.engine.step import Event, Lane, at_bar_row, step
+from jaxsim.engine.triggers import AtBars
 
 
 def simulate(
@@ -84,7 +85,14 @@ def run_of(market: Any, policy: Any, costs: Any, account: Any, key: Any) -> Run:
     costs, account = of_kind(Costs, costs, "costs"), of_kind(Account, account, "account")
     for module in (policy, costs, account):
         check_fields(module, market.num_bars, market.num_assets)
+    for mask in jax.tree.leaves(policy, is_leaf=_is_mask):
+        if _is_mask(mask):
+            mask.check(market.num_bars)
     return Run(market, policy, costs, account, as_key(0 if key is None else key))
+
+
+def _is_mask(x: Any) -> bool:
+    return isinstance(x, AtBars)
 
 
 def exact(policy: Policy) -> Policy:

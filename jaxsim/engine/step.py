@@ -28,7 +28,7 @@ from jaxsim.engine.observation import Observation
 from jaxsim.engine.orders import Fills, Quote, Request, trade
 from jaxsim.engine.policy import Policy, allocator_name, as_state, ask, initial_state, watch
 from jaxsim.engine.status import LaneFault, LaneStatus
-from jaxsim.engine.triggers import excess_of, margin_of
+from jaxsim.engine.triggers import as_answer, excess_of, margin_of
 
 
 class LastFills(eqx.Module):
@@ -160,9 +160,7 @@ def at_bar_row(x: Array, step: Step) -> Array:
 
 def decide(policy: Policy, lane: Lane, obs: Observation) -> Bool[Array, ""]:
     """Event 3: whether to rebalance at this bar, or to go on with the rebalance before."""
-    wants = jnp.asarray(policy.trigger(obs), bool)
-    if wants.shape != ():
-        raise ValueError(f"trigger: expected one answer, yes or no, got shape {wants.shape}; jnp.any makes one of many")
+    wants = jnp.asarray(as_answer(policy.trigger(obs)), bool)
     return (wants | must_trade(policy, lane, obs)) & may_trade(policy, lane, obs)
 
 

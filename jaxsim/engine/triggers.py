@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from jaxsim.engine.arrays import Answer, Array, namespace
-from jaxsim.engine.bounds import BARS, BARS_FROM_ONE, bounded
+from jaxsim.engine.bounds import BARS, BARS_FROM_ONE, bounded, shown
 from jaxsim.engine.glance import Glance
 from jaxsim.engine.numerics import Number
 from jaxsim.engine.observation import Observation
@@ -69,6 +69,17 @@ def _checked(trigger: Any) -> Callable:
     if isinstance(trigger, type) or not callable(trigger):
         raise TypeError(f"trigger: expected a trigger such as js.Threshold(0.05) beside & or |, got {trigger!r}")
     return trigger
+
+
+def as_answer(answer: Any) -> Any:
+    """What a trigger has answered: one yes or no. Raises TypeError or ValueError for anything else."""
+    kind = answer.dtype.kind if hasattr(answer, "dtype") else np.asarray(answer).dtype.kind
+    if kind not in "biuf":
+        raise TypeError(f"trigger: expected one answer, yes or no, got {shown(answer)}"[:200])
+    if np.shape(answer) != ():
+        shape = np.shape(answer)
+        raise ValueError(f"trigger: expected one answer, yes or no, got shape {shape}; jnp.any makes one of many")
+    return answer
 
 
 def excess_of(trigger: Callable, obs: Observation) -> Float[Array, " asset"]:
@@ -250,7 +261,7 @@ class AtBars(AbstractDated):
 
     mask: bool [time], one for each bar of the market; see `js.index_points` for numbers of bars.
 
-    Raises TypeError for what is not boolean, ValueError for a mask of another length.
+    Raises TypeError for what is not boolean. A mask of another length is a ValueError where it meets the market.
     """
 
     mask: Number
@@ -261,6 +272,12 @@ class AtBars(AbstractDated):
             dtype = np.asarray(self.mask).dtype
         if dtype is not None and getattr(dtype, "kind", "b") != "b":
             raise TypeError(f"mask: expected booleans, one for each bar, got {dtype}; numbers of bars make none")
+
+    def check(self, num_bars: int) -> None:
+        """Raises ValueError for a mask of another length: JAX would take its last entry for all bars beyond."""
+        if np.shape(self.mask) != (num_bars,):
+            shape = np.shape(self.mask)
+            raise ValueError(f"trigger: js.AtBars needs one entry for each of {num_bars} bars, got shape {shape}")
 
     def fires_at(self, step: Any, xp: Any) -> Any:
         return xp.asarray(self.mask)[step]

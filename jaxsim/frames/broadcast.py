@@ -110,7 +110,10 @@ def module(tree: Any, argument: str, index: pd.Index, layout: Layout, sweep: Swe
         if isinstance(leaf, AbstractCalendar):
             return AtBars(_due_bars(leaf, index, sweep))
         if isinstance(leaf, AtBars):
-            return AtBars(_mask(leaf.mask, argument, index))
+            leaf.check(len(index))
+            if isinstance(leaf.mask, pd.Series) and not leaf.mask.index.equals(index):
+                raise ValueError(f"{argument}: the mask of js.AtBars is labelled, but not by the bars of close")
+            return AtBars(Leaf(np.asarray(leaf.mask, bool)))
         if isinstance(leaf, eqx.Module):
             return module_of(leaf, {f.name: _field(getattr(leaf, f.name), f) for f in fields(leaf) if _is_leaf(f)})
         if is_swept(leaf):
@@ -153,16 +156,6 @@ def made(kind: type[M], fields: Mapping[str, Any]) -> M:
     new = object.__new__(kind)
     vars(new).update(fields)
     return new
-
-
-def _mask(mask: Any, argument: str, index: pd.Index) -> Leaf:
-    """A mask that the user has made, bool [time]."""
-    if isinstance(mask, pd.Series) and not mask.index.equals(index):
-        raise ValueError(f"{argument}: the mask of js.AtBars is labelled, but not by the bars of close")
-    if np.shape(mask) != (len(index),):
-        shape = np.shape(mask)
-        raise ValueError(f"{argument}: js.AtBars needs one entry for each of {len(index)} bars, got shape {shape}")
-    return Leaf(np.asarray(mask, bool))
 
 
 def _due_bars(rule: AbstractCalendar, index: pd.Index, sweep: Sweep) -> Leaf:

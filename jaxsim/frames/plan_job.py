@@ -66,13 +66,14 @@ class Answers:
 
 def unasked(job: PlanJob) -> list[Answers]:
     """The answers to no question: of a plan without any range."""
-    answers = []
-    for groups in job.layout.batches():
+
+    def of_groups(groups: np.ndarray) -> Answers:
         num_assets = len(job.layout.members[groups[0]])
         weights, skip, fault = (np.zeros(num_assets, dtype) for dtype in (np.float64, bool, np.int32))
         one = Planned(weights, skip, None, None, None, fault, {})
-        answers.append(Answers(groups, jax.tree.map(lambda x: np.zeros((0, len(groups), *x.shape), x.dtype), one)))  # noqa: B023
-    return answers
+        return Answers(groups, jax.tree.map(lambda x: np.zeros((0, len(groups), *x.shape), x.dtype), one))
+
+    return [of_groups(groups) for groups in job.layout.batches()]
 
 
 def collect(job: PlanJob, answers: list[Answers]) -> Allocations:

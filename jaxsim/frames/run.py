@@ -332,7 +332,9 @@ def _recorded_axis(allocations: Allocations, arrangement: Layout) -> tuple[np.nd
 
 def _refuse_unknown(allocations: Allocations, columns: np.ndarray, rows: np.ndarray, labels: list) -> None:
     """Raises ValueError where a weight is meant for an asset that the group of these labels has not."""
-    unknown = np.setdiff1d(np.arange(len(allocations.assets)), columns)
+    is_unknown = np.ones(len(allocations.assets), bool)
+    is_unknown[columns[columns >= 0]] = False
+    unknown = np.flatnonzero(is_unknown)
     meant = ~np.isnan(allocations.targets[np.ix_(rows, unknown)]).all(axis=0)
     if meant.any():
         asset, group = allocations.assets[unknown[meant][0]], ", ".join(map(repr, labels))

@@ -21,7 +21,7 @@ from jaxsim.engine.numerics import coarse
 from jaxsim.engine.observation import Observation
 from jaxsim.engine.policy import Policy, allocator_name, initial_state, keeps_state, observes
 from jaxsim.engine.status import LaneFault
-from jaxsim.engine.triggers import AtBars, Never, excess_of
+from jaxsim.engine.triggers import AtBars, Never, as_answer, excess_of
 from jaxsim.errors import OrderError
 from jaxsim.reference.guard import Positions
 from jaxsim.reference.orders import (
@@ -224,7 +224,7 @@ class _Lane:
             return False
         if type(trigger) is AtBars:
             return bool(trigger.mask[bar])
-        return bool(trigger(self.observation(bar, value)))
+        return bool(as_answer(trigger(self.observation(bar, value))))
 
     def has_drifted(self, bar: int, value: float) -> bool:
         """Whether any asset is off its last target by the threshold or more. What is NaN compares false: the
