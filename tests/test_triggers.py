@@ -403,7 +403,7 @@ def test_answers_that_are_no_yes_or_no(answer, kind, text, engine):
 
 def test_masks_are_for_all_bars_in_the_core():
     close, _ = prices(0)
-    market = js.Market.from_frames(close)
+    market = js.Market.from_frames(close, dtype=np.float32)
     short = js.Policy(al.EqualWeight(), js.AtBars(np.ones(30, bool)) | js.Never())
     for call in (js.simulate, lambda *x: js.score(*x, ["total_return"])):
         with pytest.raises(ValueError, match=r"trigger: js.AtBars needs one entry for each of 60 bars"):
