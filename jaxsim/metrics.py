@@ -1,9 +1,9 @@
 """Scores of return series, for NumPy and JAX alike: `js.metrics.sharpe_ratio(returns, ann_factor=252)`.
 
-Arrays in, arrays out, time leading; see `jaxsim.engine.metrics` for what they share.
+Arrays in, arrays out, time leading; see `jaxsim.engine.metrics.returns` for what they share.
 """
 
-from jaxsim.engine.metrics import (
+from jaxsim.engine.metrics.returns import (
     alpha,
     annualized_return,
     annualized_volatility,
@@ -56,7 +56,7 @@ from jaxsim.engine.metrics import (
     up_capture,
     value_at_risk,
 )
-from jaxsim.engine.tables import portfolio_stats, returns_stats
+from jaxsim.engine.metrics.stats import portfolio_stats, returns_stats
 
 __all__ = [
     "alpha",

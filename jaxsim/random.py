@@ -1,5 +1,5 @@
 """Draws for allocators: those of `jax.random`, bit for bit, compiled and run several times faster on a CPU."""
 
-from jaxsim.engine.draws import fold_in, uniform
+from jaxsim.engine.base.random import fold_in, uniform
 
 __all__ = ["fold_in", "uniform"]

@@ -19,8 +19,30 @@ QUICK = (
 )
 #: Files of tests by how long they take; others take less.
 LONGEST = [
-    *("docs", "optimizers", "gradients", "sweep", "schedules", "programs", "gates", "lanes", "plans", "fit", "orders"),
-    *("learned", "cli", "workers", "destinations", "walk_forward", "host", "order_terms", "decisions", "golden"),
+    *(
+        "docs",
+        "optimizers",
+        "gradients",
+        "sweep",
+        "schedules",
+        "programs",
+        "gates",
+        "lanes",
+        "optimize",
+        "fit",
+        "orders",
+    ),
+    *(
+        "learned",
+        "cli",
+        "workers",
+        "destinations",
+        "walk_forward",
+        "host_callback",
+        "order_terms",
+        "decisions",
+        "golden",
+    ),
 ]
 #: Files of tests whose programs are made of what others check the shapes of: there it would only take time.
 WITHOUT_SHAPES = {

@@ -12,8 +12,8 @@ import jaxsim as js
 from jaxsim.cli.complaint import Complaint, as_complaint
 from jaxsim.cli.outcome import Outcome
 from jaxsim.cli.ranges import MOST
-from jaxsim.frames.calendar import bar_length
-from jaxsim.frames.inputs import read_prices
+from jaxsim.frames.inputs.bars_per_year import bar_length
+from jaxsim.frames.inputs.prices import read_prices
 
 METRICS = (
     "total_return",

@@ -10,15 +10,15 @@ import jax
 import jax.export
 import numpy as np
 
-from jaxsim.engine.account import Account
-from jaxsim.engine.costs import Costs
-from jaxsim.engine.host import take_out
-from jaxsim.engine.keys import as_key
-from jaxsim.engine.market import Market
-from jaxsim.engine.policy import Policy
-from jaxsim.engine.save import Save, Simulation
+from jaxsim.engine.bar.simulation import Save, Simulation
+from jaxsim.engine.base.random_keys import as_key
+from jaxsim.engine.policy.host_callback import take_out
+from jaxsim.engine.policy.policy import Policy
 from jaxsim.engine.simulate import simulate
-from jaxsim.engine.status import LaneStatus
+from jaxsim.engine.trading.account import Account
+from jaxsim.engine.trading.costs import Costs
+from jaxsim.engine.trading.market import Market
+from jaxsim.engine.trading.status import LaneStatus
 
 _FORMAT = 1
 _STATUS = [field.name for field in fields(LaneStatus)]

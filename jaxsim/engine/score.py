@@ -11,19 +11,19 @@ import numpy as np
 from jax.custom_batching import custom_vmap
 from jaxtyping import Float
 
-from jaxsim.engine.account import Account
-from jaxsim.engine.arrays import Array
-from jaxsim.engine.bounds import shown
-from jaxsim.engine.costs import Costs
-from jaxsim.engine.lanes import LaneAxis, Run
-from jaxsim.engine.look_ahead import LookAhead
-from jaxsim.engine.market import Market
-from jaxsim.engine.policy import Policy
-from jaxsim.engine.schedule import Scan, checked_schedule, forward_schedule
+from jaxsim.engine.bar.lanes import LaneAxis, Run
+from jaxsim.engine.base.arrays import Array
+from jaxsim.engine.base.fields import shown
+from jaxsim.engine.metrics.online_formulas import NAMES, needs_ann_factor, needs_benchmark
+from jaxsim.engine.policy.policy import Policy
+from jaxsim.engine.schedules.next_event import LookAhead
+from jaxsim.engine.schedules.schedule import Scan, checked_schedule, forward_schedule
+from jaxsim.engine.schedules.streaming_run import scored
 from jaxsim.engine.simulate import exact, run_of
-from jaxsim.engine.status import LaneFault
-from jaxsim.engine.stream import scored
-from jaxsim.engine.streamed import NAMES, needs_ann_factor, needs_benchmark
+from jaxsim.engine.trading.account import Account
+from jaxsim.engine.trading.costs import Costs
+from jaxsim.engine.trading.market import Market
+from jaxsim.engine.trading.status import LaneFault
 
 
 def score(

@@ -9,28 +9,28 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Bool
 
-from jaxsim.engine.account import Account
-from jaxsim.engine.adjoint import AbstractAdjoint, AtEvents, Checkpointed, checked_adjoint, scan_in_chunks
-from jaxsim.engine.agenda import Held, find_events, scan_events
-from jaxsim.engine.arrays import Array
-from jaxsim.engine.bounds import check_fields
-from jaxsim.engine.costs import Costs
-from jaxsim.engine.forward import simulate_ahead
-from jaxsim.engine.gates import AbstractGate, Hard
-from jaxsim.engine.host import refuse_deadlock
-from jaxsim.engine.keys import as_key
-from jaxsim.engine.lanes import Run
-from jaxsim.engine.look_ahead import LookAhead
-from jaxsim.engine.market import Market
-from jaxsim.engine.metrics import returns_from_value
-from jaxsim.engine.misses import find_misses
-from jaxsim.engine.numerics import cast_inexact, dot
-from jaxsim.engine.policy import Policy
-from jaxsim.engine.save import Save, Simulation
-from jaxsim.engine.schedule import Scan, checked_schedule
-from jaxsim.engine.status import LaneFault
-from jaxsim.engine.step import Event, Lane, at_bar_row, step
-from jaxsim.engine.triggers import AtBars
+from jaxsim.engine.adjoints.at_events import Held, find_events, scan_events
+from jaxsim.engine.adjoints.checkpointed import AbstractAdjoint, AtEvents, Checkpointed, checked_adjoint, scan_in_chunks
+from jaxsim.engine.adjoints.near_misses import find_misses
+from jaxsim.engine.bar.lanes import Run
+from jaxsim.engine.bar.simulation import Save, Simulation
+from jaxsim.engine.bar.step import Event, Lane, at_bar_row, step
+from jaxsim.engine.base.arrays import Array
+from jaxsim.engine.base.fields import check_fields
+from jaxsim.engine.base.numerics import cast_inexact, dot
+from jaxsim.engine.base.random_keys import as_key
+from jaxsim.engine.metrics.returns import returns_from_value
+from jaxsim.engine.policy.gates import AbstractGate, Hard
+from jaxsim.engine.policy.host_callback import refuse_deadlock
+from jaxsim.engine.policy.policy import Policy
+from jaxsim.engine.policy.triggers import AtBars
+from jaxsim.engine.schedules.forward_run import simulate_ahead
+from jaxsim.engine.schedules.next_event import LookAhead
+from jaxsim.engine.schedules.schedule import Scan, checked_schedule
+from jaxsim.engine.trading.account import Account
+from jaxsim.engine.trading.costs import Costs
+from jaxsim.engine.trading.market import Market
+from jaxsim.engine.trading.status import LaneFault
 
 
 def simulate(

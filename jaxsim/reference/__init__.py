@@ -4,7 +4,7 @@ It is written from the semantics alone and shares no computation with `jaxsim.en
 every faster path; and as it calls allocators as ordinary Python, it is the place to debug one.
 """
 
-from jaxsim.engine.enums import Direction, SizeType
+from jaxsim.engine.base.enums import Direction, SizeType
 from jaxsim.reference.lane import run_lane
 from jaxsim.reference.orders import (
     AccountState,

@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from jaxsim.engine.checks import Entries, Guard
-from jaxsim.engine.observation import Observation
+from jaxsim.engine.policy.observation import Observation
+from jaxsim.engine.policy.stops import Entries, Guard
 
 
 class Positions:

@@ -8,20 +8,20 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxsim.engine.account import Account
-from jaxsim.engine.allocation import Allocation, read_codes, refuse_labels
-from jaxsim.engine.bounds import CALL_SEQ, DIRECTION, SIZE_TYPE, Codes
-from jaxsim.engine.costs import Costs
-from jaxsim.engine.destinations import SpreadOver, ToTarget
-from jaxsim.engine.drift import Threshold
-from jaxsim.engine.enums import CallSeq, Direction, SizeType
-from jaxsim.engine.keys import reject_draws
-from jaxsim.engine.market import Market
-from jaxsim.engine.numerics import coarse
-from jaxsim.engine.observation import Observation
-from jaxsim.engine.policy import Policy, allocator_name, initial_state, keeps_state, observes
-from jaxsim.engine.status import LaneFault
-from jaxsim.engine.triggers import AtBars, Never, as_answer, excess_of
+from jaxsim.engine.base.enums import CallSeq, Direction, SizeType
+from jaxsim.engine.base.fields import CALL_SEQ, DIRECTION, SIZE_TYPE, Codes
+from jaxsim.engine.base.numerics import coarse
+from jaxsim.engine.base.random_keys import reject_draws
+from jaxsim.engine.policy.allocation import Allocation, read_codes, refuse_labels
+from jaxsim.engine.policy.destinations import SpreadOver, ToTarget
+from jaxsim.engine.policy.drift_triggers import Threshold
+from jaxsim.engine.policy.observation import Observation
+from jaxsim.engine.policy.policy import Policy, allocator_name, initial_state, keeps_state, observes
+from jaxsim.engine.policy.triggers import AtBars, Never, as_answer, excess_of
+from jaxsim.engine.trading.account import Account
+from jaxsim.engine.trading.costs import Costs
+from jaxsim.engine.trading.market import Market
+from jaxsim.engine.trading.status import LaneFault
 from jaxsim.errors import OrderError
 from jaxsim.reference.guard import Positions
 from jaxsim.reference.orders import (

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import inf, isfinite, isinf, isnan, nan
 
-from jaxsim.engine.enums import Direction, OrderSide, SizeType
-from jaxsim.engine.status import REJECTIONS, Clip, LaneFault, OrderStatus, OrderStatusInfo
+from jaxsim.engine.base.enums import Direction, OrderSide, SizeType
+from jaxsim.engine.trading.status import REJECTIONS, Clip, LaneFault, OrderStatus, OrderStatusInfo
 from jaxsim.errors import OrderError, RejectedOrderError
 
 

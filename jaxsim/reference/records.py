@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxsim.engine.enums import OrderSide
-from jaxsim.engine.status import LaneFault, OrderStatus
+from jaxsim.engine.base.enums import OrderSide
+from jaxsim.engine.trading.status import LaneFault, OrderStatus
 from jaxsim.errors import OrderError
 from jaxsim.reference.orders import AccountState, NotFilled, OrderRequest, OrderResult, requested_size
 

@@ -1,0 +1,40 @@
+"""What leaves a simulation."""
+
+from typing import Any
+
+import equinox as eqx
+from jaxtyping import Bool, Float
+
+from jaxsim.engine.bar.step import Event
+from jaxsim.engine.base.arrays import Array
+from jaxsim.engine.trading.status import LaneStatus
+
+
+class Save(eqx.Module):
+    """Which arrays `simulate` keeps beside the value path.
+
+    units: units held after each bar, [time, asset].
+    events: the orders, targets and recorded arrays of every bar; those of bars without a rebalance are zero.
+    """
+
+    units: bool = eqx.field(static=True, default=True)
+    events: bool = eqx.field(static=True, default=False)
+
+
+class Simulation(eqx.Module):
+    """What came out of one lane. All paths are after the bar, marked at its close.
+
+    value, cash: currency.      returns: simple, bar 0 against the account's cash, so that entry costs are in it.
+    rebalanced: the bars on which the allocator was asked, filled or not.
+    status: what went wrong, if anything; nothing is raised.
+    units: as `Save.units`.     events, aux: as `Save.events`; `aux` is what `observe` recorded at every bar.
+    """
+
+    value: Float[Array, " time"]
+    returns: Float[Array, " time"]
+    cash: Float[Array, " time"]
+    rebalanced: Bool[Array, " time"]
+    status: LaneStatus
+    units: Float[Array, "time asset"] | None
+    events: Event | None
+    aux: dict[str, Any] | None

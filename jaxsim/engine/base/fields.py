@@ -1,0 +1,210 @@
+"""Which values a field may hold, said once for the core and for the pandas face."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from enum import IntEnum
+from typing import Any
+
+import equinox as eqx
+import numpy as np
+from jax.core import Tracer
+
+from jaxsim.engine.base.enums import CallSeq, Direction, SizeType
+from jaxsim.engine.base.numerics import Number, as_number
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """Numbers from `low` to `high`, finite unless said otherwise.
+
+    is_open: `low` itself is not allowed.       is_high_open: nor is `high`.
+    is_integer: only whole numbers.             allows: what else is allowed, NaN or an infinity.
+    """
+
+    low: float = -np.inf
+    high: float = np.inf
+    is_open: bool = False
+    is_high_open: bool = False
+    is_integer: bool = False
+    allows: tuple[float, ...] = ()
+
+    def read(self, value: Any, argument: str) -> np.ndarray:
+        """A float64 array. Raises TypeError for what is not numeric, ValueError for the first value out of bounds;
+        the message begins with the argument's name."""
+        array = np.asarray(value)
+        if array.dtype.kind not in "iuf":
+            raise TypeError(f"{argument}: expected numbers, got {type(value).__name__} {shown(value)}"[:200])
+        array = array.astype(np.float64)
+        self.check(array, argument)
+        return array
+
+    def check(self, values: np.ndarray, argument: str) -> None:
+        """Raises ValueError naming the argument and the first bad value."""
+        values = np.asarray(values, float)
+        bad = ~np.isfinite(values)
+        bad |= (values <= self.low) if self.is_open else (values < self.low)
+        bad |= (values >= self.high) if self.is_high_open else (values > self.high)
+        if self.is_integer:
+            bad |= values != np.round(values)
+        for also in self.allows:
+            bad &= ~(np.isnan(values) if np.isnan(also) else values == also)
+        if bad.any():
+            raise ValueError(f"{argument}: expected {self._text}, got {values[bad].ravel()[0]:g}")
+
+    @property
+    def _text(self) -> str:
+        text = "a whole number" if self.is_integer else "a finite number"
+        limits = []
+        if self.low != -np.inf:
+            limits.append(f"{'>' if self.is_open else '>='} {self.low:g}")
+        if self.high != np.inf:
+            limits.append(f"{'<' if self.is_high_open else '<='} {self.high:g}")
+        others = ["NaN" if np.isnan(x) else f"{x:g}" for x in self.allows]
+        return " or ".join([" ".join([text, " and ".join(limits)]).strip(), *others])
+
+
+@dataclass(frozen=True)
+class Flags:
+    """True or False."""
+
+    def read(self, value: Any, argument: str) -> np.ndarray:
+        """A bool array. Raises TypeError naming the argument for anything else than booleans."""
+        array = np.asarray(value)
+        if array.dtype == object and array.size and all(isinstance(x, bool | np.bool_) for x in array.ravel()):
+            array = array.astype(bool)
+        self.check(array, argument)
+        return array
+
+    def check(self, values: np.ndarray, argument: str) -> None:
+        if np.asarray(values).dtype != bool:
+            raise TypeError(f"{argument}: expected True or False, got {shown(values)}"[:200])
+
+
+@dataclass(frozen=True)
+class Codes:
+    """Members of an enum, also by number or by name (`SizeType.TARGET_PERCENT`, 5, "TargetPercent").
+
+    aliases: further names of some members.
+    """
+
+    enum: type[IntEnum]
+    aliases: Mapping[str, IntEnum] | None = None
+
+    def read(self, value: Any, argument: str) -> np.ndarray:
+        """An int32 array. Raises ValueError naming the argument and the names that there are."""
+        if isinstance(value, IntEnum) and not isinstance(value, self.enum):
+            raise ValueError(f"{argument}: expected one of {self._names}, got {value!s}")
+        array = np.asarray(value)
+        if array.dtype.kind in "iu" or (array.dtype.kind == "f" and (array == np.round(array)).all()):
+            codes = array.astype(np.int32)
+        else:
+            codes = np.array([self._code(x, argument) for x in array.ravel()], np.int32).reshape(array.shape)
+        self.check(codes, argument)
+        return codes
+
+    def _code(self, value: Any, argument: str) -> int:
+        if isinstance(value, str):
+            names = {_plain(member.name): member for member in self.enum} | dict(self.aliases or {})
+            if _plain(value) in names:
+                return int(names[_plain(value)])
+        elif not isinstance(value, bool | np.bool_) and isinstance(value, int | np.integer):
+            return int(value)
+        raise ValueError(f"{argument}: expected one of {self._names}, got {shown(value)}")
+
+    def check(self, values: np.ndarray, argument: str) -> None:
+        unknown = ~np.isin(values, [int(member) for member in self.enum])
+        if unknown.any():
+            raise ValueError(f"{argument}: expected one of {self._names}, got {np.asarray(values)[unknown].ravel()[0]}")
+
+    @property
+    def _names(self) -> str:
+        return ", ".join(f"{member.name} ({int(member)})" for member in self.enum)
+
+
+def shown(value: Any) -> str:
+    """A value as the user wrote it rather than as NumPy holds it, in one line."""
+    plain = value.item() if isinstance(value, np.generic | np.ndarray) and value.ndim == 0 else value
+    return " ".join(repr(plain).split())
+
+
+def _plain(name: str) -> str:
+    """The name of a member, however it is written: target_percent, TargetPercent, TARGETPERCENT."""
+    return name.replace("_", "").replace(" ", "").lower()
+
+
+Kind = Bounds | Flags | Codes
+
+ANY = Bounds()
+NUMBERS = Bounds(allows=(np.nan, np.inf, -np.inf))
+THRESHOLD = Bounds(0.0)
+TEMPERATURE = Bounds(0.0, is_open=True)
+FEES = Bounds(-1.0, is_open=True)
+SLIPPAGE = Bounds(0.0, 1.0, is_high_open=True)
+MIN_SIZE = Bounds(0.0)
+MAX_SIZE = Bounds(0.0, is_open=True, allows=(np.inf,))
+GRANULARITY = Bounds(0.0, is_open=True, allows=(np.nan,))
+PROBABILITY = Bounds(0.0, 1.0)
+GAIN = Bounds(0.0, is_open=True)
+LOSS = Bounds(0.0, is_open=True)
+PRICE = Bounds(0.0, is_open=True, allows=(np.nan, np.inf, -np.inf))
+CASH = Bounds(0.0, is_open=True)
+BARS = Bounds(0.0, is_integer=True)
+BARS_FROM_ONE = Bounds(1.0, is_integer=True)
+FLAG = Flags()
+SIZE_TYPE = Codes(SizeType)
+DIRECTION = Codes(Direction)
+CALL_SEQ = Codes(CallSeq, {"asgiven": CallSeq.DEFAULT, "byvalue": CallSeq.AUTO})
+
+
+def bounded(name: str, kind: Kind, *, by_bar_and_asset: bool = False, **options: Any) -> Any:
+    """A Module field for values of a kind, which `check_fields` looks at. A default of None means that the feature is
+    off; programs are then compiled without it.
+
+    by_bar_and_asset: the number may be one per asset [asset], or [time or 1, asset or 1].
+    """
+
+    def convert(value: Number) -> Number:
+        if value is None and options.get("default", 0) is None:
+            return None
+        if isinstance(kind, Bounds):
+            if isinstance(value, bool | np.bool_):
+                raise TypeError(f"{name}: expected a number, got {value!r}")
+            return as_number(value)
+        return kind.read(value, name) if isinstance(value, bool | int | str | list | tuple | np.ndarray) else value
+
+    metadata = {"kind": kind, "by_bar_and_asset": by_bar_and_asset}
+    return eqx.field(converter=convert, metadata=metadata, **options)
+
+
+def check_fields(module: Any, num_bars: int, num_assets: int) -> None:
+    """Check the bounded fields of a Module and of the Modules in it: shapes always, values where they are concrete.
+
+    Raises ValueError or TypeError naming the field.
+    """
+    for field in fields(module):
+        value = getattr(module, field.name)
+        if isinstance(value, eqx.Module):
+            check_fields(value, num_bars, num_assets)
+        elif "kind" in field.metadata and not (value is None and field.default is None):
+            _check_shape(value, field, num_bars, num_assets)
+            if not isinstance(value, Tracer):
+                field.metadata["kind"].check(np.asarray(value), field.name)
+
+
+def _check_shape(value: Any, field: Any, num_bars: int, num_assets: int) -> None:
+    if not eqx.is_array(value):
+        raise TypeError(
+            f"{field.name}: expected a number or an array, got {type(value).__name__}; js.backtest sweeps an index, "
+            "in the core jax.vmap does"
+        )
+    shape = value.shape
+    if shape == () or (field.metadata["by_bar_and_asset"] and _broadcasts(shape, num_bars, num_assets)):
+        return
+    expected = f"[time, asset] = ({num_bars}, {num_assets})" if field.metadata["by_bar_and_asset"] else "one number"
+    raise ValueError(f"{field.name}: shape {shape} does not broadcast to {expected}")
+
+
+def _broadcasts(shape: tuple[int, ...], num_bars: int, num_assets: int) -> bool:
+    if len(shape) == 1:
+        return shape[0] in (1, num_assets)
+    return len(shape) == 2 and shape[0] in (1, num_bars) and shape[1] in (1, num_assets)

@@ -1,0 +1,194 @@
+"""Arithmetic that decides: tolerant comparisons, snapping balances, rounded products, sums in order.
+
+Everything here is bit-for-bit what the plain NumPy reference computes (SEMANTICS section 1). That is not pedantry:
+whether a balance is *exactly* zero decides whether the next order is rejected, so one unit in the last place can
+change the number of orders.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Bool, Float, Inexact
+
+from jaxsim.engine.base.arrays import Array, Step
+
+REL_TOL = 1e-9
+ABS_TOL = 1e-12
+
+#: Sums over at most this many assets are written out; longer ones become a loop.
+UNROLL = 16
+
+#: What users may put into a numeric field: a number, an array, a tracer, or (in the pandas face) a named index.
+Number = Any
+
+#: An array, or in the reference engine a plain float.
+Numbers = Inexact[Array, "..."] | float
+
+
+def as_number(x: Number) -> Number:
+    """Field converter: plain numbers become NumPy float64 arrays, all else passes as it comes.
+
+    NumPy, because a `jnp` constant made outside the x64 scope would already have lost its last digits, and because
+    a Python float has no gradient and recompiles for every value.
+    """
+    if isinstance(x, int | float | list | tuple | np.number):
+        return np.asarray(x, dtype=np.float64)
+    if isinstance(x, np.ndarray) and not np.issubdtype(x.dtype, np.inexact) and x.dtype != object:
+        return x.astype(np.float64)
+    return x
+
+
+def cast_inexact(tree: Any, dtype: Any) -> Any:
+    """Every floating-point array of a pytree in one dtype; integers, booleans, keys and functions untouched."""
+    return jax.tree.map(lambda x: jnp.asarray(x, dtype) if eqx.is_inexact_array(x) else x, tree)
+
+
+def eq(a: Inexact[Array, "..."], b: Inexact[Array, "..."]) -> Bool[Array, "..."]:
+    """Equal to 1e-9 relative or 1e-12 absolute; false where either is not finite (SEMANTICS 1.1)."""
+    near = jnp.abs(a - b) <= jnp.maximum(REL_TOL * jnp.maximum(jnp.abs(a), jnp.abs(b)), ABS_TOL)
+    return near & jnp.isfinite(a) & jnp.isfinite(b)
+
+
+def le(a: Inexact[Array, "..."], b: Inexact[Array, "..."]) -> Bool[Array, "..."]:
+    """Less than, or equal within tolerance (SEMANTICS 1.2)."""
+    return (a < b) | eq(a, b)
+
+
+@jax.custom_jvp
+def add(a: Inexact[Array, "..."], b: Inexact[Array, "..."]) -> Inexact[Array, "..."]:
+    """a + b, exactly zero where the two cancel (SEMANTICS 1.3). Gradients see a plain sum."""
+    total = a + b
+    cancels = jnp.where(jnp.sign(a) != jnp.sign(b), eq(jnp.abs(a), jnp.abs(b)), jnp.abs(total) <= ABS_TOL)
+    return jnp.where(cancels, 0.0, total)
+
+
+@add.defjvp
+def _add_jvp(primals, tangents):
+    out = add(*primals)
+    return out, jnp.broadcast_to(tangents[0] + tangents[1], out.shape)
+
+
+@jax.custom_jvp
+def snap(x: Inexact[Array, "..."]) -> Inexact[Array, "..."]:
+    """Dust below 1e-12 becomes exactly zero (SEMANTICS 1.4). Gradients see the identity."""
+    return jnp.where(jnp.abs(x) <= ABS_TOL, 0.0, x)
+
+
+@snap.defjvp
+def _snap_jvp(primals, tangents):
+    return snap(*primals), tangents[0]
+
+
+def product(x: Numbers, y: Numbers) -> Inexact[Array, "..."]:
+    """x * y rounded to the nearest number before anything is added to it; 0 where x is 0, whatever y is.
+
+    XLA on CPU contracts `a * b + c` into one fused multiply-add, which rounds once where NumPy rounds twice. A
+    select on the product is what keeps it from doing so (barriers and `reduce_precision` do not), if
+    - its condition is not known when the program is compiled, as `x != 0` is for constant weights: hence `y == y`;
+    - its other arm is no constant: LLVM turns `c - select(p, a * b, 0)` into `select(p, c - a * b, c)`.
+    The select on `x` lets an empty position have no price.
+    """
+    if _are_numpy(x, y):
+        return np.where(x == 0, x, x * y)
+    return _product(x, y)
+
+
+@jax.custom_jvp
+def _product(x, y):
+    return jnp.where(x == 0, x, jnp.where(y == y, x * y, y))
+
+
+@_product.defjvp
+def _product_jvp(primals, tangents):
+    (x, y), (dx, dy) = primals, tangents
+    known = ~jnp.isnan(y)  # an asset without a price must not poison the gradient of the others
+    return _product(x, y), jnp.where(known, dx * jnp.where(known, y, 0.0), 0.0) + jnp.where(known, x * dy, 0.0)
+
+
+def quotient(x: Numbers, y: Numbers) -> Inexact[Array, "..."]:
+    """x / y rounded to the nearest number; 0 where x is 0.
+
+    XLA rewrites (a / b) / c as a / (b * c), and division by a constant as multiplication by its inverse; both round
+    differently. Selects on the divisor and on the result (see `product`) keep it from doing so, and keep 0 / 0 out of
+    gradients.
+    """
+    if _are_numpy(x, y):
+        return np.where(x == 0, x, x / np.where(x == 0, 1.0, y))
+    return _quotient(x, y)
+
+
+@jax.custom_jvp
+def _quotient(x, y):
+    is_zero = x == 0
+    return jnp.where(is_zero, x, jnp.where(y == y, x / jnp.where(is_zero, 1.0, y), y))
+
+
+@_quotient.defjvp
+def _quotient_jvp(primals, tangents):
+    (x, y), (dx, dy) = primals, tangents
+    out = _quotient(x, y)
+    divides = (y != 0) & ~jnp.isnan(y)
+    return out, jnp.where(divides, dx - jnp.where(divides, out, 0.0) * dy, 0.0) / jnp.where(divides, y, 1.0)
+
+
+def coarse(x: Numbers, unit: Numbers) -> Inexact[Array, "..."]:
+    """x in whole billionths of `unit` (in float32, two millionths), for comparisons that rounding shall not decide; as
+    it is where the unit is not positive."""
+    xp = np if _are_numpy(x, unit) else jnp
+    x, unit = xp.asarray(x), xp.asarray(unit)
+    grain = max(REL_TOL, 16 * float(xp.finfo(x.dtype).eps))
+    is_sound = unit > 0
+    return xp.where(is_sound, xp.round(quotient(x, xp.where(is_sound, unit, 1.0)) / grain), x)
+
+
+def _are_numpy(*xs: Any) -> bool:
+    """Whether these are numbers of the reference engine, which round as they should by themselves."""
+    return all(isinstance(x, np.ndarray | np.generic | float | int) for x in xs)
+
+
+def in_sequence(step: Callable, carry: Any, xs: Any) -> tuple[Any, Any]:
+    """`lax.scan` whose steps are expensive and few. Written out, XLA would recompute the whole chain of steps inside
+    every consumer of every result; the barriers keep the loop's inputs and outputs apart."""
+    carry, xs = lax.optimization_barrier((carry, xs))
+    return lax.optimization_barrier(lax.scan(step, carry, xs))
+
+
+def dot(start: Float[Array, ""], x: Float[Array, " asset"], y: Float[Array, " asset"]) -> Float[Array, ""]:
+    """start + x[0] * y[0] + x[1] * y[1] + ..., left to right: `jnp.sum` promises no order, and order decides."""
+    unroll = x.shape[0] if x.shape[0] <= UNROLL else 8
+    return lax.scan(lambda total, xy: (total + product(*xy), None), start, (x, y), unroll=unroll)[0]
+
+
+def ordered_sum(x: Inexact[Array, "asset *rest"]) -> Inexact[Array, "*rest"]:
+    """x[0] + x[1] + ..., left to right, for sums that decide."""
+    if isinstance(x, np.ndarray):
+        return np.asarray(sum(x[1:], start=x[0]))
+    unroll = x.shape[0] if x.shape[0] <= UNROLL else 8
+    return lax.scan(lambda total, one: (total + one, None), jnp.zeros_like(x[0]), x, unroll=unroll)[0]
+
+
+def at_bar(x: Number, step: Step) -> Array:
+    """The row of `x` for one bar: `x` is a number, one per asset [asset], or [time or 1, asset or 1]."""
+    if isinstance(step, int) and not isinstance(x, jax.Array):
+        x = np.asarray(x)
+        return x if x.ndim < 2 else x[0 if x.shape[0] == 1 else step]
+    x = jnp.asarray(x)
+    if x.ndim < 2:
+        return x
+    return x[0] if x.shape[0] == 1 else lax.dynamic_index_in_dim(x, step, keepdims=False)
+
+
+def any_lane(flag: Bool[Array, ""], axes: Sequence[str]) -> Bool[Array, ""]:
+    """Is `flag` set in any lane of the mapped `axes`? The answer is the same for all lanes, so that `lax.cond` on
+    it stays a branch under `vmap` instead of becoming a select that does the work for every lane at every bar."""
+    if not axes:
+        return flag
+    try:
+        return lax.pmax(flag.astype(jnp.int32), tuple(axes)) > 0
+    except NameError:
+        raise ValueError(f"lane_axis: there is no vmap with axis_name={axes[-1]!r} around this") from None

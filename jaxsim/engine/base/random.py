@@ -1,0 +1,63 @@
+"""Random numbers as `jax.random` draws them, bit for bit, with the rounds of Threefry written out: on a CPU, JAX loops
+over them, which takes several times longer to compile and to run.
+
+Threefry-2x32-20: Salmon, Moraes, Dror and Shaw, Parallel Random Numbers: As Easy as 1, 2, 3 (SC 2011).
+"""
+
+import math
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Float, Int, UInt32
+
+from jaxsim.engine.base.arrays import Array
+
+ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
+PARITY = np.uint32(0x1BD11BDA)
+
+
+def threefry(key: tuple[Any, Any], counts: tuple[Any, Any]) -> tuple[Any, Any]:
+    """Two random words for each pair of counts, uint32 arrays of NumPy or JAX that are broadcast."""
+    keys = (*key, key[0] ^ key[1] ^ PARITY)
+    x, y = counts[0] + keys[0], counts[1] + keys[1]
+    for turn in range(5):
+        for by in ROTATIONS[turn % 2]:
+            x = x + y
+            y = x ^ ((y << np.uint32(by)) | (y >> np.uint32(32 - by)))
+        x, y = x + keys[(turn + 1) % 3], y + keys[(turn + 2) % 3] + np.uint32(turn + 1)
+    return x, y
+
+
+def is_threefry(impl: Any) -> bool:
+    """Whether `jax.random` would draw from keys of this kind as is done here."""
+    return str(impl) == "threefry2x32" and jax.config.jax_threefry_partitionable  # pyright: ignore[reportAttributeAccessIssue]
+
+
+@jax.jit  # for NumPy's own loops, in which every operation would be a program
+def fold_in(key: Any, number: Int[Array, ""] | int) -> Any:
+    """`jax.random.fold_in`: a key made of a key and a whole number."""
+    if not is_threefry(jax.random.key_impl(key)):
+        return jax.random.fold_in(key, number)
+    first, second = jax.random.key_data(key)
+    words = threefry((first, second), (jnp.uint32(0), jnp.asarray(number).astype(jnp.uint32)))
+    return jax.random.wrap_key_data(jnp.stack(words), impl="threefry2x32")
+
+
+@partial(jax.jit, static_argnames="shape")
+def uniform(key: Any, shape: tuple[int, ...]) -> Float[Array, "..."]:
+    """`jax.random.uniform(key, shape, jnp.float32)`: uniform on [0, 1), the same in every dtype and any `vmap`."""
+    size = math.prod(shape)
+    if not is_threefry(jax.random.key_impl(key)) or size >= 2**32:
+        return jax.random.uniform(key, shape, jnp.float32)
+    first, second = jax.random.key_data(key)
+    x, y = threefry((first, second), (jnp.uint32(0), lax.iota(jnp.uint32, size)))
+    return _unit_interval(x ^ y).reshape(shape)
+
+
+def _unit_interval(bits: UInt32[Array, "..."]) -> Float[Array, "..."]:
+    """The float32 in [1, 2) whose mantissa these bits fill, less one."""
+    return lax.bitcast_convert_type((bits >> np.uint32(9)) | np.uint32(0x3F800000), jnp.float32) - 1

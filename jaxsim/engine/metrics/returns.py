@@ -1,0 +1,468 @@
+"""Scores of a whole path of returns (SEMANTICS section 7).
+
+Every metric is a pure function of simple returns per bar, [time, ...]: time leads, whatever follows are
+lanes, and the result has their shape (0-d for one path). NaN returns are left out. Risk-free, required and
+benchmark returns are fractions per bar too. `ann_factor` is the number of bars in a year, 252 or 8760, say;
+it has no default because a wrong one shows nowhere.
+
+NumPy, lists and pandas give NumPy; JAX gives JAX, under `jit`, `vmap` and `grad`, and where the value is
+finite so is the gradient. The dtype is that of the returns. A ratio whose denominator is exactly zero is inf
+or NaN as in vectorbt, each function says which; its gradient there is zero.
+
+All raise TypeError for missing arguments and ValueError for a path without bars or of another length.
+"""
+
+import math
+from statistics import NormalDist
+from typing import Any
+
+import jax
+import numpy as np
+from jax.scipy.special import ndtr
+
+from jaxsim.engine.base.numerics import Number
+from jaxsim.engine.metrics import nan_statistics as nanstats
+from jaxsim.engine.metrics.nan_statistics import as_float, divide, mean, namespace, power, root
+from jaxsim.engine.metrics.rolling import over_lanes_too, over_time, rolling
+
+
+def returns_from_value(value: Any, init: Any) -> Any:
+    """Simple returns of a value path, bar 0 against `init`, so that entry costs are in it (SEMANTICS 6.4).
+
+    value: currency after each bar, [time] or [time, lane].
+    init: currency before the first bar, a number or [lane].
+
+    Returns fractions per bar, shaped like `value`. A gain on a negative value is positive; from zero the
+    return is 0 to zero and infinite to anything else.
+    """
+    xp = namespace(value, init)
+    value = as_float(value, xp)
+    first = xp.broadcast_to(xp.asarray(init, value.dtype), value.shape[1:])[None]
+    if xp is np and first.min(initial=np.inf) > 0 and value.min(initial=np.inf) > 0 and value.max(initial=0) < np.inf:
+        return _returns_above_zero(value, first)
+    before = xp.concatenate([first, value[:-1]])
+    with np.errstate(all="ignore"):
+        from_zero = xp.where(value == 0, 0, np.inf * xp.sign(value))
+        known = ~xp.isnan(value - before)
+        change = divide(xp.where(known, value - before, 0), xp.where(known, xp.abs(before), 1), 0)
+        return xp.where(before == 0, from_zero, xp.where(known, change, np.nan))
+
+
+def _returns_above_zero(value: np.ndarray, first: np.ndarray) -> np.ndarray:
+    """The same numbers in a fraction of the time: nothing but the result is written."""
+    returns = np.empty_like(value)
+    for rows, before in ((slice(0, 1), first), (slice(1, None), value[:-1])):
+        np.subtract(value[rows], before, out=returns[rows])
+        returns[rows] /= before
+    return returns
+
+
+# --- growth
+
+
+@over_time
+def total_return(returns: Any) -> Any:
+    """prod(1 + r) - 1, a fraction (SEMANTICS 7.1); 0 where all returns are NaN."""
+    return _final(returns) - 1
+
+
+@over_time
+def annualized_return(returns: Any, *, ann_factor: Number) -> Any:
+    """(1 + total_return)**(ann_factor / bars) - 1, a fraction per year (SEMANTICS 7.1).
+
+    Bars without a return count as time. NaN where a path loses more than all and the power is not real.
+    """
+    return _annualized(_final(returns), len(returns), ann_factor)
+
+
+@over_time
+def drawdown(returns: Any) -> Any:
+    """The fraction lost since the highest value so far, <= 0, [time, ...] (SEMANTICS 7.4).
+
+    The first bar is the first height, so a loss on it is none; NaN after a first return of -1.
+    """
+    xp, growth = namespace(returns), _growth(returns)
+    wealth = xp.cumprod(growth, axis=0)
+    below = divide(wealth, nanstats.running_max(wealth), np.nan) - 1
+    # A product taken in parallel is not monotone to the last bit; before the first loss it should be.
+    return xp.where(nanstats.running_min(growth) < 1, below, 0)
+
+
+@over_time
+def max_drawdown(returns: Any) -> Any:
+    """The deepest drawdown, a fraction <= 0; 0 if there is none (SEMANTICS 7.4)."""
+    return namespace(returns).min(drawdown(returns), axis=0)
+
+
+@over_time
+def calmar_ratio(returns: Any, *, ann_factor: Number) -> Any:
+    """annualized_return / abs(max_drawdown), per year (SEMANTICS 7.5; Young 1991); NaN without a drawdown."""
+    return divide(annualized_return(returns, ann_factor=ann_factor), -max_drawdown(returns), np.nan)
+
+
+@over_time
+def ulcer_index(returns: Any) -> Any:
+    """sqrt(mean(drawdown**2)), a fraction (SEMANTICS 7.12; Martin and McCann 1989)."""
+    return root(namespace(returns).mean(drawdown(returns) ** 2, axis=0))
+
+
+@over_time
+def martin_ratio(returns: Any, *, ann_factor: Number, risk_free: Number = 0.0) -> Any:
+    """Annualized return above the annualized `risk_free`, over the ulcer index (SEMANTICS 7.12).
+
+    NaN without a drawdown.
+    """
+    excess = annualized_return(returns, ann_factor=ann_factor) - ((1 + risk_free) ** ann_factor - 1)
+    return divide(excess, ulcer_index(returns), np.nan)
+
+
+# --- reward for risk
+
+
+@over_time
+def annualized_volatility(returns: Any, *, ann_factor: Number, levy_alpha: Number = 2.0, ddof: int = 1) -> Any:
+    """std(r) * ann_factor**(1 / levy_alpha), per year (SEMANTICS 7.2).
+
+    levy_alpha: stability of the returns, 2 for normal ones.     NaN below two bars or `ddof + 1` returns.
+    """
+    return _from_two_bars(returns, _std(returns, ddof) * ann_factor ** (1 / levy_alpha))
+
+
+@over_time
+def sharpe_ratio(returns: Any, *, ann_factor: Number, risk_free: Number = 0.0, ddof: int = 1) -> Any:
+    """mean(r - risk_free) / std(r - risk_free) * sqrt(ann_factor) (SEMANTICS 7.3; Sharpe 1994).
+
+    Infinite, whatever the mean, where all returns are equal. NaN below two bars.
+    """
+    excess = returns - risk_free
+    known = _known(excess)
+    ratio = divide(mean(excess, known), nanstats.std(excess, known, ddof), np.inf)
+    return _from_two_bars(returns, ratio * ann_factor**0.5)
+
+
+@over_lanes_too
+def deflated_sharpe_ratio(
+    returns: Any,
+    *,
+    ann_factor: Number,
+    risk_free: Number = 0.0,
+    ddof: int = 1,
+    var_sharpe: Any = None,
+    nb_trials: int | None = None,
+) -> Any:
+    """Probability that the Sharpe ratio beats the best to be expected of so many trials by luck alone
+    (SEMANTICS 7.13; Bailey and Lopez de Prado 2014).
+
+    var_sharpe: variance over the trials of the annualized Sharpe ratio.
+    nb_trials: their number.
+
+    By default the lanes are the trials: one path alone must be given both, or it is NaN, as every lane is
+    when one of them has no Sharpe ratio.
+    """
+    annual = sharpe_ratio(returns, ann_factor=ann_factor, risk_free=risk_free, ddof=ddof)
+    known = _known(returns)
+    skewness, kurt = (nanstats.standardized_moment(returns, known, order) for order in (3, 4))
+    count = nanstats.count(known, returns.dtype)
+    return deflated(
+        annual, skewness, kurt, count, ann_factor=ann_factor, ddof=ddof, var_sharpe=var_sharpe, nb_trials=nb_trials
+    )
+
+
+def deflated(
+    annual: Any,
+    skewness: Any,
+    kurt: Any,
+    count: Any,
+    *,
+    ann_factor: Number,
+    ddof: int = 1,
+    var_sharpe: Any = None,
+    nb_trials: int | None = None,
+) -> Any:
+    """`deflated_sharpe_ratio` from the annualized Sharpe ratio of each trial, the third and fourth standardized moment
+    of its returns, both biased, and their number."""
+    xp, sharpe = namespace(annual), annual / ann_factor**0.5
+    var_sharpe = _variance_over_lanes(annual, ddof) if var_sharpe is None else var_sharpe
+    trials = annual.size if nb_trials is None else nb_trials
+    best_by_luck = root(var_sharpe / ann_factor) * _expected_maximum(trials)
+    # Zero first, NaN last: an infinite Sharpe ratio has no moments either.
+    defined = xp.isfinite(sharpe) & ~xp.isnan(skewness) & ~xp.isnan(best_by_luck)
+    sharpe, skewness, kurt = (xp.where(defined, x, 0) for x in (sharpe, skewness, kurt))
+    spread = root(1 - skewness * sharpe + (kurt - 1) / 4 * sharpe**2)
+    free = count - 1
+    lead = (sharpe - xp.where(defined, best_by_luck, 0)) * root(free)
+    return xp.where(defined, _normal_cdf(divide(lead, spread, np.nan)), np.nan)
+
+
+@over_time
+def downside_risk(returns: Any, *, ann_factor: Number, required_return: Number = 0.0) -> Any:
+    """sqrt(mean(min(r - required_return, 0)**2) * ann_factor), per year, over all bars (SEMANTICS 7.7)."""
+    shortfall = namespace(returns).minimum(_zero_unknown(returns - required_return), 0)
+    return root(mean(shortfall**2, _known(returns))) * ann_factor**0.5
+
+
+@over_time
+def sortino_ratio(returns: Any, *, ann_factor: Number, required_return: Number = 0.0) -> Any:
+    """mean(r - required_return) * ann_factor / downside_risk (SEMANTICS 7.7; Sortino and Price 1994).
+
+    Infinite where no return falls short, NaN below two bars.
+    """
+    risk = downside_risk(returns, ann_factor=ann_factor, required_return=required_return)
+    return _from_two_bars(returns, divide(_mean(returns - required_return) * ann_factor, risk, np.inf))
+
+
+@over_time
+def omega_ratio(returns: Any, *, ann_factor: Number, risk_free: Number = 0.0, required_return: Number = 0.0) -> Any:
+    """Gains over losses, both summed against a threshold (SEMANTICS 7.6; Keating and Shadwick 2002).
+
+    required_return: per year, unlike that of `sortino_ratio`, and brought to one bar here.
+    Infinite without losses.
+    """
+    xp = namespace(returns, ann_factor)
+    per_bar = (1 + required_return) ** (1 / ann_factor) - 1
+    threshold = xp.where(ann_factor == 1, required_return, xp.where(ann_factor <= -1, np.nan, per_bar))
+    excess = _zero_unknown(returns - risk_free - xp.asarray(threshold, returns.dtype))
+    gains, losses = (xp.sum(xp.maximum(side, 0), axis=0) for side in (excess, -excess))
+    return divide(gains, losses, np.inf)
+
+
+# --- against a benchmark
+
+
+@over_time
+def information_ratio(returns: Any, benchmark: Any, *, ddof: int = 1) -> Any:
+    """mean(r - b) / std(r - b), per bar, not annualized (SEMANTICS 7.8).
+
+    Infinite where the difference is constant, NaN below two bars.
+    """
+    active = returns - benchmark
+    return _from_two_bars(returns, divide(_mean(active), _std(active, ddof), np.inf))
+
+
+@over_time
+def beta(returns: Any, benchmark: Any) -> Any:
+    """Covariance with the benchmark over its variance (SEMANTICS 7.9), over the bars that know both.
+
+    NaN below two bars, and where the benchmark's variance is under 1e-30.
+    """
+    xp, known = namespace(returns), _known(returns) & _known(benchmark)
+    spread = nanstats.deviation(benchmark, known)
+    variance, covariance = mean(spread**2, known), mean(spread * _zero_unknown(returns), known)
+    moves = variance >= 1e-30
+    slope = xp.where(moves, covariance, 0) / xp.where(moves, variance, 1)
+    return _from_two_bars(returns, xp.where(moves, slope, np.nan))
+
+
+@over_time
+def alpha(returns: Any, benchmark: Any, *, ann_factor: Number, risk_free: Number = 0.0) -> Any:
+    """(1 + mean((r - risk_free) - beta * (b - risk_free)))**ann_factor - 1 (SEMANTICS 7.9; Jensen 1968).
+
+    A fraction per year; NaN where `beta` is.
+    """
+    xp, known = namespace(returns), _known(returns) & _known(benchmark)
+    slope = beta(returns, benchmark)
+    explained = xp.where(xp.isnan(slope), 0, slope) * (_zero_unknown(benchmark) - risk_free)
+    growth = 1 + mean(_zero_unknown(returns) - risk_free - explained, known)
+    return xp.where(xp.isnan(slope), np.nan, power(growth, ann_factor) - 1)
+
+
+@over_time
+def capture(returns: Any, benchmark: Any, *, ann_factor: Number) -> Any:
+    """annualized_return over that of the benchmark (SEMANTICS 7.11); infinite where the latter is 0."""
+    ours, theirs = (annualized_return(x, ann_factor=ann_factor) for x in (returns, benchmark))
+    return divide(ours, theirs, np.inf)
+
+
+@over_time
+def up_capture(returns: Any, benchmark: Any, *, ann_factor: Number) -> Any:
+    """`capture` on the bars where the benchmark rises (SEMANTICS 7.11); NaN where it never does."""
+    return _capture_on(benchmark > 0, returns, benchmark, ann_factor)
+
+
+@over_time
+def down_capture(returns: Any, benchmark: Any, *, ann_factor: Number) -> Any:
+    """`capture` on the bars where the benchmark falls (SEMANTICS 7.11); NaN where it never does."""
+    return _capture_on(benchmark < 0, returns, benchmark, ann_factor)
+
+
+# --- the shape of the distribution
+
+
+@over_time
+def value_at_risk(returns: Any, *, cutoff: Number = 0.05) -> Any:
+    """The `cutoff` quantile of the returns, interpolated linearly; a loss is negative (SEMANTICS 7.10)."""
+    return nanstats.quantile(returns, _known(returns), cutoff)
+
+
+@over_time
+def cond_value_at_risk(returns: Any, *, cutoff: Number = 0.05) -> Any:
+    """Mean of the int((m - 1) * cutoff) + 1 smallest of m returns; a loss is negative (SEMANTICS 7.10)."""
+    xp, known = namespace(returns), _known(returns)
+    m = nanstats.count(known, returns.dtype)
+    rank = xp.arange(len(returns)).reshape(-1, *(1,) * (returns.ndim - 1))
+    worst = (rank <= xp.floor((m - 1) * cutoff)) & (rank < m)
+    return mean(nanstats.ascending(returns, known), worst)
+
+
+@over_time
+def tail_ratio(returns: Any) -> Any:
+    """abs(95th percentile) / abs(5th percentile) (SEMANTICS 7.10); infinite where the latter is 0."""
+    return divide(_tail(returns, 0.95), _tail(returns, 0.05), np.inf)
+
+
+@over_time
+def common_sense_ratio(returns: Any, *, ann_factor: Number) -> Any:
+    """tail_ratio * (1 + annualized_return) (SEMANTICS 7.10)."""
+    growth = 1 + annualized_return(returns, ann_factor=ann_factor)
+    no_left_tail = np.inf * namespace(returns).sign(growth)
+    return divide(_tail(returns, 0.95) * growth, _tail(returns, 0.05), no_left_tail)
+
+
+@over_time
+def skew(returns: Any) -> Any:
+    """Skewness corrected for bias, as pandas has it (SEMANTICS 7.12; Joanes and Gill 1998, G1).
+
+    NaN below three returns and where all are equal.
+    """
+    known = _known(returns)
+    xp, count = namespace(returns), nanstats.count(known, returns.dtype)
+    m = xp.maximum(count, 3)
+    corrected = root(m * (m - 1)) / (m - 2) * nanstats.standardized_moment(returns, known, 3)
+    return xp.where(count > 2, corrected, np.nan)
+
+
+@over_time
+def kurtosis(returns: Any) -> Any:
+    """Excess kurtosis corrected for bias, as pandas has it (SEMANTICS 7.12; Joanes and Gill 1998, G2).
+
+    NaN below four returns and where all are equal.
+    """
+    known = _known(returns)
+    xp, count = namespace(returns), nanstats.count(known, returns.dtype)
+    m = xp.maximum(count, 4)
+    moment = nanstats.standardized_moment(returns, known, 4)
+    corrected = (m - 1) / ((m - 2) * (m - 3)) * ((m + 1) * moment - 3 * (m - 1))
+    return xp.where(count > 3, corrected, np.nan)
+
+
+# --- on trailing windows
+
+
+# --- of the trades, rather than of the returns
+
+
+def turnover(traded: Any, value: Any) -> Any:
+    """One-way turnover: sum over bars of traded / (2 * value), a fraction (0 where the value is 0).
+
+    traded: sum over assets of abs(traded value) at each bar, currency, [time, ...].
+    value: of the account before the trades, currency, [time, ...].
+    """
+    return turnover_two_way(traded, value) / 2
+
+
+def turnover_two_way(traded: Any, value: Any) -> Any:
+    """Sum over bars of traded / value: twice `turnover`."""
+    xp = namespace(traded, value)
+    return divide(xp.asarray(traded), xp.asarray(value), 0.0).sum(axis=0)
+
+
+def num_rebalances(rebalanced: Any) -> Any:
+    """Number of bars on which the allocator was asked, filled or not (SEMANTICS 5.3). rebalanced: bool, [time, ...]."""
+    return namespace(rebalanced).asarray(rebalanced).sum(axis=0)
+
+
+def total_fees(fees: Any) -> Any:
+    """Fees paid in all, currency (SEMANTICS 8.1). fees: paid at each bar, [time, ...]."""
+    return namespace(fees).asarray(fees).sum(axis=0)
+
+
+rolling_total_return = rolling(total_return)
+rolling_annualized_return = rolling(annualized_return)
+rolling_annualized_volatility = rolling(annualized_volatility)
+rolling_sharpe_ratio = rolling(sharpe_ratio)
+rolling_sortino_ratio = rolling(sortino_ratio)
+rolling_calmar_ratio = rolling(calmar_ratio)
+rolling_omega_ratio = rolling(omega_ratio)
+rolling_information_ratio = rolling(information_ratio)
+rolling_max_drawdown = rolling(max_drawdown)
+rolling_downside_risk = rolling(downside_risk)
+rolling_alpha = rolling(alpha)
+rolling_beta = rolling(beta)
+rolling_tail_ratio = rolling(tail_ratio)
+rolling_common_sense_ratio = rolling(common_sense_ratio)
+rolling_value_at_risk = rolling(value_at_risk)
+rolling_cond_value_at_risk = rolling(cond_value_at_risk)
+rolling_capture = rolling(capture)
+rolling_up_capture = rolling(up_capture)
+rolling_down_capture = rolling(down_capture)
+rolling_ulcer_index = rolling(ulcer_index)
+rolling_martin_ratio = rolling(martin_ratio)
+
+
+# --- pieces of the formulas
+
+
+def _known(x: Any) -> Any:
+    return ~namespace(x).isnan(x)
+
+
+def _zero_unknown(x: Any) -> Any:
+    return namespace(x).where(_known(x), x, 0)
+
+
+def _mean(x: Any) -> Any:
+    return mean(x, _known(x))
+
+
+def _std(x: Any, ddof: int) -> Any:
+    return nanstats.std(x, _known(x), ddof)
+
+
+def _tail(returns: Any, q: float) -> Any:
+    return abs(nanstats.quantile(returns, _known(returns), q))
+
+
+def _from_two_bars(returns: Any, value: Any) -> Any:
+    """NaN for a path of one bar: it has no spread to speak of."""
+    return value if len(returns) > 1 else namespace(returns).full_like(value, np.nan)
+
+
+def _growth(returns: Any) -> Any:
+    return 1 + _zero_unknown(returns)
+
+
+def _final(returns: Any, known: Any = True) -> Any:
+    """What one unit of money becomes over the `known` bars."""
+    xp = namespace(returns)
+    return xp.prod(xp.where(known, _growth(returns), 1), axis=0)
+
+
+def _annualized(final: Any, bars: Any, ann_factor: Any) -> Any:
+    return power(final, ann_factor / bars) - 1
+
+
+def _capture_on(bars: Any, returns: Any, benchmark: Any, ann_factor: Number) -> Any:
+    xp, number = namespace(returns), nanstats.count(bars, returns.dtype)
+    years = xp.maximum(number, 1)
+    ours, theirs = (_annualized(_final(x, bars), years, ann_factor) for x in (returns, benchmark))
+    return xp.where(number > 0, divide(ours, theirs, np.inf), np.nan)
+
+
+def _variance_over_lanes(sharpe: Any, ddof: int) -> Any:
+    xp, lanes = namespace(sharpe), sharpe.ravel()
+    known = xp.isfinite(lanes)
+    return xp.where(known.all(), nanstats.std(xp.where(known, lanes, 0), known, ddof) ** 2, np.nan)
+
+
+def _expected_maximum(trials: int) -> float:
+    """Expected highest of so many standard normal numbers, as the deflated Sharpe ratio approximates it."""
+    if trials <= 1:
+        return -np.inf
+    g, quantile = np.euler_gamma, NormalDist().inv_cdf
+    return float((1 - g) * quantile(1 - 1 / trials) + g * quantile(1 - 1 / (trials * math.e)))
+
+
+def _normal_cdf(z: Any) -> Any:
+    if isinstance(z, jax.Array):
+        return ndtr(z)
+    return np.vectorize(math.erfc, otypes=[z.dtype])(-z / math.sqrt(2)) / 2

@@ -1,0 +1,153 @@
+"""What makes a metric of a formula: checked arguments, NumPy or JAX, the whole path or trailing windows."""
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from jax import lax
+
+from jaxsim.engine.metrics.nan_statistics import as_float, namespace
+
+#: Numbers that a rolling metric looks at together; bounds its memory, whatever the window.
+CHUNK = 1 << 20
+#: Numbers of one series that NumPy works on together: what is made of them on the way stays in the cache, and is little
+#: enough for malloc to keep; asked for anew, memory costs more than what is worked out in it.
+BLOCK = 1 << 16
+
+
+def over_time(formula: Callable) -> Callable:
+    """Decorates a formula on arrays: its positional arguments are series [time, ...], its keywords settings.
+
+    NumPy arrays, lists and pandas objects give NumPy at once; a JAX array or tracer among them gives JAX. A
+    series without some of the trailing axes serves all their lanes, and no lane knows of another. Zero and NaN raise no
+    warnings.
+    """
+    return _metric(formula, by_lane=True)
+
+
+def over_lanes_too(formula: Callable) -> Callable:
+    """As `over_time`, where what comes out for a lane depends on the others."""
+    return _metric(formula, by_lane=False)
+
+
+def _metric(formula: Callable, by_lane: bool) -> Callable:
+    names = _series_names(formula)
+
+    @functools.wraps(formula)
+    def metric(*args: Any, **settings: Any) -> Any:
+        series, settings = _checked(names, args, settings)
+        blocks = _blocks(series, settings) if by_lane else [series]
+        with np.errstate(all="ignore"):
+            parts = [formula(*block, **settings) for block in blocks]
+        out = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=-1)
+        return out if isinstance(out, jax.Array) else out[()]
+
+    return metric
+
+
+def _blocks(series: list, settings: dict) -> list[list]:
+    """The series in parts of some lanes each."""
+    is_table = namespace(*series) is np and series[0].ndim == 2
+    if not is_table or series[0].size <= BLOCK or any(np.ndim(x) for x in settings.values()):
+        return [series]
+    num_bars, num_lanes = series[0].shape
+    lanes = max(1, BLOCK // num_bars)
+    return [[x[:, begin : begin + lanes] for x in series] for begin in range(0, num_lanes, lanes)]
+
+
+def rolling(metric: Callable) -> Callable:
+    """The metric on trailing windows: [time, ...] in, [time, ...] out."""
+    names = _series_names(metric)
+
+    def rolled(*args: Any, window: int = 10, minp: int | None = None, **settings: Any) -> Any:
+        minp = window if minp is None else minp
+        if window < 1:
+            raise ValueError(f"window: expected at least one bar, got {window}")
+        if not 0 <= minp <= window:
+            raise ValueError(f"minp: expected 0 to window={window}, got {minp}")
+        series, settings = _checked(names, args, settings)
+        xp, bars = namespace(*series), len(series[0])
+        # The first windows are short; nobody asks for them unless minp is small.
+        short = min(window - 1, bars)
+        heads = [metric(*(x[: i + 1] for x in series), **settings) for i in range(short) if i + 1 >= minp]
+        blank = xp.full((short - len(heads), *series[0].shape[1:]), np.nan, series[0].dtype)
+        parts = [blank, *(xp.asarray(head)[None] for head in heads)]
+        if bars >= window:
+            parts.append(_full_windows(metric, series, window, settings))
+        return xp.where(_known_in_window(series[0], window) >= minp, xp.concatenate(parts), np.nan)
+
+    about = f"""`{metric.__name__}` on trailing windows of `window` bars, [time, ...] (SEMANTICS 7.14).
+
+    NaN where a window holds fewer than `minp` returns that are not NaN; None, the default, asks for all of
+    them. With a smaller `minp` the first windows are short. Under JAX, compile it (`jax.jit`): a loop runs
+    inside.
+
+    Raises ValueError for `window` below 1 or `minp` outside 0 to `window`, and as `{metric.__name__}` does.
+    """
+    rolled.__name__ = rolled.__qualname__ = f"rolling_{metric.__name__}"
+    rolled.__module__, rolled.__doc__ = metric.__module__, about
+    rolled.__signature__ = _with_window(inspect.signature(metric))  # pyright: ignore
+    return rolled
+
+
+def _full_windows(metric: Callable, series: list, window: int, settings: dict) -> Any:
+    """The metric of every full window: [time - window + 1, ...]."""
+    starts = np.arange(len(series[0]) - window + 1)
+    batch = int(np.clip(CHUNK // (window * max(1, series[0][0].size)), 1, len(starts)))
+    if namespace(*series) is not np:
+
+        def one(start):
+            return metric(*(lax.dynamic_slice_in_dim(x, start, window) for x in series), **settings)
+
+        return lax.map(one, starts, batch_size=batch)
+    # Windows become lanes: [window, start, ...], a view that copies nothing.
+    views = [np.moveaxis(np.lib.stride_tricks.sliding_window_view(x, window, axis=0), -1, 0) for x in series]
+    chunks = [slice(start, start + batch) for start in starts[::batch]]
+    return np.concatenate([metric(*(view[:, chunk] for view in views), **settings) for chunk in chunks])
+
+
+def _known_in_window(x: Any, window: int) -> Any:
+    """How many of the last `window` bars are not NaN: int [time, ...]."""
+    xp = namespace(x)
+    known = xp.cumsum(~xp.isnan(x), axis=0)
+    before = xp.concatenate([xp.zeros_like(known[:1]).repeat(min(window, len(x)), axis=0), known[:-window]])
+    return known - before
+
+
+def _series_names(formula: Callable) -> list[str]:
+    parameters = inspect.signature(formula).parameters.values()
+    return [p.name for p in parameters if p.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD]
+
+
+def _with_window(signature: inspect.Signature) -> inspect.Signature:
+    def keyword(name: str, default: int | None, kind: Any) -> inspect.Parameter:
+        return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind)
+
+    extra = [keyword("window", 10, int), keyword("minp", None, int | None)]
+    return signature.replace(parameters=[*signature.parameters.values(), *extra])
+
+
+def _checked(names: list[str], args: tuple, settings: dict) -> tuple[list, dict]:
+    """The series, of one namespace, dtype and shape, and the settings in that dtype."""
+    named = dict(zip(names, args, strict=False))
+    named |= {name: settings[name] for name in names if name in settings}
+    settings = {k: v for k, v in settings.items() if k not in names}
+    if len(args) > len(names) or len(named) < len(names):
+        given = [*named, *("another" for _ in args[len(names) :])]
+        raise TypeError(f"expected the series {', '.join(names)} and then keywords, got {', '.join(given)}")
+    xp = namespace(*named.values(), *settings.values())
+    series = [as_float(x, xp) for x in named.values()]
+    for name, x in zip(names, series, strict=True):
+        if x.ndim == 0 or len(x) == 0:
+            raise ValueError(f"{name}: expected at least one bar along the leading axis, got shape {x.shape}")
+        if len(x) != len(series[0]):
+            raise ValueError(f"{name}: {len(x)} bars, but {names[0]} has {len(series[0])}")
+    ndim = max(x.ndim for x in series)
+    series = [x.reshape(x.shape + (1,) * (ndim - x.ndim)) for x in series]
+    # A float64 setting must not promote a float32 series.
+    dtype = series[0].dtype
+    settings = {k: xp.asarray(v, dtype) if hasattr(v, "dtype") else v for k, v in settings.items()}
+    return list(xp.broadcast_arrays(*series)), settings

@@ -1,0 +1,83 @@
+"""What is known of series at each bar, by that bar and those before it; one code for NumPy and JAX, time leading."""
+
+from typing import Any
+
+import numpy as np
+
+from jaxsim.engine.metrics import nan_statistics as nanstats
+from jaxsim.engine.metrics.nan_statistics import divide, namespace, root
+from jaxsim.engine.metrics.rolling import over_time, rolling
+
+
+def carried(x: Any) -> Any:
+    """Holes filled with the last value known; NaN before the first."""
+    xp = namespace(x)
+    place = xp.arange(len(x)).reshape(-1, *[1] * (x.ndim - 1))
+    last = nanstats.running_max(xp.where(xp.isnan(x), -1, place))
+    return xp.where(last < 0, np.nan, xp.take_along_axis(x, xp.maximum(last, 0), axis=0))
+
+
+def lagged(x: Any, bars: int) -> Any:
+    """The values of so many bars ago; NaN at the first ones."""
+    xp = namespace(x)
+    blank = xp.full((min(bars, len(x)), *x.shape[1:]), np.nan, x.dtype)
+    return xp.concatenate([blank, x[: len(x) - len(blank)]])
+
+
+def ratio(a: Any, b: Any) -> Any:
+    """a / b - 1; NaN where either is or b is zero."""
+    return divide(a, b, np.nan) - 1
+
+
+def change(x: Any, bars: int) -> Any:
+    """Simple return since so many bars ago."""
+    return ratio(x, lagged(x, bars))
+
+
+@over_time
+def _mean(x: Any) -> Any:
+    return nanstats.mean(x, ~namespace(x).isnan(x))
+
+
+@over_time
+def _std(x: Any) -> Any:
+    return nanstats.std(x, ~namespace(x).isnan(x), ddof=1)
+
+
+@over_time
+def _max(x: Any) -> Any:
+    return namespace(x).max(x, axis=0)
+
+
+#: Mean, standard deviation (ddof 1) and maximum of the last `window` bars; NaN where one of them is.
+trailing_mean, trailing_std, trailing_max = rolling(_mean), rolling(_std), rolling(_max)
+
+
+def running_moments(x: Any) -> tuple[Any, Any, Any]:
+    """Mean, standard deviation (ddof 1) and number of the values known so far, NaN skipped.
+
+    Sums of distances from the first known value: what comes later must not enter, not even by rounding, and of a
+    constant series the deviation is exactly zero.
+    """
+    xp = namespace(x)
+    known = ~xp.isnan(x)
+    first = xp.take_along_axis(x, xp.argmax(known, axis=0)[None], axis=0)
+    apart = xp.where(known, x - first, 0)
+    count = xp.cumsum(known, axis=0).astype(x.dtype)
+    mean = divide(xp.cumsum(apart, axis=0), count, np.nan)
+    squares = xp.cumsum(apart**2, axis=0) - count * xp.where(count > 0, mean, 0) ** 2
+    free = xp.where(count > 1, count - 1, np.nan)
+    return first + mean, root(divide(xp.maximum(squares, 0), free, np.nan)), count
+
+
+def standardized(x: Any, mean: Any, std: Any) -> Any:
+    """(x - mean) / std; 0 where nothing has ever varied; NaN where anything is."""
+    xp = namespace(x)
+    return xp.where(xp.isnan(x), np.nan, divide(x - mean, std, 0.0))
+
+
+def cross_section(x: Any) -> tuple[Any, Any]:
+    """Mean and standard deviation (ddof 1) over the last axis, NaN skipped; [..., 1]."""
+    turned = namespace(x).moveaxis(x, -1, 0)
+    known = ~namespace(x).isnan(turned)
+    return nanstats.mean(turned, known)[..., None], nanstats.std(turned, known, ddof=1)[..., None]

@@ -1,0 +1,131 @@
+"""When to get out: checks at every bar between the dates of a plan. What a check closes stays closed until the next
+recorded date."""
+
+import abc
+from typing import Any
+
+import equinox as eqx
+import jax.numpy as jnp
+from jaxtyping import Bool, Float
+
+from jaxsim.engine.base.arrays import Amount, Array, namespace
+from jaxsim.engine.base.fields import GAIN, LOSS, bounded
+from jaxsim.engine.base.numerics import ABS_TOL, Number, at_bar
+from jaxsim.engine.policy.observation import Observation
+from jaxsim.engine.policy.triggers import AtBars
+from jaxsim.engine.trading.account import Holdings
+from jaxsim.engine.trading.rebalance import Fills
+
+
+class Entries(eqx.Module):
+    """What checks compare the present with.
+
+    price: at which each position was entered, currency per unit: the mean of its purchases (of its sales, for a short
+        one), with slippage, fees not counted; NaN where there is none.
+    value: of the account when the last recorded date came, currency.
+    is_out: which assets have been closed by a check since then.
+    """
+
+    price: Float[Array, " asset"]
+    value: Amount
+    is_out: Bool[Array, " asset"]
+
+    @classmethod
+    def none(cls, num_assets: int, dtype: Any) -> "Entries":
+        return cls(jnp.full(num_assets, jnp.nan, dtype), jnp.asarray(jnp.nan, dtype), jnp.zeros(num_assets, bool))
+
+    def after(self, before: Holdings, after: Holdings, fills: Fills) -> "Entries":
+        """With the entry prices that a rebalance has left."""
+        old, new, size = before.units, after.units, jnp.abs(fills.trade)
+        is_larger = (jnp.sign(old) == jnp.sign(new)) & (jnp.abs(new) > jnp.abs(old))
+        paid = jnp.where(size > 0, fills.price, 0.0) * size
+        known = jnp.where(jnp.isnan(self.price), 0.0, self.price)
+        total = jnp.abs(old) + size
+        mean = (jnp.abs(old) * known + paid) / jnp.where(total > 0, total, 1.0)
+        is_new = (new != 0) & (jnp.sign(old) != jnp.sign(new))
+        price = jnp.where(is_new, fills.price, jnp.where(is_larger, mean, self.price))
+        return Entries(jnp.where(new == 0, jnp.nan, price), self.value, self.is_out)
+
+
+class AbstractCheck(eqx.Module):
+    """A rule that says which positions to close."""
+
+    @abc.abstractmethod
+    def __call__(self, obs: Observation, entries: Entries) -> Bool[Array, " asset"]:
+        """Which assets to close at this bar; those that are not held do not matter."""
+
+
+_OF = ("asset", "portfolio")
+
+
+def _of(value: Any) -> str:
+    if value not in _OF:
+        raise ValueError(f"of: expected 'asset' or 'portfolio', got {value!r}")
+    return value
+
+
+def _gain(check: Any, obs: Observation, entries: Entries) -> Float[Array, " asset"]:
+    """Of each position since its entry, or of the account since the last recorded date; in parts of what it was."""
+    xp = namespace(obs.units)
+    if check.of == "portfolio":
+        return xp.broadcast_to(xp.asarray(obs.value / entries.value - 1), obs.units.shape)
+    return xp.sign(obs.units) * (obs.val_price / entries.price - 1)
+
+
+class StopLoss(AbstractCheck):
+    """Close what has lost so much: `price / entry price - 1 <= -loss` for a long position, to within 1e-12, so that ten
+    percent of 10 is 1.
+
+    loss: in parts of the entry, > 0 (0.1 is ten percent); a number, one per asset, or [time or 1, asset or 1]; or a
+        named index to sweep.
+    of: "asset": each position by its own mean entry price, at the valuation price of the bar; "portfolio": everything,
+        by the value of the account since the last recorded date.
+    """
+
+    loss: Number = bounded("loss", LOSS, by_bar_and_asset=True)
+    of: str = eqx.field(static=True, default="asset", kw_only=True, converter=_of)
+
+    def __call__(self, obs: Observation, entries: Entries) -> Bool[Array, " asset"]:
+        return _gain(self, obs, entries) <= -at_bar(self.loss, obs.step) + ABS_TOL
+
+
+class TakeProfit(AbstractCheck):
+    """Close what has gained so much: `price / entry price - 1 >= gain` for a long position.
+
+    gain: in parts of the entry, > 0; as `loss` of `StopLoss`.      of: as there.
+    """
+
+    gain: Number = bounded("gain", GAIN, by_bar_and_asset=True)
+    of: str = eqx.field(static=True, default="asset", kw_only=True, converter=_of)
+
+    def __call__(self, obs: Observation, entries: Entries) -> Bool[Array, " asset"]:
+        return _gain(self, obs, entries) >= at_bar(self.gain, obs.step) - ABS_TOL
+
+
+class Guard(eqx.Module):
+    """The checks of a policy.
+
+    due: the recorded dates.        checks: any of which closes.
+    """
+
+    due: AtBars
+    checks: tuple
+
+    def closes(self, obs: Observation, entries: Entries) -> Bool[Array, " asset"]:
+        """Which positions to close now."""
+        wants = [check(obs, entries) for check in self.checks]
+        return (obs.units != 0) & sum(wants[1:], start=wants[0])
+
+    def sizes(
+        self, obs: Observation, entries: Entries, asked: Float[Array, " asset"], is_rebalance: Any
+    ) -> tuple[Float[Array, " asset"], Bool[Array, " asset"], Bool[Array, " asset"]]:
+        """What is asked for, with what is closed at zero; which assets are out after it, and which are closed now.
+
+        is_rebalance: whether a date or a trigger asks for more than closing.
+        """
+        xp = namespace(obs.units)
+        is_due, closing = self.due(obs), self.closes(obs, entries)
+        is_out = xp.where(is_due, False, entries.is_out | closing)
+        rest = xp.where(is_rebalance, asked, xp.nan)
+        sizes = xp.where(is_out & (closing | is_rebalance), 0.0, rest)
+        return sizes, is_out, closing & ~is_due

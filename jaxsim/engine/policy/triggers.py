@@ -1,0 +1,314 @@
+"""When to trade. A trigger is a function of an `Observation` that says whether to rebalance at this bar; before the
+first position is taken, and whenever the portfolio is flat, the policy trades without asking it.
+
+Triggers compose: `Threshold(0.05) & Every("W")` looks once a week, `Threshold(0.05) | Every("QS")` at least quarterly;
+any function of an `Observation` may stand on either side.
+"""
+
+import abc
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Bool, Float
+
+from jaxsim.engine.base.arrays import Answer, Array, namespace
+from jaxsim.engine.base.fields import BARS, BARS_FROM_ONE, bounded, shown
+from jaxsim.engine.base.numerics import Number
+from jaxsim.engine.policy.observation import Observation
+from jaxsim.engine.policy.screening import Glance
+
+
+class AbstractTrigger(eqx.Module):
+    """A rule that says when to rebalance."""
+
+    @abc.abstractmethod
+    def __call__(self, obs: Observation) -> Answer:
+        """Whether to rebalance at this bar."""
+
+    def excess(self, obs: Observation) -> Float[Array, " asset"]:
+        """By how much each asset is beyond the limit that makes it trade, >= 0 where it breaches; NaN if the rule is
+        not one about single assets."""
+        return _unknown(obs)
+
+    def margin(self, obs: Observation) -> Float[Array, ""]:
+        """By how much the rule is beyond the limit that makes it fire, >= 0 where it does; what gates differentiate.
+        Infinite, of either sign, for a rule that has no limit to be near to: a date, or a function of the user's."""
+        return _all_or_nothing(self, obs)
+
+    def band(self, obs: Observation, target: Float[Array, " asset"]) -> Float[Array, "*asset"] | float | None:
+        """Half the width of the band around each target within which an asset may stay, in weight; None if the rule
+        is not one about single assets."""
+        return None
+
+    def may_fire(self, glance: Glance) -> Answer | None:
+        """Whether it might fire: true wherever it does, and hardly ever elsewhere. What a forward run asks of every bar
+        of every lane before it asks the trigger itself. None: there is no quick answer."""
+        return None
+
+    def dates(self, num_bars: int) -> Bool[Array, " time"] | None:
+        """The bars on which it fires, if they do not depend on the portfolio; else None."""
+        return None
+
+    def __and__(self, other: Callable) -> "AllOf":
+        return AllOf(self, other)
+
+    def __rand__(self, other: Callable) -> "AllOf":
+        return AllOf(other, self)
+
+    def __or__(self, other: Callable) -> "AnyOf":
+        return AnyOf(self, other)
+
+    def __ror__(self, other: Callable) -> "AnyOf":
+        return AnyOf(other, self)
+
+
+def _checked(trigger: Any) -> Callable:
+    if isinstance(trigger, type) or not callable(trigger):
+        raise TypeError(f"trigger: expected a trigger such as js.Threshold(0.05) beside & or |, got {trigger!r}")
+    return trigger
+
+
+def as_answer(answer: Any) -> Any:
+    """What a trigger has answered: one yes or no. Raises TypeError or ValueError for anything else."""
+    kind = answer.dtype.kind if hasattr(answer, "dtype") else np.asarray(answer).dtype.kind
+    if kind not in "biuf":
+        raise TypeError(f"trigger: expected one answer, yes or no, got {shown(answer)}"[:200])
+    if np.shape(answer) != ():
+        shape = np.shape(answer)
+        raise ValueError(f"trigger: expected one answer, yes or no, got shape {shape}; jnp.any makes one of many")
+    return answer
+
+
+def excess_of(trigger: Callable, obs: Observation) -> Float[Array, " asset"]:
+    """`AbstractTrigger.excess` of any trigger; NaN for a plain function."""
+    return trigger.excess(obs) if isinstance(trigger, AbstractTrigger) else _unknown(obs)
+
+
+def margin_of(trigger: Callable, obs: Observation) -> Float[Array, ""]:
+    """`AbstractTrigger.margin` of any trigger; infinite for a plain function."""
+    return trigger.margin(obs) if isinstance(trigger, AbstractTrigger) else _all_or_nothing(trigger, obs)
+
+
+def _all_or_nothing(trigger: Callable, obs: Observation) -> Float[Array, ""]:
+    return jnp.where(jnp.asarray(trigger(obs), bool), jnp.inf, -jnp.inf).astype(obs.units.dtype)
+
+
+def _unknown(obs: Observation) -> Float[Array, " asset"]:
+    return namespace(obs.units).full_like(obs.units, float("nan"))
+
+
+def band_of(
+    trigger: Callable, obs: Observation, target: Float[Array, " asset"]
+) -> Float[Array, "*asset"] | float | None:
+    """`AbstractTrigger.band` of any trigger; None for a plain function."""
+    return trigger.band(obs, target) if isinstance(trigger, AbstractTrigger) else None
+
+
+def may_fire(trigger: Callable, glance: Glance) -> Answer | None:
+    """`AbstractTrigger.may_fire` of any trigger; None for a plain function."""
+    return trigger.may_fire(glance) if _still_holds(trigger, "may_fire") else None
+
+
+def dates_of(trigger: Callable, num_bars: int) -> Bool[Array, " time"] | None:
+    """`AbstractTrigger.dates` of any trigger; None for a plain function."""
+    return trigger.dates(num_bars) if _still_holds(trigger, "dates") else None
+
+
+def _still_holds(trigger: Callable, name: str) -> bool:
+    """Whether a method says of a trigger what `__call__` does: not where a subclass has redefined `__call__` alone."""
+    if not isinstance(trigger, AbstractTrigger):
+        return False
+    return name in next(vars(kind) for kind in type(trigger).__mro__ if {name, "__call__"} & vars(kind).keys())
+
+
+def is_about_assets(trigger: Callable) -> bool:
+    """Whether a trigger, or one of those that it is made of, says which assets made it fire."""
+    if isinstance(trigger, _Pair):
+        return is_about_assets(trigger.left) or is_about_assets(trigger.right)
+    return isinstance(trigger, AbstractTrigger) and type(trigger).excess is not AbstractTrigger.excess
+
+
+class _Pair(AbstractTrigger):
+    """Two triggers."""
+
+    left: Callable = eqx.field(converter=_checked)
+    right: Callable = eqx.field(converter=_checked)
+
+    def _answers(self, obs: Observation) -> tuple[Answer, Answer]:
+        xp = namespace(obs.units)
+        return xp.asarray(self.left(obs), bool), xp.asarray(self.right(obs), bool)
+
+    def band(self, obs: Observation, target: Float[Array, " asset"]) -> Float[Array, "*asset"] | float | None:
+        """The narrower of the two bands, or the one that there is."""
+        left, right = (band_of(x, obs, target) for x in (self.left, self.right))
+        if left is None or right is None:
+            return right if left is None else left
+        return namespace(obs.units).minimum(left, right)
+
+    def _excesses(self, obs: Observation) -> tuple[Array, Array]:
+        """Of both, each in the place of the other where that is about no single asset."""
+        xp = namespace(obs.units)
+        left, right = (xp.asarray(excess_of(x, obs)) for x in (self.left, self.right))
+        return xp.where(xp.isnan(left), right, left), xp.where(xp.isnan(right), left, right)
+
+    def _dates(self, num_bars: int) -> tuple[Any, Any]:
+        return dates_of(self.left, num_bars), dates_of(self.right, num_bars)
+
+
+class AllOf(_Pair):
+    """Trade when both triggers say so: `left & right`."""
+
+    def __call__(self, obs: Observation) -> Answer:
+        left, right = self._answers(obs)
+        return left & right
+
+    def excess(self, obs: Observation) -> Float[Array, " asset"]:
+        left, right = self._excesses(obs)
+        return namespace(left).minimum(left, right)
+
+    def margin(self, obs: Observation) -> Float[Array, ""]:
+        """The smaller of the two; beside a date, on the dates alone."""
+        return jnp.minimum(margin_of(self.left, obs), margin_of(self.right, obs))
+
+    def may_fire(self, glance: Glance) -> Answer | None:
+        left, right = may_fire(self.left, glance), may_fire(self.right, glance)
+        if left is None or right is None:
+            return right if left is None else left
+        return left & right
+
+    def dates(self, num_bars: int) -> Bool[Array, " time"] | None:
+        left, right = self._dates(num_bars)
+        return None if left is None or right is None else left & right
+
+
+class AnyOf(_Pair):
+    """Trade when either trigger says so: `left | right`."""
+
+    def __call__(self, obs: Observation) -> Answer:
+        left, right = self._answers(obs)
+        return left | right
+
+    def excess(self, obs: Observation) -> Float[Array, " asset"]:
+        left, right = self._excesses(obs)
+        return namespace(left).maximum(left, right)
+
+    def margin(self, obs: Observation) -> Float[Array, ""]:
+        """The larger of the two; beside a date, off the dates alone."""
+        return jnp.maximum(margin_of(self.left, obs), margin_of(self.right, obs))
+
+    def may_fire(self, glance: Glance) -> Answer | None:
+        left, right = may_fire(self.left, glance), may_fire(self.right, glance)
+        return None if left is None or right is None else left | right
+
+    def dates(self, num_bars: int) -> Bool[Array, " time"] | None:
+        left, right = self._dates(num_bars)
+        return None if left is None or right is None else left | right
+
+
+class AbstractDated(AbstractTrigger):
+    """A trigger that does not look at the portfolio."""
+
+    @abc.abstractmethod
+    def fires_at(self, step: Any, xp: Any) -> Any:
+        """Whether it fires at a bar, or at each of several.
+
+        step: int, number of the bar or bars.      xp: the namespace of arrays to compute in.
+        """
+
+    def __call__(self, obs: Observation) -> Answer:
+        return self.fires_at(obs.step, namespace(obs.units))
+
+    def may_fire(self, glance: Glance) -> Answer:
+        return self.fires_at(glance.step, jnp)
+
+    def dates(self, num_bars: int) -> Bool[Array, " time"]:
+        return jnp.broadcast_to(self.fires_at(jnp.arange(num_bars, dtype=jnp.int32), jnp), (num_bars,))
+
+
+class Never(AbstractDated):
+    """Buy once, then hold."""
+
+    def fires_at(self, step: Any, xp: Any) -> Any:
+        return xp.asarray(False)
+
+
+class Always(AbstractDated):
+    """Rebalance at every bar."""
+
+    def fires_at(self, step: Any, xp: Any) -> Any:
+        return xp.asarray(True)
+
+
+class EveryN(AbstractDated):
+    """Rebalance every n bars: at bars `start`, start + n, start + 2 n, ...
+
+    bars: n, a whole number >= 1.       start: the first of them.
+    """
+
+    bars: Number = bounded("bars", BARS_FROM_ONE)
+    start: Number = bounded("start", BARS, default=0)
+
+    def fires_at(self, step: Any, xp: Any) -> Any:
+        since = step - xp.asarray(self.start).astype(xp.int32)
+        return (since >= 0) & (since % xp.asarray(self.bars).astype(xp.int32) == 0)
+
+
+class AtBars(AbstractDated):
+    """Rebalance at given bars.
+
+    mask: bool [time], one for each bar of the market; see `js.index_points` for numbers of bars.
+
+    Raises TypeError for what is not boolean. A mask of another length is a ValueError where it meets the market.
+    """
+
+    mask: Number
+
+    def __check_init__(self):
+        dtype = getattr(self.mask, "dtype", None)
+        if isinstance(self.mask, list | tuple):
+            dtype = np.asarray(self.mask).dtype
+        if dtype is not None and getattr(dtype, "kind", "b") != "b":
+            raise TypeError(f"mask: expected booleans, one for each bar, got {dtype}; numbers of bars make none")
+
+    def check(self, num_bars: int) -> None:
+        """Raises ValueError for a mask of another length: JAX would take its last entry for all bars beyond."""
+        if np.shape(self.mask) != (num_bars,):
+            shape = np.shape(self.mask)
+            raise ValueError(f"trigger: js.AtBars needs one entry for each of {num_bars} bars, got shape {shape}")
+
+    def fires_at(self, step: Any, xp: Any) -> Any:
+        return xp.asarray(self.mask)[step]
+
+
+class AbstractCalendar(AbstractTrigger):
+    """A rule about dates. In the pandas face, which knows the dates of the bars, it becomes `AtBars`."""
+
+    def __call__(self, obs: Observation) -> Answer:
+        raise TypeError(
+            f"trigger: {type(self).__name__} needs the dates of the bars, which js.backtest knows; in the core use "
+            "js.AtBars(mask), with a mask made from js.index_points(index, ...)"
+        )
+
+
+class Every(AbstractCalendar):
+    """Rebalance at the first bar at or after each date of a pandas frequency.
+
+    every: "D", "W", "W-FRI", "MS", "QS", "8h", a Timedelta or an offset; or a named index of them to sweep.
+    at_time: time of day, as "09:30".       offset: Timedelta by which the dates are moved.
+    """
+
+    every: Any = eqx.field(static=True)
+    at_time: Any = eqx.field(static=True, default=None, kw_only=True)
+    offset: Any = eqx.field(static=True, default=None, kw_only=True)
+
+
+class On(AbstractCalendar):
+    """Rebalance at the first bar at or after each of these dates.
+
+    dates: timestamps, strings, or a DatetimeIndex without a name.
+    """
+
+    dates: Any = eqx.field(static=True)

@@ -1,0 +1,45 @@
+"""What the investor holds."""
+
+import equinox as eqx
+import jax.numpy as jnp
+from jaxtyping import Float
+
+from jaxsim.engine.base.arrays import Array
+from jaxsim.engine.base.fields import CASH, bounded
+from jaxsim.engine.base.numerics import Number, dot
+
+
+class Account(eqx.Module):
+    """What a new account is opened with.
+
+    cash: currency, positive; a number.
+
+    Units and cash, rather than currency holdings or weights, are what the simulation carries: between trades they
+    do not change, so that nothing drifts.
+    """
+
+    cash: Number = bounded("cash", CASH, default=100.0)
+
+
+class Holdings(eqx.Module):
+    """An account while it runs. All assets of the group share one cash balance.
+
+    units: of each asset; negative where it is sold short.
+    cash: currency, with the proceeds of short sales in it.
+    debt: currency that each short position was sold for.
+    free_cash: currency that is neither owed nor pledged: cash less twice the debt (SEMANTICS 3.5h, 3.6g).
+    """
+
+    units: Float[Array, " asset"]
+    cash: Float[Array, ""]
+    debt: Float[Array, " asset"]
+    free_cash: Float[Array, ""]
+
+    @classmethod
+    def opened(cls, account: Account, num_assets: int, dtype) -> "Holdings":
+        cash = jnp.asarray(account.cash, dtype)
+        return cls(jnp.zeros(num_assets, dtype), cash, jnp.zeros(num_assets, dtype), cash)
+
+    def value(self, prices: Float[Array, " asset"]) -> Float[Array, ""]:
+        """cash + sum(units * price), left to right; an asset that is not held needs no price (SEMANTICS 4.3c)."""
+        return dot(self.cash, self.units, prices)

@@ -1,0 +1,80 @@
+"""What trading costs, and the limits within which an order may fill."""
+
+import equinox as eqx
+import jax.numpy as jnp
+
+from jaxsim.engine.base.arrays import Step
+from jaxsim.engine.base.fields import (
+    ANY,
+    FEES,
+    FLAG,
+    GRANULARITY,
+    MAX_SIZE,
+    MIN_SIZE,
+    PROBABILITY,
+    SLIPPAGE,
+    bounded,
+)
+from jaxsim.engine.base.numerics import Number, at_bar
+
+
+class Costs(eqx.Module):
+    """The costs of an order and its limits (SEMANTICS 2.6 and 3). Each is a number, one per asset [asset], or
+    [time or 1, asset or 1]; None: off, and programs are compiled without it.
+
+    fees: fraction of the traded value, > -1 (negative: a rebate).
+    fixed_fees: currency per order (negative: a rebate).
+    slippage: fraction by which buys fill above the execution price and sells below it, in [0, 1).
+    min_size: units; a smaller fill is rejected.     max_size: units; a larger order is cut, or rejected.
+    size_granularity: units; fills are whole multiples of it, rounded down; NaN: any size.
+    reject_prob: probability with which an order is rejected at random, drawn from the lane's key as its own stream.
+    lock_cash: whether buys may spend free cash only, which leaves out what short positions owe, and shorts are limited
+        by it.
+    allow_partial: whether an order may fill in part; default true.
+    raise_reject: whether a rejected order ends the lane with a fault.
+    update_value: one for all assets and bars: whether a fill moves the valuation price of its asset, and with it the
+        value that later orders of the bar are sized by.
+    """
+
+    fees: Number = bounded("fees", FEES, by_bar_and_asset=True, default=0.0)
+    fixed_fees: Number | None = bounded("fixed_fees", ANY, by_bar_and_asset=True, default=None)
+    slippage: Number | None = bounded("slippage", SLIPPAGE, by_bar_and_asset=True, default=None)
+    min_size: Number | None = bounded("min_size", MIN_SIZE, by_bar_and_asset=True, default=None)
+    max_size: Number | None = bounded("max_size", MAX_SIZE, by_bar_and_asset=True, default=None)
+    size_granularity: Number | None = bounded("size_granularity", GRANULARITY, by_bar_and_asset=True, default=None)
+    reject_prob: Number | None = bounded("reject_prob", PROBABILITY, by_bar_and_asset=True, default=None)
+    lock_cash: Number | None = bounded("lock_cash", FLAG, by_bar_and_asset=True, default=None)
+    allow_partial: Number | None = bounded("allow_partial", FLAG, by_bar_and_asset=True, default=None)
+    raise_reject: Number | None = bounded("raise_reject", FLAG, by_bar_and_asset=True, default=None)
+    update_value: Number | None = bounded("update_value", FLAG, default=None)
+
+    @property
+    def are_proportional(self) -> bool:
+        """Whether costs are proportional to what is traded and nothing limits a fill but cash."""
+        others = (self.fixed_fees, self.min_size, self.max_size, self.size_granularity, self.reject_prob)
+        return all(
+            x is None for x in (*others, self.lock_cash, self.allow_partial, self.raise_reject, self.update_value)
+        )
+
+    def at(self, step: Step, num_assets: int) -> "Costs":
+        """The costs of one bar, each [asset] or None."""
+        row = {
+            name: None if value is None else jnp.broadcast_to(at_bar(value, step), (num_assets,))
+            for name, value in vars(self).items()
+        }
+        return Costs(**row)
+
+
+#: What a field of `Costs` is when it is None; a parameter that equals it is left out of the program.
+NEUTRAL = {
+    "fixed_fees": 0.0,
+    "slippage": 0.0,
+    "min_size": 0.0,
+    "max_size": float("inf"),
+    "size_granularity": float("nan"),
+    "reject_prob": 0.0,
+    "lock_cash": False,
+    "allow_partial": True,
+    "raise_reject": False,
+    "update_value": False,
+}

@@ -1,0 +1,465 @@
+"""How one order fills: SEMANTICS section 3, for any size type, direction, cost and limit.
+
+Buying and selling are both worked out and one of them is taken, since under `vmap` neighbouring lanes do different
+things. What an order cannot do has a reason (OrderStatusInfo), what makes no sense a fault (LaneFault). Whatever is
+not taken is computed from harmless numbers, so that no NaN or infinity reaches a gradient.
+"""
+
+from collections.abc import Sequence
+
+import equinox as eqx
+import jax.numpy as jnp
+from jaxtyping import Bool, Float, Int
+
+from jaxsim.engine.base.arrays import Array
+from jaxsim.engine.base.enums import Direction, SizeType
+from jaxsim.engine.base.numerics import add, eq, le, product, quotient, snap
+from jaxsim.engine.trading.costs import Costs
+from jaxsim.engine.trading.status import REJECTIONS, Clip, LaneFault
+from jaxsim.engine.trading.status import OrderStatusInfo as Info
+
+Scalar = Float[Array, ""]
+Flag = Bool[Array, ""]
+Code = Int[Array, ""]
+
+
+class Order(eqx.Module):
+    """One order and the position that it acts on; or with an axis of orders, a sequence of them.
+
+    size: in units of `size_type`; NaN: no order.       price: of execution; NaN: none.
+    units, debt, val_price: of the asset (`Holdings`).
+    costs: of this order; None where neutral.       draw: uniform [0, 1), decides on a random rejection.
+    """
+
+    size: Float[Array, "*orders"]
+    size_type: Int[Array, "*orders"] | None
+    direction: Int[Array, "*orders"] | None
+    price: Float[Array, "*orders"]
+    units: Float[Array, "*orders"]
+    debt: Float[Array, "*orders"]
+    val_price: Float[Array, "*orders"]
+    costs: Costs
+    draw: Float[Array, "*orders"] | None
+
+
+class Pool(eqx.Module):
+    """What all orders of a group share: cash, free cash, and the value that sizes refer to; currency."""
+
+    cash: Scalar
+    free_cash: Scalar
+    value: Scalar
+
+
+class Outcome(eqx.Module):
+    """What became of an order.
+
+    request: units asked for, > 0 to buy; infinite: as many as possible; NaN where it could not be worked out.
+    trade: units filled, > 0 bought.    price: of the fill, with slippage.      fees: currency.
+    units, debt, val_price: of the asset, after it.
+    info: OrderStatusInfo, NONE where filled.       fault: LaneFault.       clip: Clip, where filled.
+    """
+
+    request: Float[Array, "*orders"]
+    trade: Float[Array, "*orders"]
+    price: Float[Array, "*orders"]
+    fees: Float[Array, "*orders"]
+    units: Float[Array, "*orders"]
+    debt: Float[Array, "*orders"]
+    val_price: Float[Array, "*orders"]
+    info: Int[Array, "*orders"]
+    fault: Int[Array, "*orders"]
+    clip: Int[Array, "*orders"]
+
+
+class _Terms(eqx.Module):
+    """The costs of one order, with neutral numbers where they are off."""
+
+    fees: Scalar
+    fixed: Scalar
+    slippage: Scalar
+    min_size: Scalar
+    max_size: Scalar
+    granularity: Scalar
+    lock_cash: Flag
+    allow_partial: Flag
+
+    @classmethod
+    def of(cls, costs: Costs, dtype) -> "_Terms":
+        def number(x, neutral: float) -> Scalar:
+            return jnp.asarray(neutral, dtype) if x is None else x
+
+        def flag(x, neutral: bool) -> Flag:
+            return jnp.asarray(neutral) if x is None else x
+
+        return cls(
+            costs.fees,
+            number(costs.fixed_fees, 0.0),
+            number(costs.slippage, 0.0),
+            number(costs.min_size, 0.0),
+            number(costs.max_size, jnp.inf),
+            number(costs.size_granularity, jnp.nan),
+            flag(costs.lock_cash, False),
+            flag(costs.allow_partial, True),
+        )
+
+    def granular(self, size: Scalar) -> Scalar:
+        """A whole number of granules, by floor division (SEMANTICS 1.5)."""
+        is_on = ~jnp.isnan(self.granularity)
+        grain = jnp.where(is_on, self.granularity, 1.0)
+        return jnp.where(is_on, product(jnp.floor_divide(size, grain), grain), size)
+
+
+class _Wish(eqx.Module):
+    """The size of an order, worked out (SEMANTICS 3.3).
+
+    units: asked for, > 0 to buy; 0 where unbounded.        is_buy: which way.
+    is_unbounded: as much as possible.      is_share, share: the fraction of that which is asked for.
+    is_endless: the fraction is infinite; `share` is then 1.
+    """
+
+    units: Scalar
+    is_buy: Flag
+    is_unbounded: Flag
+    is_share: Flag
+    share: Scalar
+    is_endless: Flag
+    info: Code
+    fault: Code
+
+    @property
+    def size(self) -> Scalar:
+        return jnp.abs(self.units)
+
+
+class _Attempt(eqx.Module):
+    """One side of an order: what it would trade (> 0), at which price, for which fees, and the cash that it moves."""
+
+    size: Scalar
+    price: Scalar
+    fees: Scalar
+    flow: Scalar
+    info: Code
+    fault: Code
+    clip: Code
+
+
+def first_of(cases: Sequence[tuple[Array, int | Array]], otherwise: int) -> Array:
+    """The code of the first case that holds."""
+    return jnp.select([x for x, _ in cases], [jnp.asarray(code, jnp.int32) for _, code in cases], jnp.int32(otherwise))
+
+
+def fill(pool: Pool, order: Order) -> tuple[Pool, Outcome]:
+    """One order against one account."""
+    terms = _Terms.of(order.costs, order.size.dtype)
+    cash, free_cash = snap(pool.cash), snap(pool.free_cash)
+    units, debt = snap(order.units), snap(order.debt)
+    missing = first_of([(jnp.isnan(order.size), Info.SIZE_NAN), (jnp.isnan(order.price), Info.PRICE_NAN)], Info.NONE)
+    faults = [
+        (~((cash >= 0) & jnp.isfinite(units) & (debt >= 0) & jnp.isfinite(debt)), LaneFault.ORDER_ACCOUNT),
+        (jnp.isnan(free_cash), LaneFault.ORDER_ACCOUNT),
+        (~(jnp.isfinite(order.price) & (order.price > 0)), LaneFault.ORDER_PRICE),
+        ((order.direction == Direction.LONG_ONLY) & (units < 0), LaneFault.ORDER_DIRECTION),
+        ((order.direction == Direction.SHORT_ONLY) & (units > 0), LaneFault.ORDER_DIRECTION),
+    ]
+    fault = jnp.where(missing == Info.NONE, first_of(faults, LaneFault.NONE), LaneFault.NONE)
+    is_sound = (missing == Info.NONE) & (fault == LaneFault.NONE)
+
+    wish = _resolve(order, units, snap(pool.value))
+    price = jnp.where(is_sound, order.price, 1.0)
+    buy = _buy(order, wish, terms, price, cash, free_cash, units, debt)
+    sell = _sell(order, wish, terms, price, free_cash, units)
+    one = _either(wish.is_buy, buy, sell)
+
+    is_sized = ~jnp.isnan(order.size) & (wish.info == Info.NONE) & (wish.fault == LaneFault.NONE)
+    is_posed = is_sound & is_sized
+    fault = jnp.where(is_sound, jnp.where(is_posed, one.fault, wish.fault), fault)
+    info = one.info
+    if order.costs.reject_prob is not None:
+        info = jnp.where(order.draw < order.costs.reject_prob, Info.RANDOM_EVENT, info)
+    info = jnp.where(missing != Info.NONE, missing, jnp.where(wish.info != Info.NONE, wish.info, info))
+    if order.costs.raise_reject is not None:
+        is_rejected = jnp.isin(info, jnp.asarray(REJECTIONS)) & order.costs.raise_reject & (fault == LaneFault.NONE)
+        fault = jnp.where(is_rejected, LaneFault.ORDER_REJECTED, fault)
+    is_filled = (info == Info.NONE) & (fault == LaneFault.NONE)
+    after = _settle(one, wish.is_buy, is_filled, cash, free_cash, units, debt)
+    request = jnp.where(wish.is_unbounded, jnp.where(wish.is_buy, jnp.inf, -jnp.inf), wish.units)
+    val_price, value = order.val_price, pool.value
+    if order.costs.update_value is not None:  # SEMANTICS 3.10
+        moves = is_filled & order.costs.update_value
+        moved = product(after.units, one.price) - product(order.units, val_price)
+        value = jnp.where(moves, value + (after.cash - pool.cash) + moved, value)
+        val_price = jnp.where(moves, one.price, val_price)
+    outcome = Outcome(
+        request=jnp.where(is_sized, request, jnp.nan),
+        trade=jnp.where(is_filled, jnp.where(wish.is_buy, one.size, -one.size), 0.0),
+        price=jnp.where(is_sound, one.price, jnp.nan),
+        fees=jnp.where(is_filled, one.fees, 0.0),
+        units=after.units,
+        debt=after.debt,
+        val_price=val_price,
+        info=info.astype(jnp.int32),
+        fault=fault.astype(jnp.int32),
+        clip=jnp.where(is_filled, one.clip, Clip.NONE).astype(jnp.int32),
+    )
+    return Pool(after.cash, after.free_cash, value), outcome
+
+
+def _resolve(order: Order, units: Scalar, value: Scalar) -> _Wish:
+    """SEMANTICS 3.3: from a size of any type to units."""
+    kind, is_both_or_short = order.size_type, order.direction != Direction.LONG_ONLY
+    known_price = snap(order.val_price)
+    size = jnp.where(order.direction == Direction.SHORT_ONLY, -order.size, order.size)
+    is_infinite = jnp.isinf(size)
+    finite = jnp.where(jnp.isfinite(size), size, 0.0)
+
+    is_of_value = (kind == SizeType.TARGET_PERCENT) | (kind == SizeType.TARGET_VALUE) | (kind == SizeType.VALUE)
+    price_is_known = jnp.isfinite(known_price) & (known_price > 0)
+    val_price = jnp.where(is_of_value & price_is_known, known_price, 1.0)
+    safe_value = jnp.where(jnp.isnan(value), 0.0, value)
+    amount = jnp.where(kind == SizeType.TARGET_PERCENT, product(finite, safe_value), finite) / val_price
+    is_target = (kind == SizeType.TARGET_PERCENT) | (kind == SizeType.TARGET_VALUE) | (kind == SizeType.TARGET_AMOUNT)
+    amount = jnp.where(is_target, amount - units, amount)
+
+    is_share = kind == SizeType.PERCENT
+    sells_all = is_infinite & (size < 0) & is_both_or_short & ~is_share
+    is_unbounded = is_share | is_infinite
+    info = first_of(
+        [
+            ((kind == SizeType.TARGET_PERCENT) & jnp.isnan(value), Info.VALUE_NAN),
+            ((kind == SizeType.TARGET_PERCENT) & (value <= 0), Info.VALUE_ZERO_NEG),
+            (is_of_value & jnp.isnan(known_price), Info.VAL_PRICE_NAN),
+        ],
+        Info.NONE,
+    )
+    is_bad_price = is_of_value & ~price_is_known & (info == Info.NONE)
+    return _Wish(
+        units=jnp.where(is_unbounded, 0.0, amount),
+        is_buy=jnp.where(is_unbounded, size > 0, amount > 0),
+        is_unbounded=is_unbounded,
+        is_share=is_share | sells_all,
+        share=jnp.where(is_share & ~is_infinite, jnp.abs(finite), 1.0),
+        is_endless=is_share & is_infinite,
+        info=info,
+        fault=jnp.where(is_bad_price, LaneFault.ORDER_VAL_PRICE, LaneFault.NONE),
+    )
+
+
+def _cash_limit(
+    order: Order,
+    wish: _Wish,
+    terms: _Terms,
+    price: Scalar,
+    cash: Scalar,
+    free_cash: Scalar,
+    units: Scalar,
+    debt: Scalar,
+) -> tuple[Scalar, Flag]:
+    """SEMANTICS 3.5a: what a buy may spend; and whether a division by zero keeps that from being told."""
+    limit, is_broken = cash, jnp.asarray(False)
+    if order.costs.lock_cash is not None:
+        is_short, short = units < 0, jnp.where(units < 0, -units, 1.0)
+        unit_bill = product(price, 1 + terms.fees)
+        released = free_cash + 2 * debt
+        rest = add(released, -(product(product(short, price), 1 + terms.fees) + terms.fixed))
+        denominator = unit_bill - quotient(2 * debt, short)
+        is_broken = terms.lock_cash & is_short & (rest < 0) & (denominator == 0)
+        covered = (free_cash - terms.fixed) / jnp.where(denominator == 0, 1.0, denominator)
+        in_part = product(product(covered, price), 1 + terms.fees) + terms.fixed
+        locked = jnp.where(rest > 0, released, jnp.where(rest < 0, in_part, cash))
+        locked = jnp.minimum(jnp.where(is_short, locked, free_cash), cash)
+        limit = jnp.where(terms.lock_cash, locked, limit)
+    return jnp.where(wish.is_share, jnp.minimum(limit, wish.share * limit), limit), is_broken
+
+
+def _buy(
+    order: Order,
+    wish: _Wish,
+    terms: _Terms,
+    price: Scalar,
+    cash: Scalar,
+    free_cash: Scalar,
+    units: Scalar,
+    debt: Scalar,
+) -> _Attempt:
+    """SEMANTICS 3.5"""
+    price = product(price, 1 + terms.slippage)
+    limit, is_broken = _cash_limit(order, wish, terms, price, cash, free_cash, units, debt)
+    is_short_only = order.direction == Direction.SHORT_ONLY
+    cover = jnp.where(wish.is_unbounded, -units, jnp.minimum(-units, wish.units))
+    size = jnp.where(is_short_only, cover, wish.units)
+    has_no_end = wish.is_unbounded & ~is_short_only
+    is_zero = ~has_no_end & (size == 0)
+    is_over = has_no_end & jnp.isfinite(terms.max_size) | (size > terms.max_size)
+    whole = jnp.where(is_over, terms.max_size, size)
+    size = terms.granular(whole)
+    has_no_end = has_no_end & ~is_over
+
+    cost = product(size, price)
+    whole_fees = product(cost, terms.fees) + terms.fixed
+    fits = ~has_no_end & le(cost + whole_fees, limit)
+    net = quotient(add(limit, -terms.fixed), 1 + terms.fees)
+    part = terms.granular(quotient(net, price))
+    part_cost = product(part, price)
+    is_granular = ~jnp.isnan(terms.granularity)
+    part_fees = jnp.where(is_granular, product(part_cost, terms.fees) + terms.fixed, limit - net)
+    part_paid = jnp.where(is_granular, part_cost + part_fees, limit)
+    bought = jnp.where(fits, size, part)
+
+    info = first_of(
+        [
+            (~is_short_only & (limit == 0), Info.NO_CASH_LONG),
+            (is_short_only & (units == 0), Info.NO_OPEN_POSITION),
+            (is_zero, Info.SIZE_ZERO),
+            (is_over & ~terms.allow_partial, Info.MAX_SIZE_EXCEEDED),
+            (~fits & (net <= 0), Info.CANT_COVER_FEES),
+            (~has_no_end & eq(size, jnp.zeros_like(size)), Info.SIZE_ZERO),
+            *_too_little(bought, wish, terms),
+            (bought == 0, Info.SIZE_ZERO),  # a part that granularity rounds to nothing
+        ],
+        Info.NONE,
+    )
+    return _Attempt(
+        size=bought,
+        price=price,
+        fees=jnp.where(fits, whole_fees, part_fees),
+        flow=-jnp.where(fits, cost + whole_fees, part_paid),
+        info=info,
+        # An infinite part of a limit below zero is infinite, which only a purchase that covers a short is free from.
+        fault=first_of(
+            [
+                (is_broken, LaneFault.ORDER_DIVISION),
+                (wish.is_endless & (limit < 0) & ~is_short_only, LaneFault.ORDER_INFINITE),
+            ],
+            LaneFault.NONE,
+        ),
+        clip=first_of(
+            [
+                (~fits & ~has_no_end, Clip.CASH),
+                (is_over, Clip.MAX_SIZE),
+                (fits & (size < whole), Clip.GRANULARITY),
+                (is_short_only & ~wish.is_unbounded & (whole < wish.units), Clip.POSITION),
+            ],
+            Clip.NONE,
+        ),
+    )
+
+
+def _sell(order: Order, wish: _Wish, terms: _Terms, price: Scalar, free_cash: Scalar, units: Scalar) -> _Attempt:
+    """SEMANTICS 3.6"""
+    price = product(price, 1 - terms.slippage)
+    is_long_only = order.direction == Direction.LONG_ONLY
+    has_share = wish.is_share & (wish.share > 0)
+    is_limited = ~is_long_only & (terms.lock_cash | has_share)
+    long = jnp.maximum(units, 0.0)
+    total = add(free_cash, product(product(long, price), 1 - terms.fees))
+    most = add(long, quotient(add(total, -terms.fixed), product(price, 1 + terms.fees)))
+    most = jnp.where(total <= 0, long, most)
+
+    asked = wish.size  # 0 where unbounded
+    from_long = jnp.where(wish.is_unbounded, units, jnp.minimum(units, asked))
+    locked = jnp.where(
+        wish.is_unbounded,
+        jnp.where(wish.is_share, jnp.minimum(wish.share * most, most), most),
+        jnp.minimum(asked, most),
+    )
+    size = jnp.where(is_long_only, from_long, jnp.where(is_limited, jnp.where(terms.lock_cash, locked, most), asked))
+    takes_share = wish.is_share & ~(is_limited & terms.lock_cash)
+    size = jnp.where(takes_share, product(size, wish.share), size)
+    size = jnp.where(wish.is_share & (wish.share == 0), 0.0, size)
+    is_endless = wish.is_endless & takes_share
+    is_over = (size > terms.max_size) | (is_endless & (size > 0) & jnp.isfinite(terms.max_size))
+    whole = jnp.where(is_over, terms.max_size, size)
+    size = terms.granular(whole)
+
+    amount = product(size, price)
+    fees = product(amount, terms.fees) + terms.fixed
+    net = add(amount, -fees)
+    info = first_of(
+        [
+            (is_limited & (total <= 0) & (units <= 0), Info.NO_CASH_SHORT),
+            (is_limited & (total > 0) & (most <= 0), Info.CANT_COVER_FEES),
+            (is_over & ~terms.allow_partial, Info.MAX_SIZE_EXCEEDED),
+            (is_long_only & (units == 0), Info.NO_OPEN_POSITION),
+            (eq(size, jnp.zeros_like(size)), Info.SIZE_ZERO),
+            *_too_little(size, wish, terms),
+            (net < 0, Info.CANT_COVER_FEES),
+        ],
+        Info.NONE,
+    )
+    is_stopped = (
+        (info == Info.NO_CASH_SHORT) | (is_limited & (total > 0) & (most <= 0)) | (info == Info.NO_OPEN_POSITION)
+    )
+    fault = jnp.where(is_endless & ~is_over & ~is_stopped, LaneFault.ORDER_INFINITE, LaneFault.NONE)
+    is_cut = ~wish.is_unbounded & (whole < asked)
+    clip = first_of(
+        [
+            (is_over, Clip.MAX_SIZE),
+            (size < whole, Clip.GRANULARITY),
+            (is_cut, jnp.where(is_long_only, Clip.POSITION, Clip.CASH)),
+        ],
+        Clip.NONE,
+    )
+    return _Attempt(size, price, fees, net, info, fault, clip)
+
+
+def _too_little(size: Scalar, wish: _Wish, terms: _Terms) -> list[tuple[Array, int]]:
+    """SEMANTICS 3.5g: too small to trade, or in part where that is not allowed."""
+    is_part = ~wish.is_unbounded & (size < wish.size) & ~eq(size, wish.size)
+    return [
+        ((size < terms.min_size) & ~eq(size, terms.min_size), Info.MIN_SIZE_NOT_REACHED),
+        (is_part & ~terms.allow_partial, Info.PARTIAL_FILL),
+    ]
+
+
+def _either(is_first: Flag, first: _Attempt, second: _Attempt) -> _Attempt:
+    return _Attempt(
+        *(
+            jnp.where(is_first, getattr(first, name), getattr(second, name))
+            for name in ("size", "price", "fees", "flow", "info", "fault", "clip")
+        )
+    )
+
+
+class _After(eqx.Module):
+    cash: Scalar
+    free_cash: Scalar
+    units: Scalar
+    debt: Scalar
+
+
+def _settle(
+    one: _Attempt, is_buy: Flag, is_filled: Flag, cash: Scalar, free_cash: Scalar, units: Scalar, debt: Scalar
+) -> _After:
+    """SEMANTICS 3.5h and 3.6g: the account after a fill; a short position is owed what it was sold for, and pledges as
+    much again."""
+    trade = jnp.where(is_buy, one.size, -one.size)
+    new_units = add(units, trade)
+    borrowed, released = debt_moves(units, new_units, debt, one.size, one.price, is_buy)
+    bought = add(free_cash + 2 * released, one.flow)
+    sold = jnp.where(new_units < 0, add(free_cash, add(one.flow, -2 * borrowed)), free_cash + one.flow)
+    new_debt = jnp.where(is_buy, add(debt, -released), debt + borrowed)
+    new_cash = jnp.where(is_buy, add(cash, one.flow), cash + one.flow)
+    return _After(
+        jnp.where(is_filled, new_cash, cash),
+        jnp.where(is_filled, jnp.where(is_buy, bought, sold), free_cash),
+        jnp.where(is_filled, new_units, units),
+        jnp.where(is_filled, new_debt, debt),
+    )
+
+
+def debt_moves(
+    units: Float[Array, "*orders"],
+    new_units: Float[Array, "*orders"],
+    debt: Float[Array, "*orders"],
+    size: Float[Array, "*orders"],
+    price: Float[Array, "*orders"],
+    is_buy: Bool[Array, "*orders"],
+) -> tuple[Float[Array, "*orders"], Float[Array, "*orders"]]:
+    """What a fill borrows by selling short, and what it releases by buying back, currency, >= 0."""
+    was_short, is_short = units < 0, new_units < 0
+    short = jnp.where(was_short, -units, 1.0)
+    covered = jnp.where(is_short, size, short)
+    released = jnp.where(is_buy & was_short, product(covered, quotient(debt, short)), 0.0)
+    sold = jnp.where(was_short, size, -new_units)
+    borrowed = jnp.where(~is_buy & is_short, product(sold, price), 0.0)
+    return borrowed, released

@@ -1,0 +1,280 @@
+"""How a whole rebalance fills: the orders of a group, one after the other, against the cash that they share.
+
+Two ways lead there, and `trade` chooses between them when a program is compiled, from what the policy and the costs
+can ask for at all:
+
+- `trade_to_weights` for target weights under proportional costs, which only cash can limit;
+- `trade_in_general` for everything else, order by order through `fill`.
+"""
+
+from dataclasses import replace
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Float, Int
+
+from jaxsim.engine.base.arrays import Amount, Array
+from jaxsim.engine.base.enums import Direction, SizeType
+from jaxsim.engine.base.numerics import ABS_TOL, add, coarse, in_sequence, le, product, quotient, snap
+from jaxsim.engine.trading.account import Holdings
+from jaxsim.engine.trading.call_sequence import CallOrder, call_key, order_value
+from jaxsim.engine.trading.costs import Costs
+from jaxsim.engine.trading.order import Order, Outcome, Pool, debt_moves, fill
+from jaxsim.engine.trading.status import OrderStatusInfo as Info
+
+
+class Request(eqx.Module):
+    """What a group is asked to trade at one bar.
+
+    size: in units of `size_type`, per asset; NaN leaves the asset alone.
+    size_type: SizeType of each, None for target weights.       direction: Direction of each, None for Both.
+    call_seq: CallSeq, None for by order value.     sequence: place of each asset in the order of execution, which goes
+        before; None, or -1 everywhere, where the allocator has not chosen it.
+    has_ties: whether order values may tie but for rounding, as where a destination moves several assets by the same
+        weight; such ties are broken by column.
+    """
+
+    size: Float[Array, " asset"]
+    size_type: Int[Array, " asset"] | None = None
+    direction: Int[Array, " asset"] | None = None
+    call_seq: Int[Array, ""] | None = None
+    sequence: Int[Array, " asset"] | None = None
+    has_ties: bool = eqx.field(static=True, default=False)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it is target weights, in either direction, traded in the order of their values."""
+        return all(x is None for x in (self.size_type, self.direction, self.call_seq, self.sequence))
+
+
+class Quote(eqx.Module):
+    """What a bar's orders are sized by and filled at.
+
+    value: of the account before the bar, currency.
+    val_price, price: for valuation and for execution, currency per unit; NaN where unknown.
+    """
+
+    value: Amount
+    val_price: Float[Array, " asset"]
+    price: Float[Array, " asset"]
+
+
+class OrderLog(eqx.Module):
+    """Each order of a rebalance, per asset, and the account around it (SEMANTICS 6.8).
+
+    before, after: what is shared.      order, outcome: with the position of the asset, before and after.
+    """
+
+    before: Pool
+    after: Pool
+    order: Order
+    outcome: Outcome
+
+
+class Fills(eqx.Module):
+    """What became of the orders of one rebalance, one per asset.
+
+    request: units asked for, > 0 to buy; infinite: as many as possible; NaN where it could not be worked out.
+    trade: units filled, > 0 bought, < 0 sold, 0 not filled.
+    price: price of the fill, with slippage.       fees: currency paid.
+    info: OrderStatusInfo, NONE where filled.
+    rank: place in the order of execution.
+    fault: LaneFault of each order, if orders can be at fault.
+    clip: Clip of each filled order; None: it can only be cash.
+    val_price: after the rebalance, if fills move it.
+    log: if it was asked for.
+    """
+
+    request: Float[Array, " asset"]
+    trade: Float[Array, " asset"]
+    price: Float[Array, " asset"]
+    fees: Float[Array, " asset"]
+    info: Int[Array, " asset"]
+    rank: Int[Array, " asset"]
+    fault: Int[Array, " asset"] | None = None
+    clip: Int[Array, " asset"] | None = None
+    val_price: Float[Array, " asset"] | None = None
+    log: OrderLog | None = None
+
+
+def trade(
+    holdings: Holdings, request: Request, quote: Quote, costs: Costs, draw: Any, keep_log: bool
+) -> tuple[Holdings, Fills]:
+    """Trade what is requested.
+
+    costs: of this bar, per asset.      draw: uniform [0, 1) per asset, where orders may be rejected at random.
+    """
+    if request.is_plain and costs.are_proportional and not keep_log:
+        return trade_to_weights(holdings, request.size, quote, costs, request.has_ties)
+    return trade_in_general(holdings, request, quote, costs, draw, keep_log)
+
+
+# --- Any order
+
+
+def trade_in_general(
+    holdings: Holdings, request: Request, quote: Quote, costs: Costs, draw: Any, keep_log: bool = False
+) -> tuple[Holdings, Fills]:
+    """Order by order (SEMANTICS 3 and 5.2)."""
+    size_type = jnp.int32(SizeType.TARGET_PERCENT) if request.size_type is None else request.size_type
+    direction = jnp.int32(Direction.BOTH) if request.direction is None else request.direction
+    worth = order_value(
+        request.size, size_type, direction, holdings.units, quote.val_price, holdings.cash, holdings.free_cash,
+        jnp.asarray(quote.value),
+    )  # fmt: skip
+    worth = coarse(worth, jnp.asarray(quote.value)) if request.has_ties else worth
+    key = call_key(request.call_seq, worth)
+    if request.sequence is not None:
+        places = request.sequence
+        key = jnp.where(places.min() < 0, key, places.astype(request.size.dtype))
+    sequence = CallOrder(key)
+    by_asset = Order(
+        request.size,
+        request.size_type,
+        request.direction,
+        quote.price,
+        holdings.units,
+        holdings.debt,
+        quote.val_price,
+        costs,
+        draw,
+    )
+    pool = Pool(holdings.cash, holdings.free_cash, jnp.asarray(quote.value, request.size.dtype))
+
+    def one(before: Pool, order: Order) -> tuple[Pool, tuple]:
+        if request.size_type is None:  # one constant, rather than an array to be sorted
+            order = replace(order, size_type=size_type)
+        if request.direction is None:
+            order = replace(order, direction=direction)
+        after, outcome = fill(before, order)
+        return after, (outcome, before if keep_log else None, after if keep_log else None)
+
+    pool, results = in_sequence(one, pool, jax.tree.map(sequence.sort, by_asset))
+    outcome, before_each, after_each = jax.tree.map(sequence.unsort, results)
+    after = Holdings(outcome.units, snap(pool.cash), outcome.debt, snap(pool.free_cash))
+    fills = Fills(
+        request=outcome.request,
+        trade=outcome.trade,
+        price=outcome.price,
+        fees=outcome.fees,
+        info=outcome.info,
+        rank=sequence.rank,
+        fault=outcome.fault,
+        clip=outcome.clip,
+        val_price=outcome.val_price if costs.update_value is not None else None,
+        log=OrderLog(before_each, after_each, by_asset, outcome) if keep_log else None,
+    )
+    return after, fills
+
+
+# --- Target weights under proportional costs
+
+
+class _Weighting(eqx.Module):
+    """An order towards a target weight, ready to be executed, or a sequence of them."""
+
+    request: Float[Array, "*orders"]
+    units: Float[Array, "*orders"]
+    price: Float[Array, "*orders"]
+    fees: Float[Array, "*orders"]
+    info: Int[Array, "*orders"]
+
+
+def trade_to_weights(
+    holdings: Holdings, weights: Float[Array, " asset"], quote: Quote, costs: Costs, has_ties: bool = False
+) -> tuple[Holdings, Fills]:
+    """Trade towards target weights: sized at the valuation price, filled at the execution price, sells before buys;
+    since sizes reserve nothing for fees, the last buys may be cut to the cash that is left."""
+    value = quote.value
+    can_size, can_fill = ~jnp.isnan(quote.val_price), ~jnp.isnan(quote.price)
+    is_asked = ~jnp.isnan(weights)
+    # Harmless numbers for what is not known, so that no NaN reaches a gradient.
+    safe_val_price, safe_weights = jnp.where(can_size, quote.val_price, 1.0), jnp.where(is_asked, weights, 0.0)
+    safe_value = jnp.where(jnp.isnan(value), 0.0, value)
+    request = quotient(safe_weights * safe_value, safe_val_price) - holdings.units
+    # The order of execution has no derivative; an asset that is not asked for is NaN in it by its weight.
+    worth = lax.stop_gradient(product(weights, value) - product(holdings.units, safe_val_price))
+    info = jnp.where(
+        jnp.isnan(weights),
+        Info.SIZE_NAN,
+        jnp.where(
+            ~can_fill,
+            Info.PRICE_NAN,
+            jnp.where(
+                jnp.isnan(value),
+                Info.VALUE_NAN,
+                jnp.where(
+                    snap(value) <= 0,
+                    Info.VALUE_ZERO_NEG,
+                    jnp.where(can_size, Info.NONE, Info.VAL_PRICE_NAN),
+                ),
+            ),
+        ),
+    ).astype(jnp.int32)
+
+    request = jnp.where(is_asked & can_size & (snap(value) > 0), request, jnp.nan)
+    price = jnp.where(can_fill, quote.price, 1.0)
+    if costs.slippage is not None:
+        price = product(price, jnp.where(request > 0, 1 + costs.slippage, 1 - costs.slippage))
+    worth = coarse(worth, safe_value) if has_ties else worth
+    sequence = CallOrder(jnp.where(can_size & ~jnp.isnan(value), worth, jnp.nan))
+    possible = info == Info.NONE
+    orders = _Weighting(jnp.where(possible, request, 0.0), holdings.units, price, costs.fees, info)
+    # Only cash goes from order to order; what else becomes of each is worked out for all of them together.
+    cash, before = in_sequence(
+        lambda cash, order: (_execute(cash, order)[0], cash), holdings.cash, jax.tree.map(sequence.sort, orders)
+    )
+    _, (units, traded, paid, info) = jax.vmap(_execute)(sequence.unsort(before), orders)
+    cash = snap(cash)
+    debt = _debt_after(holdings, units, traded, price)
+    after = Holdings(units, cash, debt, cash - 2 * debt.sum())
+    return after, Fills(request, traded, jnp.where(can_fill, price, jnp.nan), paid, info, sequence.rank)
+
+
+def _execute(cash: Float[Array, ""], order: _Weighting) -> tuple[Float[Array, ""], tuple]:
+    """One order with proportional fees against the cash there is (SEMANTICS 3.5 and 3.6).
+
+    Returns the cash after it and (units after, units traded, fees paid, OrderStatusInfo).
+    """
+    cash, units = snap(cash), snap(order.units)
+    is_buy = order.request > 0
+    size = jnp.abs(order.request)
+    amount = product(size, order.price)
+
+    bill = amount + product(amount, order.fees)
+    affordable = quotient(cash, 1 + order.fees)
+    fits = le(bill, cash)
+    bought = jnp.where(fits, size, quotient(affordable, order.price))
+    paid = jnp.where(fits, bill, cash)
+    buy_fees = jnp.where(fits, product(amount, order.fees), cash - affordable)
+
+    sell_fees = product(amount, order.fees)
+    proceeds = add(amount, -sell_fees)
+
+    obstacle = jnp.where(
+        is_buy & (cash == 0),
+        Info.NO_CASH_LONG,
+        jnp.where(
+            size <= ABS_TOL,
+            Info.SIZE_ZERO,
+            jnp.where(~is_buy & (proceeds < 0), Info.CANT_COVER_FEES, Info.NONE),
+        ),
+    ).astype(order.info.dtype)
+    info = jnp.where(order.info == Info.NONE, obstacle, order.info)
+    filled = info == Info.NONE
+
+    trade = jnp.where(filled, jnp.where(is_buy, bought, -size), 0.0)
+    fees = jnp.where(filled, jnp.where(is_buy, buy_fees, sell_fees), 0.0)
+    cash_after = jnp.where(filled, jnp.where(is_buy, add(cash, -paid), cash + proceeds), cash)
+    units_after = jnp.where(filled, add(units, trade), units)
+    return cash_after, (units_after, trade, fees, info)
+
+
+def _debt_after(holdings: Holdings, units: Array, traded: Array, price: Array) -> Array:
+    """What short positions owe. It limits no order here, so that it can wait until all have been executed."""
+    borrowed, released = debt_moves(snap(holdings.units), units, holdings.debt, jnp.abs(traded), price, traded > 0)
+    moves = jnp.where(traded < 0, borrowed, 0.0)
+    return jnp.where(traded > 0, add(holdings.debt, -released), holdings.debt + moves)

@@ -1,0 +1,294 @@
+"""Gradient ascent on a score of the simulated portfolio: arrays in, arrays out, one compiled loop of many steps.
+
+Restarts run side by side as one axis, the markets of a batch as another; both are named, so that a bar on which nothing
+trades anywhere costs no allocation.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Bool, Float, Int
+
+from jaxsim.engine.adjoints.checkpointed import AbstractAdjoint
+from jaxsim.engine.bar.simulation import Simulation
+from jaxsim.engine.base.arrays import Array
+from jaxsim.engine.base.numerics import Number
+from jaxsim.engine.policy.policy import Policy
+from jaxsim.engine.simulate import simulate
+from jaxsim.engine.trading.account import Account
+from jaxsim.engine.trading.costs import Costs
+from jaxsim.engine.trading.market import Market
+from jaxsim.engine.trading.status import LaneStatus
+from jaxsim.engine.training.constraints import AbstractConstraint
+from jaxsim.engine.training.minibatches import AbstractBatch, make
+
+RESTART, PATH = "restart", "path"
+
+
+class Score(eqx.Module):
+    """One number to be maximised.
+
+    function: of the returns [time], with `ann_factor` by keyword if there is one; or of the whole `Simulation`.
+    ann_factor: bars per year.
+    """
+
+    function: Callable
+    ann_factor: Number | None = None
+    of_simulation: bool = eqx.field(static=True, default=False)
+
+    def __call__(self, sim: Simulation) -> Float[Array, ""]:
+        if self.of_simulation:
+            score = self.function(sim)
+        elif self.ann_factor is None:
+            score = self.function(sim.returns)
+        else:
+            score = self.function(sim.returns, ann_factor=self.ann_factor)
+        if jnp.shape(score) != ():
+            name = "score" if self.of_simulation else "objective"
+            raise ValueError(f"{name}: expected one number, got shape {jnp.shape(score)}")
+        return jnp.asarray(score, sim.returns.dtype)
+
+
+class Problem(eqx.Module):
+    """What a training run is about; the same from its first step to its last.
+
+    fixed: the policy, None in place of its trained leaves.
+    optimizer: an optax gradient transformation.
+    constraints: one for each trained leaf, None for none.
+    markets: a stack [path, time, asset], or a function of a random key that makes one market or a stack.
+    batch: which of them a step looks at; None: all.
+    anneal: temperature of the gate as a function of the step; None: as it is.
+    adjoint: as in `simulate`.
+    """
+
+    fixed: Policy
+    score: Score
+    costs: Costs
+    account: Account
+    optimizer: Any
+    constraints: tuple[AbstractConstraint | None, ...]
+    markets: Any
+    batch: AbstractBatch | None
+    anneal: Callable | None
+    key: Any
+    adjoint: AbstractAdjoint | None = None
+
+
+class Failure(eqx.Module):
+    """The first step at which a restart could not go on, -1 for none, and what went wrong in the simulation, if it was
+    there. Since then its parameters have stayed as they were."""
+
+    step: Int[Array, "*restart"]
+    fault: Int[Array, "*restart"]
+    bar: Int[Array, "*restart"]
+    asset: Int[Array, "*restart"]
+
+    @classmethod
+    def none(cls, count: int) -> "Failure":
+        minus_one = jnp.full(count, -1, jnp.int32)
+        return cls(minus_one, jnp.zeros(count, jnp.int32), minus_one, minus_one)
+
+    @property
+    def is_ok(self) -> Bool[Array, "*restart"]:
+        return self.step < 0
+
+
+class TrainState(eqx.Module):
+    """What a training run carries from step to step.
+
+    params: the policy, None in place of all that is not trained; leading axis restart, as in all other fields.
+    memory: of the optimiser.      step: number of steps taken, int [].
+    score: of the batch of the last step.      grad_norm: length of its gradient.
+    has_moved: for each trained leaf, whether its derivative has ever been other than zero.
+    """
+
+    params: Any
+    memory: Any
+    step: Int[Array, ""]
+    failure: Failure
+    score: Float[Array, " restart"]
+    grad_norm: Float[Array, " restart"]
+    has_moved: tuple
+
+    @classmethod
+    def start(cls, problem: Problem, params: Any) -> "TrainState":
+        """The state before the first step. params: stacked over restarts."""
+        params = jax.vmap(lambda one: project(problem.constraints, one))(params)
+        leaves = jax.tree.leaves(params)
+        count, dtype = leaves[0].shape[0], leaves[0].dtype
+        memory = jax.vmap(problem.optimizer.init)(params)
+        unknown, still = jnp.full(count, jnp.nan, dtype), jnp.zeros(count, bool)
+        has_moved = tuple(still for _ in leaves)
+        return cls(params, memory, jnp.int32(0), Failure.none(count), unknown, unknown, has_moved)
+
+
+def project(constraints: tuple[AbstractConstraint | None, ...], params: Any) -> Any:
+    """Every trained leaf moved to where its constraint holds."""
+    leaves, structure = jax.tree.flatten(params)
+    pairs = zip(constraints, leaves, strict=True)
+    return jax.tree.unflatten(structure, [leaf if rule is None else rule.project(leaf) for rule, leaf in pairs])
+
+
+def draw(problem: Problem, key: Any) -> Market:
+    """The stack of markets that a step looks at."""
+    if not callable(problem.markets):
+        return problem.markets if problem.batch is None else problem.batch.draw(problem.markets, key)
+    return make(problem.markets, problem.batch, key)
+
+
+def policy_at(problem: Problem, params: Any, step: Array) -> Policy:
+    """The policy with these parameters, its gate as it is at this step."""
+    policy: Policy = eqx.combine(params, problem.fixed)
+    if problem.anneal is None:
+        return policy
+    temperature = jnp.asarray(problem.anneal(step), jnp.result_type(float))
+    return eqx.tree_at(lambda p: p.gate.temperature, policy, temperature)
+
+
+def score_paths(
+    problem: Problem, policy: Policy, markets: Market, key: Any, parts: tuple[slice, ...] = (slice(None),)
+) -> tuple[Float[Array, "path part"], LaneStatus]:
+    """The score of one policy in each of a stack of markets, NaN where the simulation failed, and how it went. To be
+    called within a `vmap` over restarts.
+
+    parts: bars that count; there is a score for each of them.
+    """
+
+    def one(market: Market, key: Any) -> tuple[Float[Array, " part"], LaneStatus]:
+        sim = simulate(
+            market,
+            policy,
+            costs=problem.costs,
+            account=problem.account,
+            key=key,
+            adjoint=problem.adjoint,
+            lane_axis=(RESTART, PATH),
+        )
+        scores = jnp.stack([problem.score(part_of(sim, part)) for part in parts])
+        return jnp.where(sim.status.is_ok, scores, jnp.nan), sim.status
+
+    return jax.vmap(one, axis_name=PATH)(markets, jax.random.split(key, markets.close.shape[0]))
+
+
+def part_of(sim: Simulation, bars: slice) -> Simulation:
+    """A stretch of a simulation."""
+    if bars == slice(None):
+        return sim
+    paths = jax.tree.map(lambda x: x[bars], eqx.tree_at(lambda s: s.status, sim, None))
+    return eqx.tree_at(lambda s: s.status, paths, sim.status, is_leaf=lambda x: x is None)
+
+
+def one_step(problem: Problem, state: TrainState) -> TrainState:
+    """One step of the optimiser for every restart."""
+    for_markets, for_policy = jax.random.split(jax.random.fold_in(problem.key, state.step))
+    markets = draw(problem, for_markets)
+
+    def loss(params: Any) -> tuple[Float[Array, ""], tuple]:
+        scores, status = score_paths(problem, policy_at(problem, params, state.step), markets, for_policy)
+        return -jnp.mean(scores), (scores[:, 0], status)
+
+    def total(params: Any) -> tuple[Float[Array, ""], tuple]:
+        losses, rest = jax.vmap(loss, axis_name=RESTART)(params)
+        return jnp.sum(losses), (losses, *rest)  # the restarts know nothing of each other
+
+    def update(params, grads, memory, value):
+        from optax import apply_updates, with_extra_args_support
+
+        optimizer = with_extra_args_support(problem.optimizer)
+        updates, memory = optimizer.update(
+            grads, memory, params, value=value, grad=grads, value_fn=lambda p: loss(p)[0]
+        )
+        return project(problem.constraints, apply_updates(params, updates)), memory
+
+    (_, (losses, scores, status)), grads = jax.value_and_grad(total, has_aux=True)(state.params)
+    new = jax.vmap(update, axis_name=RESTART)(state.params, grads, state.memory, losses)
+    slopes = [leaf.reshape(leaf.shape[0], -1) for leaf in jax.tree.leaves(grads)]
+    norm = jnp.sqrt(sum(jnp.sum(slope**2, axis=1) for slope in slopes))
+    is_ok = jnp.isfinite(norm) & jnp.isfinite(losses)
+    for leaf in jax.tree.leaves(new[0]):
+        is_ok &= jnp.isfinite(leaf).reshape(leaf.shape[0], -1).all(axis=1)
+    failure = first_failure(state.failure, is_ok, scores, status, state.step)
+
+    def kept(new, old):
+        goes_on = failure.is_ok.reshape(-1, *[1] * (new.ndim - 1))
+        return jnp.where(goes_on, new, old)
+
+    params, memory = jax.tree.map(kept, new, (state.params, state.memory))
+    pairs = zip(state.has_moved, slopes, strict=True)
+    has_moved = tuple(before | jnp.any(slope != 0, axis=1) for before, slope in pairs)
+    return TrainState(params, memory, state.step + 1, failure, -losses, norm, has_moved)
+
+
+def first_failure(
+    before: Failure,
+    is_ok: Bool[Array, " restart"],
+    scores: Float[Array, "restart path"],
+    status: LaneStatus,
+    step: Array,
+) -> Failure:
+    """The failure that there was, or the one that there is now: that of the first path that has one."""
+    path = jnp.argmax(~jnp.isfinite(scores), axis=1)
+
+    def there(codes: Array) -> Array:
+        return jnp.take_along_axis(codes, path[:, None], axis=1)[:, 0]
+
+    here = jnp.broadcast_to(jnp.asarray(step, jnp.int32), path.shape)
+    now = Failure(here, there(status.fault), there(status.bar), there(status.asset))
+    return jax.tree.map(lambda old, new: jnp.where(is_ok | ~before.is_ok, old, new), before, now)
+
+
+@eqx.filter_jit
+def advance(problem: Problem, state: TrainState, until: Int[Array, ""]) -> TrainState:
+    """Steps up to number `until`, which is no constant of the compiled program."""
+    return lax.while_loop(lambda now: now.step < until, lambda now: one_step(problem, now), state)
+
+
+class Evaluation(eqx.Module):
+    """What parameters are worth on all of the data, at one step.
+
+    score: under the gate that they are trained with, mean over the paths.     hard: under the hard gate.
+    validation: under the hard gate on data that they are not trained on; None without any.
+    """
+
+    score: Float[Array, " restart"]
+    hard: Float[Array, " restart"]
+    validation: Float[Array, " restart"] | None
+    failure: Failure
+
+
+@eqx.filter_jit
+def evaluate(
+    problem: Problem, params: Any, step: Int[Array, ""], markets: Market, held_out: Market | None, split: int
+) -> Evaluation:
+    """The scores of parameters, stacked over restarts.
+
+    markets: stack that the score is taken on.      held_out: stack for the validation, from bar `split` on.
+    """
+    failure = Failure.none(jax.tree.leaves(params)[0].shape[0])
+
+    def means(markets: Market, is_hard: bool, parts: tuple[slice, ...] = (slice(None),)) -> list[Any]:
+        """The mean score of each part of the bars."""
+        nonlocal failure
+
+        def one(params: Any) -> tuple[Float[Array, "path part"], LaneStatus]:
+            policy = policy_at(problem, params, step)
+            return score_paths(problem, policy.hardened() if is_hard else policy, markets, problem.key, parts)
+
+        scores, status = jax.vmap(one, axis_name=RESTART)(params)
+        found = jnp.mean(scores, axis=1)
+        failure = first_failure(failure, jnp.isfinite(found).all(axis=1), scores.sum(axis=2), status, step)
+        return list(found.T)
+
+    validation = None
+    if held_out is not None and split > 0:
+        hard, validation = means(held_out, True, (slice(None, split), slice(split, None)))
+    else:
+        (hard,) = means(markets, True)
+        if held_out is not None:
+            (validation,) = means(held_out, True)
+    score = hard if problem.fixed.gate.is_exact else means(markets, False)[0]
+    return Evaluation(score, hard, validation, failure)

@@ -1,0 +1,104 @@
+"""Minibatches: on which part of the data a step of training looks.
+
+All take and give a stack of markets: a `Market` whose arrays have one more axis, [path, time, asset].
+"""
+
+import abc
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from jaxsim.engine.base.arrays import Array
+from jaxsim.engine.base.fields import shown
+from jaxsim.engine.trading.market import Market
+
+
+def _count(name: str) -> Any:
+    def check(value: Any) -> int:
+        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
+            raise ValueError(f"{name}: expected a whole number >= 1, got {shown(value)}")
+        return int(value)
+
+    return eqx.field(static=True, converter=check)
+
+
+class AbstractBatch(eqx.Module):
+    """A rule that says which markets a step of training looks at."""
+
+    @abc.abstractmethod
+    def draw(self, markets: Market, key: Any) -> Market:
+        """Some of a stack of markets, as a stack."""
+
+
+class Paths(AbstractBatch):
+    """So many of the paths, drawn without replacement; of a function that makes markets, so many draws.
+
+    count: number of paths, >= 1.
+    """
+
+    count: int = _count("count")
+
+    def draw(self, markets: Market, key: Any) -> Market:
+        chosen = jax.random.choice(key, num_paths(markets), (self.count,), replace=False)
+        return jax.tree.map(lambda x: x[chosen], markets)
+
+
+class Windows(AbstractBatch):
+    """Stretches of so many bars, each from a path and a bar drawn at random, with replacement.
+
+    A window is a market by itself: the account is new at its first bar, and what was before is not seen by
+    `Observation.window`; so it should be longer than `Policy.min_history`.
+
+    length: number of bars, >= 1.      count: number of windows, >= 1.
+    """
+
+    length: int = _count("length")
+    count: int = _count("count")
+
+    def draw(self, markets: Market, key: Any) -> Market:
+        for_path, for_start = jax.random.split(key)
+        paths = jax.random.randint(for_path, (self.count,), 0, num_paths(markets))
+        starts = jax.random.randint(for_start, (self.count,), 0, num_bars(markets) - self.length + 1)
+        return jax.vmap(lambda path, start: window(markets, path, start, self.length))(paths, starts)
+
+
+def num_paths(markets: Market) -> int:
+    return markets.close.shape[0]
+
+
+def num_bars(markets: Market) -> int:
+    return markets.close.shape[1]
+
+
+def make(markets: Callable, batch: AbstractBatch | None, key: Any) -> Market:
+    """A stack of markets from a function of a random key: as many draws as the batch has members, else one."""
+    for_market, for_batch = jax.random.split(key)
+    count = getattr(batch, "count", 1)
+    made = jax.vmap(markets)(jax.random.split(for_market, count))
+    if made.close.ndim == 4:  # every draw is a stack
+        made = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), made)
+    return made if batch is None else batch.draw(made, for_batch)
+
+
+def window(markets: Market, path: Array, start: Array, length: int) -> Market:
+    """The market of one path of a stack from bar `start` on, over `length` bars; both numbers may be traced."""
+
+    def cut(x: Array) -> Array:
+        rest = x.shape[2:]
+        return lax.dynamic_slice(x, (path, start, *[0] * len(rest)), (1, length, *rest))[0]
+
+    market = jax.tree.map(cut, markets)
+    if market.priced_at is None:
+        return market
+    # Counted in half bars from the first one of the market.
+    return eqx.tree_at(lambda m: m.priced_at, market, market.priced_at - 2 * jnp.asarray(start, jnp.int32))
+
+
+def first_bars(markets: Market, count: int) -> Market:
+    """The first bars of every path of a stack."""
+    return jax.tree.map(lambda x: x[:, :count], markets)

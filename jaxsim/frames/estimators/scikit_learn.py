@@ -1,0 +1,241 @@
+"""A policy as a scikit-learn estimator: `fit`, `predict`, `score`, for grid searches and cross-validation.
+
+Needs scikit-learn; reached as `js.PortfolioEstimator`, which imports this file when it is first asked for.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import fields
+from typing import Any
+
+import equinox as eqx
+import jax
+import numpy as np
+import pandas as pd
+
+from jaxsim.engine.bar.simulation import Simulation
+from jaxsim.engine.base.fields import shown
+from jaxsim.engine.base.numerics import Number, as_number
+from jaxsim.engine.metrics.returns import sharpe_ratio
+from jaxsim.engine.policy.policy import Policy
+from jaxsim.engine.simulate import simulate
+from jaxsim.engine.trading.account import Account
+from jaxsim.engine.trading.costs import Costs
+from jaxsim.frames.inputs.core_market import from_frames
+from jaxsim.frames.inputs.parameters import module_of
+from jaxsim.frames.verbs.fit import fit
+
+try:
+    from sklearn.base import BaseEstimator
+    from sklearn.utils.validation import check_is_fitted
+except ImportError as error:
+    raise ImportError('PortfolioEstimator needs scikit-learn: pip install "jaxsim-portfolio[sklearn]"') from error
+
+
+class PortfolioEstimator(BaseEstimator):
+    """Learns a policy on returns, and predicts the returns of the portfolio that it leads to, after costs.
+
+    policy: where to start; see `js.fit`. Its numbers are parameters by their path, as `policy__trigger__threshold`,
+        for `set_params` and grid searches.
+    features: function of the closes, a DataFrame [time, asset], that returns what a policy sees as `obs.features`; put
+        together of `js.features`, whose rows know no later closes.
+    history: rows at the end of the training data that are remembered, so that features need no new start where a
+        prediction goes on from there; as many as the longest window looks back.
+    costs: `js.Costs`; default none.
+    objective, ann_factor: the score, a metric of the returns (default `js.metrics.sharpe_ratio`), and bars per year.
+    optimizer, steps, trainable, key: as in `js.fit`. `steps=0`: the policy is taken as it is.
+    options: further arguments of `js.fit`, by name.
+
+    X are simple returns per bar, [time, asset], as in scikit-learn's and skfolio's portfolio tools: a DataFrame, or an
+    array. NaN: no price. The portfolio is bought at the close before the first row, so that there is one predicted
+    return for each row of X; the first has the costs of entry in it.
+
+    Fitted attributes: `policy_`; `fitted_`, what `js.fit` returned, None without steps; `weights_`, those held at the
+    end of the training data; `n_features_in_`, and `feature_names_in_` if the columns have names.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        *,
+        features: Callable[[pd.DataFrame], Any] | None = None,
+        history: int = 0,
+        costs: Costs | None = None,
+        objective: Callable | None = None,
+        ann_factor: Number | None = None,
+        optimizer: Any = None,
+        steps: int = 300,
+        trainable: Any = None,
+        options: Mapping[str, Any] | None = None,
+        key: Any = 0,
+    ):
+        self.policy = policy
+        self.features = features
+        self.history = history
+        self.costs = costs
+        self.objective = objective
+        self.ann_factor = ann_factor
+        self.optimizer = optimizer
+        self.steps = steps
+        self.trainable = trainable
+        self.options = options
+        self.key = key
+
+    # --- parameters by path
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """The arguments by name; with `deep` also the numbers of the policy, by path."""
+        own = super().get_params(deep=False)
+        return own | (_numbers(self.policy, "policy") if deep and isinstance(self.policy, eqx.Module) else {})
+
+    def set_params(self, **params: Any) -> "PortfolioEstimator":
+        """Set arguments, or numbers of the policy by path. Raises ValueError for a name that there is not."""
+        own = {name: value for name, value in params.items() if "__" not in name}
+        if own:
+            super().set_params(**own)
+        known = _numbers(self.policy, "policy") if isinstance(self.policy, eqx.Module) else {}
+        for path, value in params.items():
+            if path in own:
+                continue
+            if path not in known:
+                raise ValueError(
+                    f"{path}: the estimator has no such parameter; of the policy there are {sorted(known)}"
+                )
+            self.policy = _with_number(self.policy, path.split("__")[1:], value)
+        return self
+
+    # --- learning and predicting
+
+    def fit(self, X: Any, y: Any = None) -> "PortfolioEstimator":
+        """Learn the policy on returns; `y` is not looked at. Raises what `js.fit` raises, and ValueError or TypeError
+        beginning with X for returns that cannot be traded."""
+        if not isinstance(self.policy, Policy):
+            raise TypeError(f"policy: expected a js.Policy, got {shown(self.policy)}"[:200])
+        for name in ("steps", "history"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 0:
+                raise ValueError(f"{name}: expected a whole number, at least 0, got {shown(value)}")
+        returns = _read(X)
+        self.n_features_in_ = returns.shape[1]
+        if all(isinstance(name, str) for name in returns.columns):
+            self.feature_names_in_ = np.asarray(returns.columns, object)
+        self.fitted_, self.policy_ = None, self.policy
+        if self.steps:
+            with jax.enable_x64(True):
+                market = self._market(returns)
+            self.fitted_ = fit(
+                self.policy,
+                market,
+                costs=self.costs,
+                objective=self.objective,
+                ann_factor=self.ann_factor,
+                optimizer=self.optimizer,
+                steps=self.steps,
+                trainable=self.trainable,
+                key=self.key,
+                **(self.options or {}),
+            )
+            self.policy_ = self.fitted_.policy
+        end, closes = self._simulate(returns, 0)
+        assert end.units is not None
+        self.weights_ = np.nan_to_num(np.asarray(end.units)[-1] * closes.ffill().iloc[-1]) / np.asarray(end.value)[-1]
+        self._past = returns.iloc[max(0, len(returns) - self.history) :]
+        return self
+
+    def predict(self, X: Any) -> Any:
+        """Returns of the portfolio per row of X, after costs; a Series."""
+        return self._returns(X)
+
+    def _returns(self, X: Any) -> pd.Series:
+        check_is_fitted(self)
+        returns = _read(X)
+        if returns.shape[1] != self.n_features_in_:
+            raise ValueError(f"X: {returns.shape[1]} assets, but {self.n_features_in_} were trained on")
+        past = self._past if self._goes_on(returns) else returns.iloc[:0]
+        simulation, _ = self._simulate(pd.concat([past, returns]) if len(past) else returns, len(past))
+        value = np.asarray(simulation.value)[len(past) :]
+        before = np.concatenate([[_CASH], value[1:-1]])  # the costs of entry are those of the first row
+        return pd.Series(value[1:] / before - 1, returns.index, name="returns")
+
+    def score(self, X: Any, y: Any = None) -> float:
+        """The objective of the predicted returns."""
+        returns = self._returns(X).to_numpy()
+        objective = sharpe_ratio if self.objective is None else self.objective
+        return float(objective(returns) if self.ann_factor is None else objective(returns, ann_factor=self.ann_factor))
+
+    # --- prices of returns
+
+    def _goes_on(self, returns: pd.DataFrame) -> bool:
+        """Whether these rows are later than the training data, so that what is remembered of it is their past."""
+        if not len(self._past) or not returns.columns.equals(self._past.columns):
+            return False
+        return not isinstance(returns.index, pd.RangeIndex) and bool(returns.index[0] > self._past.index[-1])
+
+    def _market(self, returns: pd.DataFrame) -> Any:
+        closes = _closes(returns)
+        return from_frames(closes, features=None if self.features is None else self.features(closes))
+
+    def _simulate(self, returns: pd.DataFrame, first: int) -> tuple[Simulation, pd.DataFrame]:
+        """The fitted policy on these returns, which trades from the bar `first` on."""
+        policy: Any = self.policy_
+        least = np.maximum(np.asarray(policy.min_history, np.float64), float(first))
+        late: Any = module_of(policy, {"min_history": least})
+        with jax.enable_x64(True):
+            simulation = simulate(
+                self._market(returns),
+                late,
+                costs=self.costs,
+                account=Account(cash=np.asarray(_CASH)),
+                key=self.key,
+            )
+            simulation = jax.tree.map(np.asarray, simulation)
+        return simulation, _closes(returns)
+
+
+_CASH = 100.0
+
+
+def _read(X: Any) -> pd.DataFrame:
+    """Returns as a float64 DataFrame [time, asset]. Raises TypeError or ValueError beginning with X."""
+    table = X if isinstance(X, pd.DataFrame) else pd.DataFrame(np.asarray(X)) if np.ndim(X) == 2 else None
+    if table is None or not all(getattr(dtype, "kind", "O") in "iuf" for dtype in table.dtypes):
+        raise TypeError(f"X: expected returns [time, asset], got {type(X).__name__} of shape {np.shape(X)}")
+    if table.shape[0] < 2 or table.shape[1] == 0:
+        raise ValueError(f"X: expected at least two rows and one asset, got shape {table.shape}")
+    values = table.to_numpy(np.float64)
+    if (values <= -1).any() or np.isinf(values).any():
+        raise ValueError("X: expected simple returns, finite and greater than -1; these may be prices or logarithms")
+    return table.astype(np.float64)
+
+
+def _closes(returns: pd.DataFrame) -> pd.DataFrame:
+    """Closes that have these returns, beginning with 1 at the bar before each asset's first return. That bar of the
+    first row is one more than the returns have; where it is needed, its label is one step before."""
+    grown = (1 + returns).cumprod()
+    index = returns.index
+    before = index[:1] - (index[1] - index[0])
+    start = pd.DataFrame(np.nan, before, returns.columns)
+    closes = pd.concat([start, grown])
+    known = closes.notna().to_numpy()
+    first = np.maximum(known.argmax(axis=0) - 1, 0)
+    values = closes.to_numpy(copy=True)
+    some = np.flatnonzero(known.any(axis=0))
+    values[first[some], some] = 1.0
+    return pd.DataFrame(values, closes.index, closes.columns)
+
+
+def _numbers(module: Any, path: str) -> dict[str, Any]:
+    """The numeric fields of a Module and of the Modules in it, by path."""
+    found = {}
+    for field in fields(module):
+        value = getattr(module, field.name)
+        if isinstance(value, eqx.Module):
+            found |= _numbers(value, f"{path}__{field.name}")
+        elif eqx.is_array(value):
+            found[f"{path}__{field.name}"] = value
+    return found
+
+
+def _with_number(module: Any, path: list[str], value: Any) -> Any:
+    name, *rest = path
+    changed = _with_number(getattr(module, name), rest, value) if rest else as_number(value)
+    return module_of(module, {name: changed})

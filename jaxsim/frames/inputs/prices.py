@@ -1,0 +1,149 @@
+"""Price frames at the door: one clear sentence for what cannot be simulated, before anything compiles."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+import pandas as pd
+
+from jaxsim.frames.inputs.parameters import Leaf
+from jaxsim.frames.inputs.price_arrays import mark_prices
+
+#: Name of the outer column level of a table of several features.
+FEATURE = "feature"
+
+
+@dataclass(frozen=True, eq=False)
+class Prices:
+    """Checked prices, [time, column], NaN where there is none.
+
+    open, price: None if not given; `price` may be infinite (see `prices.execution_prices`).
+    mark: what positions are valued at after a bar.     features: as `Market.features`.
+    """
+
+    index: pd.Index
+    columns: pd.Index
+    close: np.ndarray
+    open: np.ndarray | None
+    price: np.ndarray | None
+    mark: np.ndarray
+    features: Any
+
+
+def read_prices(close: Any, open: Any = None, price: Any = None, features: Any = None) -> Prices:
+    """Check and align price frames.
+
+    Raises TypeError for what is not a frame of numbers; ValueError for an empty frame, an unsorted or repeated
+    index, labels that do not match those of `close`, prices that are infinite or not positive, or a column without
+    any price. The message begins with the argument's name.
+    """
+    frame = as_frame(close, "close")
+    check_index(frame.index, "close")
+    closes = _positive(frame, "close")
+    empty = np.isnan(closes[0])
+    if empty.any() and (empty := np.isnan(closes).all(axis=0)).any():
+        raise ValueError(f"close: the column {frame.columns[np.argmax(empty)]!r} has no price at all")
+    opens = None if open is None else _positive(_aligned(open, frame, "open"), "open")
+    prices = None if price is None else _positive(_aligned(price, frame, "price"), "price", may_be_infinite=True)
+    return Prices(
+        frame.index,
+        frame.columns,
+        closes,
+        opens,
+        prices,
+        mark_prices(closes, opens),
+        read_features(features, frame),
+    )
+
+
+def as_frame(value: Any, argument: str) -> pd.DataFrame:
+    """A DataFrame, also from a Series (one asset). Raises TypeError."""
+    if isinstance(value, pd.Series):
+        value = value.to_frame("asset" if value.name is None else value.name)
+    if not isinstance(value, pd.DataFrame):
+        raise TypeError(f"{argument}: expected a DataFrame [time, asset], got {type(value).__name__}")
+    if value.shape[0] == 0 or value.shape[1] == 0:
+        raise ValueError(f"{argument}: the frame is empty, shape {value.shape}")
+    return value
+
+
+def read_features(features: Any, close: pd.DataFrame) -> Any:
+    """Features as a pytree of arrays with leading axis time, DataFrames and Series aligned by label. A table of
+    `js.features.stack` is a `Leaf` [time, column, feature], whose columns are those of close: each group sees its own.
+
+    Raises ValueError if a leaf does not have one row per bar, or a stack not the columns of close.
+    """
+
+    def read(leaf: Any) -> Any:
+        if isinstance(leaf, pd.DataFrame | pd.Series) and not leaf.index.equals(close.index):
+            raise ValueError("features: the time index is not that of close")
+        array = np.asarray(leaf)
+        if array.ndim == 0 or len(array) != len(close):
+            raise ValueError(f"features: expected one row per bar, {len(close)}, got shape {array.shape}")
+        if array.dtype.kind not in "biuf":
+            raise TypeError(f"features: expected numbers, got {array.dtype}")
+        if isinstance(leaf, pd.DataFrame) and leaf.columns.nlevels > 1 and leaf.columns.names[0] == FEATURE:
+            return _stacked(leaf, close)
+        return array
+
+    if features is None:
+        return None
+    return jax.tree.map(read, features, is_leaf=lambda x: isinstance(x, pd.DataFrame | pd.Series))
+
+
+def _stacked(table: pd.DataFrame, close: pd.DataFrame) -> Leaf:
+    """A table with columns (feature, those of close) as [time, column, feature]."""
+    parts = [as_frame(table[name], "features") for name in table.columns.unique(0)]
+    arrays = [align(part, close, "features", "close").to_numpy(np.float64) for part in parts]
+    return Leaf(np.stack(arrays, axis=-1), columns=1)
+
+
+def check_index(index: pd.Index, argument: str) -> None:
+    """Raises ValueError naming the argument for an index that is not one row per bar, in order."""
+    if isinstance(index, pd.MultiIndex):
+        raise ValueError(f"{argument}: the time index has several levels; expected one row per bar")
+    if index.hasnans:
+        raise ValueError(f"{argument}: the time index has missing labels")
+    if index.has_duplicates:
+        raise ValueError(f"{argument}: the time index repeats {index[index.duplicated()][0]!r}")
+    if not index.is_monotonic_increasing:
+        raise ValueError(f"{argument}: the time index is not sorted; {argument}.sort_index() sorts it")
+
+
+def _aligned(value: Any, close: pd.DataFrame, argument: str) -> pd.DataFrame:
+    """A frame with the labels of close, in its order."""
+    if np.isscalar(value) or isinstance(value, np.ndarray):
+        raise TypeError(f"{argument}: expected a DataFrame with the labels of close, got {type(value).__name__}")
+    return align(as_frame(value, argument), close, argument, "close")
+
+
+def align(frame: pd.DataFrame, other: pd.DataFrame, argument: str, of: str = "the first table") -> pd.DataFrame:
+    """A frame with the labels of another, in its order. Raises ValueError naming the argument for other labels."""
+    if not frame.index.equals(other.index):
+        raise ValueError(f"{argument}: its time index is not that of {of}")
+    if frame.columns.equals(other.columns):
+        return frame
+    if len(frame.columns) != len(other.columns) or not other.columns.isin(frame.columns).all():
+        raise ValueError(
+            f"{argument}: its columns {list(frame.columns)[:5]} are not those of {of} {list(other.columns)[:5]}"
+        )
+    return frame.loc[:, other.columns]
+
+
+def _positive(frame: pd.DataFrame, argument: str, *, may_be_infinite: bool = False) -> np.ndarray:
+    values = frame.to_numpy()
+    if values.dtype.kind not in "iuf":
+        for column, dtype in frame.dtypes.items():
+            if getattr(dtype, "kind", "O") not in "iuf":
+                raise TypeError(f"{argument}: the column {column!r} is not numeric")
+        values = frame.to_numpy(np.float64, na_value=np.nan)
+    values = values.astype(np.float64, order="C")  # a copy: what is worked out later must not change with the frame
+    fine = (values > 0) & (values < np.inf)
+    if not fine.all():
+        fine |= np.isnan(values) | (np.isinf(values) if may_be_infinite else False)
+    if not fine.all():
+        row, column = np.argwhere(~fine)[0]
+        where = f"{frame.columns[column]!r} at {frame.index[row]}"
+        raise ValueError(f"{argument}: prices must be positive and finite; {where} is {values[row, column]:g}")
+    return values

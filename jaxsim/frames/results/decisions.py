@@ -1,0 +1,152 @@
+"""Decisions: for every rebalance and asset, why it came to it, what was asked, what was filled, and why not all."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from jaxsim.engine.base.enums import Direction, SizeType
+from jaxsim.engine.base.numerics import ABS_TOL, REL_TOL
+from jaxsim.engine.trading.status import Clip, OrderStatusInfo
+from jaxsim.frames.results.ledger import Ledger
+from jaxsim.frames.results.log_table import plain_name
+from jaxsim.frames.results.logs import status_of
+
+
+@dataclass(frozen=True, eq=False)
+class Decisions:
+    """One row for every rebalance and asset, by lane, bar and order of execution.
+
+    columns: what the table shows, by name.     lane, column, bar: of each row; `column` is that of the price frame.
+    """
+
+    columns: dict[str, np.ndarray]
+    lane: np.ndarray
+    column: np.ndarray
+    bar: np.ndarray
+
+    def take(self, order: np.ndarray) -> "Decisions":
+        columns = {name: values[order] for name, values in self.columns.items()}
+        return Decisions(columns, self.lane[order], self.column[order], self.bar[order])
+
+
+def decisions_of(ledgers: Sequence[Ledger]) -> Decisions:
+    """The decisions of all lanes."""
+    parts = [_of_ledger(ledger) for ledger in ledgers]
+    columns = {name: np.concatenate([part.columns[name] for part in parts]) for name in parts[0].columns}
+    lane, column, bar = (np.concatenate([getattr(p, name) for p in parts]) for name in ("lane", "column", "bar"))
+    return Decisions(columns, lane, column, bar).take(np.argsort(lane, kind="stable"))
+
+
+def _of_ledger(ledger: Ledger) -> Decisions:
+    num_events, num_assets = ledger.target.shape
+    sequence = np.argsort(ledger.rank, axis=1, kind="stable")
+    event = np.repeat(np.arange(num_events), num_assets)
+    asset = sequence.ravel()
+
+    def rows(table: np.ndarray) -> np.ndarray:
+        return table[event, asset]
+
+    lane_of_event = ledger.lane_of_event
+    is_first = np.diff(lane_of_event, prepend=-1) != 0
+    units_before = np.where(is_first[:, None], 0.0, np.roll(ledger.units, 1, axis=0))
+    target_before = np.where(is_first[:, None], np.nan, np.roll(_target_weights(ledger), 1, axis=0))
+    weight, weight_after = (_weights(units, ledger) for units in (units_before, ledger.units))
+    assert ledger.val_price is not None
+    drift = np.where(np.isnan(ledger.val_price), np.nan, weight - target_before)  # what has no price cannot drift
+    requested, filled, info = rows(ledger.request), rows(ledger.trade), rows(ledger.info)
+    is_filled = info == OrderStatusInfo.NONE
+    short = np.abs(requested) - np.abs(filled)
+    is_cut = is_filled & np.isfinite(requested) & (short > np.maximum(REL_TOL * np.abs(requested), ABS_TOL))
+    clip = np.where(is_cut, Clip.CASH if ledger.clip is None else rows(ledger.clip), Clip.NONE)
+    reason = np.where(is_filled, _texts(Clip)[clip], _texts(OrderStatusInfo)[info])
+    reason[(info == OrderStatusInfo.SIZE_ZERO) & (np.abs(requested) > ABS_TOL)] = "less than one size_granularity"
+    rebalance, part = _numbers(ledger)
+    columns = {
+        "rebalance": rebalance[event],
+        "part": part[event],
+        "weight": rows(weight),
+        "last_target": rows(target_before),
+        "drift": rows(drift),
+        "excess": rows(ledger.excess),
+        "breached": rows(ledger.excess) >= 0,
+        "target": rows(ledger.target),
+        "size_type": _codes(ledger.size_type, SizeType.TARGET_PERCENT, (num_events, num_assets))[event, asset],
+        "direction": _codes(ledger.direction, Direction.BOTH, (num_events, num_assets))[event, asset],
+        "requested": requested,
+        "filled": filled,
+        "clipped": np.where(is_cut, short, 0.0),
+        "weight_after": rows(weight_after),
+        "price": rows(ledger.price),
+        "fees": rows(ledger.fees),
+        "status": np.array(["Filled", "Ignored", "Rejected"], object)[status_of(info)],
+        "status_info": np.array([x.label for x in sorted(OrderStatusInfo)], object)[info + 1],
+        "reason": reason,
+    }
+    at = lane_of_event[event]
+    return Decisions(columns, ledger.lanes[at], ledger.columns[at, asset], ledger.bar[event])
+
+
+def _numbers(ledger: Ledger) -> tuple[np.ndarray, np.ndarray]:
+    """The number of the rebalance that each event belongs to, within its lane, and which part of it the event is,
+    [event]; both from 0."""
+    first = np.searchsorted(ledger.lane_of_event, ledger.lane_of_event)
+    begins = np.zeros(len(ledger.bar), int)
+    begins[ledger.decided] = 1
+    count = np.cumsum(begins)
+    return count - count[first], np.arange(len(count)) - np.searchsorted(count, count)
+
+
+def _target_weights(ledger: Ledger) -> np.ndarray:
+    """What was asked for where that is weights; else NaN, [event, asset]."""
+    if ledger.size_type is None:
+        return ledger.target
+    return np.where(ledger.size_type == SizeType.TARGET_PERCENT, ledger.target, np.nan)
+
+
+def _weights(units: np.ndarray, ledger: Ledger) -> np.ndarray:
+    """Weights of holdings at the prices and the value that an event was sized by, [event, asset]."""
+    assert ledger.val_price is not None
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(units == 0, 0.0, units * ledger.val_price / ledger.value[:, None])
+
+
+def _texts(codes: type[Clip] | type[OrderStatusInfo]) -> np.ndarray:
+    """The text of each code, by code; -1 is the last."""
+    return np.array([code.text for code in sorted(codes, key=lambda x: (x < 0, x))], object)
+
+
+def _codes(codes: np.ndarray | None, neutral: SizeType | Direction, shape: tuple[int, int]) -> np.ndarray:
+    """Names of codes."""
+    names = {int(member): plain_name(member) for member in type(neutral)}
+    values = np.full(shape, int(neutral)) if codes is None else codes
+    return np.array([names.get(k, "") for k in range(max(names) + 1)], object)[values]
+
+
+#: Columns that say nothing where all orders are target weights in both directions, and none is spread over bars.
+ONLY_IF_MIXED = {
+    "part": 0,
+    "size_type": plain_name(SizeType.TARGET_PERCENT),
+    "direction": plain_name(Direction.BOTH),
+}
+
+
+def decision_table(decisions: Decisions, assets: pd.Index, index: pd.Index, lanes: pd.Index | None) -> pd.DataFrame:
+    """The rows with labels: rebalance (number within the lane), lane levels, asset, timestamp, then the columns.
+
+    assets: name of each price-frame column.     index: labels of the bars.     lanes: labels of the lanes.
+    """
+    lane = decisions.lane
+    shown = {
+        name: values
+        for name, values in decisions.columns.items()
+        if name not in ONLY_IF_MIXED or not (values == ONLY_IF_MIXED[name]).all()
+    }
+    labels: list[tuple] = [("rebalance", shown.pop("rebalance"))]
+    for level in range(0 if lanes is None else lanes.nlevels):
+        assert lanes is not None
+        labels.append((lanes.names[level], lanes.get_level_values(level).take(lane)))
+    labels += [("asset", assets.take(decisions.column)), ("timestamp", index.take(decisions.bar)), *shown.items()]
+    table = pd.DataFrame(dict(enumerate(values for _, values in labels)))
+    return table.set_axis([name for name, _ in labels], axis=1)  # a level may be called "price", as a column is

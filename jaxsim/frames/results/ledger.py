@@ -1,0 +1,237 @@
+"""What happened, as plain arrays: every rebalance of every lane, from which all tables and paths are rebuilt."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxsim.engine.base.enums import Direction, SizeType
+from jaxsim.engine.schedules.schedule import Page
+from jaxsim.frames.results.logs import log_of_orders, log_of_runs
+from jaxsim.frames.results.spans import Spans
+
+
+@dataclass(frozen=True, eq=False)
+class Ledger:
+    """The rebalances ("events") of lanes whose groups have the same number of assets, lane by lane. One that was spread
+    over several bars is an event on each of them.
+
+    lanes: number of each lane among all lanes of the result, [lane].
+    columns: price-frame columns of each lane's assets, [lane, asset].
+    counts: number of events of each lane, [lane].
+    bar, value, cash, free_cash: [event]; value before the event, cash after it, currency.
+    excess, target, units: [event, asset]; drift beyond the threshold, weights or sizes asked for (NaN: left alone),
+        units after it.
+    request, trade, price, fees, info, rank: [event, asset], as `Fills`.
+    size_type, direction: int [event, asset], what was asked for; None: target weights in both directions.
+    sequence: [event, asset], place of each asset in the order of execution, if that was chosen; else NaN or None.
+    clip: int [event, asset], Clip of each filled order; None: it can only be cash.
+    val_price: [event, asset], what the event was sized at.
+    is_decision: bool [event], whether the allocator was asked, and not only a further part of the rebalance before
+        traded; None: always.
+    log: the account around each order, by name [event, asset], if it was kept (`logs.LOG_FIELDS`).
+    aux: recorded arrays by name, [event, ...].       bar_aux: what `observe` recorded, [lane, time, ...].
+    """
+
+    lanes: np.ndarray
+    columns: np.ndarray
+    counts: np.ndarray
+    bar: np.ndarray
+    value: np.ndarray
+    cash: np.ndarray
+    free_cash: np.ndarray
+    excess: np.ndarray
+    target: np.ndarray
+    units: np.ndarray
+    request: np.ndarray
+    trade: np.ndarray
+    price: np.ndarray
+    fees: np.ndarray
+    info: np.ndarray
+    rank: np.ndarray
+    aux: dict[str, np.ndarray]
+    bar_aux: dict[str, np.ndarray]
+    size_type: np.ndarray | None = None
+    direction: np.ndarray | None = None
+    sequence: np.ndarray | None = None
+    clip: np.ndarray | None = None
+    val_price: np.ndarray | None = None
+    is_decision: np.ndarray | None = None
+    log: dict[str, np.ndarray] | None = None
+
+    @property
+    def lane_of_event(self) -> np.ndarray:
+        """Position within this ledger of the lane of each event, [event]."""
+        return np.repeat(np.arange(len(self.lanes)), self.counts)
+
+    @property
+    def decided(self) -> np.ndarray:
+        """The events at which the allocator was asked, by number."""
+        return np.arange(len(self.bar)) if self.is_decision is None else np.flatnonzero(self.is_decision)
+
+    @property
+    def filled(self) -> np.ndarray:
+        """Which orders were filled, [event, asset]."""
+        return self.info == -1
+
+    def take(self, wanted: np.ndarray, numbers: np.ndarray) -> "Ledger":
+        """The lanes at positions `wanted`, renumbered."""
+        starts = np.concatenate([[0], np.cumsum(self.counts)])
+        events = np.concatenate([np.arange(0), *(np.arange(*starts[i : i + 2].tolist()) for i in wanted)])
+        per_event = {name: getattr(self, name)[events] for name in _PER_EVENT}
+        optional = {name: None if x is None else x[events] for name, x in self._optional.items()}
+        return replace(
+            self,
+            lanes=numbers,
+            columns=self.columns[wanted],
+            counts=self.counts[wanted],
+            aux={name: x[events] for name, x in self.aux.items()},
+            bar_aux={name: x[wanted] for name, x in self.bar_aux.items()},
+            log=None if self.log is None else {name: x[events] for name, x in self.log.items()},
+            **per_event,
+            **optional,
+        )
+
+    @property
+    def _optional(self) -> dict[str, np.ndarray | None]:
+        names = ("size_type", "direction", "sequence", "clip", "val_price", "is_decision")
+        return {name: getattr(self, name) for name in names}
+
+    # --- paths
+
+    def cash_path(self, init_cash: np.ndarray, num_bars: int) -> np.ndarray:
+        """Cash after each bar, [lane, time], currency."""
+        spans = Spans.between(self.counts, self.bar, num_bars)
+        return spans.path(spans.states(init_cash, self.cash))
+
+    def free_cash_path(self, init_cash: np.ndarray, num_bars: int) -> np.ndarray:
+        """Free cash after each bar, [lane, time], currency."""
+        spans = Spans.between(self.counts, self.bar, num_bars)
+        return spans.path(spans.states(init_cash, self.free_cash))
+
+    def units_path(self, num_bars: int) -> np.ndarray:
+        """Units after each bar, [lane, asset, time]."""
+        spans = Spans.between(self.counts, self.bar, num_bars)
+        return np.stack([spans.path(spans.states(0.0, units)) for units in self.units.T], axis=1)
+
+    def value_path(self, init_cash: np.ndarray, mark: np.ndarray) -> np.ndarray:
+        """Value after each bar, [lane, time], currency: cash plus assets at their marks, left to right.
+
+        mark: [time, column].
+        """
+        spans = Spans.between(self.counts, self.bar, len(mark))
+        cash, units = spans.states(init_cash, self.cash), [spans.states(0.0, x) for x in self.units.T]
+        same_columns = (self.columns == self.columns[0]).all()
+        prices = np.where(np.isnan(mark), 0.0, mark).T  # not held before its first price
+        value = np.empty((len(self.lanes), len(mark)))
+        for lanes in spans.blocks():
+            here = value[lanes]
+            here[:] = spans.path(cash, lanes)
+            for n, states in enumerate(units):
+                worth = spans.path(states, lanes)
+                worth *= prices[self.columns[0, n]] if same_columns else prices[self.columns[lanes, n]]
+                here += worth
+        return value
+
+
+_PER_EVENT = (
+    *("bar", "value", "cash", "free_cash", "excess", "target", "units"),
+    *("request", "trade", "price", "fees", "info", "rank"),
+)
+assert set(_PER_EVENT) < {field.name for field in fields(Ledger)}
+
+
+def ledger_from_pages(pages: Sequence[Page], lanes: np.ndarray, columns: np.ndarray) -> Ledger:
+    """Collect the pages of a compiled run; their rows are of the first `len(lanes)` lanes (others pad the shape)."""
+    num_lanes = len(lanes)
+    rows = _rows_of(pages)
+    holdings, event = rows.holdings, rows.event
+    bar_aux = {}
+    if pages[0].aux:
+        bar_aux = jax.tree.map(lambda *x: np.concatenate(x, axis=1)[:num_lanes], *(_flat_lanes(p) for p in pages))
+    fills = event.fills
+    return Ledger(
+        lanes=lanes,
+        columns=columns,
+        counts=np.bincount(rows.lane, minlength=num_lanes),
+        bar=rows.bar.astype(np.int64),
+        value=event.value,
+        cash=holdings.cash,
+        free_cash=holdings.free_cash,
+        excess=event.excess,
+        target=event.target,
+        units=holdings.units,
+        request=fills.request,
+        trade=fills.trade,
+        price=fills.price,
+        fees=fills.fees,
+        info=fills.info.astype(np.int64),
+        rank=fills.rank.astype(np.int64),
+        aux=dict(event.aux),
+        bar_aux=dict(bar_aux),
+        size_type=event.size_type,
+        direction=event.direction,
+        sequence=None
+        if event.sequence is None
+        else _sequences_if_any(np.where(event.sequence < 0, np.nan, event.sequence)),
+        clip=fills.clip,
+        is_decision=event.is_decision,
+        log=None if fills.log is None else log_of_orders(fills.log),
+    )
+
+
+def _rows_of(pages: Sequence[Page]) -> Any:
+    """The rows of all pages, lane by lane; a `Row` of NumPy arrays."""
+    if len(pages) == 1:
+        return pages[0].rows
+    rows = jax.tree.map(lambda *x: np.concatenate(x), *(page.rows for page in pages))
+    order = np.argsort(rows.lane, kind="stable")
+    return jax.tree.map(lambda x: x[order], rows)
+
+
+def _flat_lanes(page: Page) -> dict:
+    """What `observe` recorded, [lane, bar, ...]."""
+    num_axes = page.lane.status.fault.ndim
+    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[num_axes:]), page.aux)
+
+
+def ledger_from_runs(
+    runs: list[Any], lanes: np.ndarray, columns: np.ndarray, *, keep_log: bool = False, are_orders: bool = False
+) -> Ledger:
+    """Collect the lane runs of the reference engine.
+
+    are_orders: what was asked for are plain orders, and no weights even where they count what weights count.
+    """
+
+    def joined(name: str) -> np.ndarray:
+        return np.concatenate([getattr(run, name) for run in runs])
+
+    def stacked(records: list[dict]) -> dict[str, np.ndarray]:
+        return {name: np.stack([np.asarray(r[name]) for r in records]) for name in (records[0] if records else {})}
+
+    per_lane = [stacked(run.bar_aux) for run in runs]
+    return Ledger(
+        lanes=lanes,
+        columns=columns,
+        counts=np.array([len(run.bars) for run in runs]),
+        bar=joined("bars"),
+        aux=stacked([record for run in runs for record in run.aux]),
+        bar_aux={name: np.stack([lane[name] for lane in per_lane]) for name in per_lane[0]},
+        size_type=joined("size_type") if are_orders else _codes_if_needed(joined("size_type"), SizeType.TARGET_PERCENT),
+        direction=_codes_if_needed(joined("direction"), Direction.BOTH),
+        sequence=_sequences_if_any(joined("sequence")),
+        clip=joined("clip"),
+        is_decision=None if joined("is_decision").all() else joined("is_decision"),
+        log=log_of_runs(runs, columns.shape[1]) if keep_log else None,
+        **{name: joined(name) for name in _PER_EVENT if name != "bar"},
+    )
+
+
+def _sequences_if_any(sequences: np.ndarray) -> np.ndarray | None:
+    return None if np.isnan(sequences).all() else sequences
+
+
+def _codes_if_needed(codes: np.ndarray, neutral: int) -> np.ndarray | None:
+    return None if (codes == neutral).all() else codes

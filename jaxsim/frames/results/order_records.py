@@ -1,0 +1,51 @@
+"""Order records: all filled orders as a structured array."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from jaxsim.frames.results.ledger import Ledger
+
+#: SEMANTICS 6.1: id (global, simulation order), column, bar, size (> 0), price, fees (currency), side (OrderSide).
+ORDER_DTYPE = np.dtype(
+    [
+        ("id", np.int64),
+        ("col", np.int64),
+        ("idx", np.int64),
+        ("size", np.float64),
+        ("price", np.float64),
+        ("fees", np.float64),
+        ("side", np.int64),
+    ]
+)
+
+
+def order_records(ledgers: Sequence[Ledger], first_column: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """All filled orders, by lane, bar and order of execution.
+
+    first_column: number of the first (lane, asset) column of each lane, [lane].
+    Returns the records, the lane of each and the price-frame column of each.
+    """
+    parts, lanes, columns = [], [], []
+    for ledger in ledgers:
+        sequence = np.argsort(ledger.rank, axis=1, kind="stable")
+        event, place = np.nonzero(np.take_along_axis(ledger.filled, sequence, axis=1))
+        asset = sequence[event, place]
+        at = ledger.lane_of_event[event]
+        part = np.empty(len(event), ORDER_DTYPE)
+        trade = ledger.trade[event, asset]
+        part["col"] = first_column[ledger.lanes[at]] + asset
+        part["idx"] = ledger.bar[event]
+        part["size"] = np.abs(trade)
+        part["price"] = ledger.price[event, asset]
+        part["fees"] = ledger.fees[event, asset]
+        part["side"] = trade < 0
+        parts.append(part)
+        lanes.append(ledger.lanes[at])
+        columns.append(ledger.columns[at, asset])
+    records, lane, column = (np.concatenate(x) for x in (parts, lanes, columns))
+    if len(ledgers) > 1:
+        order = np.argsort(lane, kind="stable")
+        records, lane, column = records[order], lane[order], column[order]
+    records["id"] = np.arange(len(records))
+    return records, lane, column

@@ -1,0 +1,242 @@
+"""What the ledgers of a run add up to: paths and totals of all lanes, as arrays without labels."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+import pandas as pd
+
+from jaxsim.engine.base.enums import Direction, SizeType
+from jaxsim.engine.metrics import returns as metrics
+from jaxsim.frames.inputs.groups import Layout
+from jaxsim.frames.results.ledger import Ledger
+
+
+@dataclass(frozen=True, eq=False)
+class Context:
+    """What a result keeps of the inputs.
+
+    index: time labels.     layout: groups and asset names.     close, mark: prices, [time, column].
+    init_cash: opening cash of each lane, currency, [lane].
+    freq: length of a bar, if known.        year_freq: length of a year.
+    is_of_orders: made of orders that were filled elsewhere, so that nobody knows what was asked for.
+    """
+
+    index: pd.Index
+    layout: Layout
+    close: np.ndarray
+    mark: np.ndarray
+    init_cash: np.ndarray
+    freq: pd.Timedelta | None
+    year_freq: pd.Timedelta
+    is_of_orders: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Paths:
+    """All lanes of a result. Paths are [time, lane], totals [lane]; amounts are currency."""
+
+    context: Context
+    ledgers: Sequence[Ledger]
+
+    @property
+    def num_lanes(self) -> int:
+        return len(self.context.init_cash)
+
+    def take(self, chosen: np.ndarray) -> "Paths":
+        """The lanes of these numbers, in this order."""
+        ledgers = []
+        for ledger in self.ledgers:
+            place = np.full(self.num_lanes, -1)
+            place[ledger.lanes] = np.arange(len(ledger.lanes))
+            here = np.flatnonzero(place[chosen] >= 0)
+            if len(here):
+                ledgers.append(ledger.take(place[chosen[here]], here))
+        return Paths(replace(self.context, init_cash=self.context.init_cash[chosen]), ledgers)
+
+    # --- columns: every lane has its assets, one after the other
+
+    @cached_property
+    def lane_columns(self) -> list[np.ndarray]:
+        """Price-frame columns of every lane."""
+        columns: list = [None] * self.num_lanes
+        for ledger in self.ledgers:
+            for lane, members in zip(ledger.lanes, ledger.columns, strict=True):
+                columns[lane] = members
+        return columns
+
+    @cached_property
+    def first_column(self) -> np.ndarray:
+        """Where the assets of each lane begin among all (lane, asset) columns; the last entry is their number."""
+        return np.concatenate([[0], np.cumsum([len(c) for c in self.lane_columns])])
+
+    def by_asset(self, parts: Sequence[np.ndarray]) -> np.ndarray:
+        """Paths [lane of the ledger, asset, time], one array per ledger, as [time, (lane, asset)]."""
+        out = np.empty((self.first_column[-1], len(self.context.index)))
+        for ledger, path in zip(self.ledgers, parts, strict=True):
+            places = self.first_column[ledger.lanes][:, None] + np.arange(ledger.columns.shape[1])
+            out[places.ravel()] = path.reshape(-1, path.shape[-1])
+        return out.T
+
+    def by_lane(self, parts: Sequence[np.ndarray]) -> np.ndarray:
+        """Arrays [lane of the ledger, ...], one per ledger, as one array [lane, ...]."""
+        if len(parts) == 1:
+            return parts[0]
+        out = np.empty((self.num_lanes, *parts[0].shape[1:]), parts[0].dtype)
+        for ledger, part in zip(self.ledgers, parts, strict=True):
+            out[ledger.lanes] = part
+        return out
+
+    @cached_property
+    def assets(self) -> pd.Index:
+        """The names of all assets in any lane."""
+        columns = np.sort(np.unique(np.concatenate(self.lane_columns)))
+        return self.context.layout.assets.take(columns).unique()
+
+    @cached_property
+    def _asset_of_column(self) -> np.ndarray:
+        return self.assets.get_indexer(self.context.layout.assets)
+
+    @cached_property
+    def is_member(self) -> np.ndarray:
+        """Which of `assets` each lane has, [lane, asset]."""
+        out = np.zeros((self.num_lanes, len(self.assets)), bool)
+        for lane, columns in enumerate(self.lane_columns):
+            out[lane, self._asset_of_column[columns]] = True
+        return out
+
+    # --- paths
+
+    @cached_property
+    def value(self) -> np.ndarray:
+        c = self.context
+        return self.by_lane([x.value_path(c.init_cash[x.lanes], c.mark) for x in self.ledgers]).T
+
+    @cached_property
+    def cash(self) -> np.ndarray:
+        c = self.context
+        return self.by_lane([x.cash_path(c.init_cash[x.lanes], len(c.index)) for x in self.ledgers]).T
+
+    @cached_property
+    def returns(self) -> np.ndarray:
+        return metrics.returns_from_value(self.value, self.context.init_cash)
+
+    @cached_property
+    def units(self) -> list[np.ndarray]:
+        """One array [lane of the ledger, asset, time] per ledger; so for all paths by asset."""
+        return [x.units_path(len(self.context.index)) for x in self.ledgers]
+
+    @property
+    def asset_value(self) -> list[np.ndarray]:
+        prices = np.where(np.isnan(self.context.mark), 0.0, self.context.mark).T  # not held before its first price
+        return [units * prices[x.columns] for units, x in zip(self.units, self.ledgers, strict=True)]
+
+    @property
+    def weights(self) -> list[np.ndarray]:
+        values = self.value.T
+        return [ratio(a, values[x.lanes][:, None, :]) for a, x in zip(self.asset_value, self.ledgers, strict=True)]
+
+    @property
+    def gross_exposure(self) -> np.ndarray:
+        c = self.context
+        invested = self.by_lane([np.abs(a).sum(axis=1) for a in self.asset_value]).T
+        free = self.by_lane([x.free_cash_path(c.init_cash[x.lanes], len(c.index)) for x in self.ledgers]).T
+        return ratio(invested, invested + free)
+
+    @cached_property
+    def benchmark_value(self) -> np.ndarray:
+        growth = benchmark_growth(self.context.close)
+        per_lane = [growth[:, columns].mean(axis=1) for columns in self.lane_columns]
+        return np.stack(per_lane, axis=1) * self.context.init_cash
+
+    @property
+    def benchmark_returns(self) -> np.ndarray:
+        return metrics.returns_from_value(self.benchmark_value, self.context.init_cash)
+
+    @property
+    def rebalances(self) -> np.ndarray:
+        out = np.zeros((len(self.context.index), self.num_lanes), bool)
+        for ledger in self.ledgers:
+            out[ledger.bar[ledger.decided], ledger.lanes[ledger.lane_of_event[ledger.decided]]] = True
+        return out
+
+    # --- totals
+
+    def total(self, per_event: Sequence[np.ndarray]) -> np.ndarray:
+        """Amounts [event], one array per ledger, summed by lane."""
+        out = np.zeros(self.num_lanes)
+        for ledger, amounts in zip(self.ledgers, per_event, strict=True):
+            out[ledger.lanes] = np.bincount(ledger.lane_of_event, amounts, minlength=len(ledger.lanes))
+        return out
+
+    @property
+    def turnover_two_way(self) -> np.ndarray:
+        traded = [np.where(x.filled, np.abs(x.trade) * x.price, 0.0).sum(axis=1) for x in self.ledgers]
+        return self.total([ratio(t, np.abs(x.value)) for t, x in zip(traded, self.ledgers, strict=True)])
+
+    @property
+    def num_rebalances(self) -> np.ndarray:
+        return self.rebalances.sum(axis=0)
+
+    @property
+    def total_fees(self) -> np.ndarray:
+        return self.total([x.fees.sum(axis=1) for x in self.ledgers])
+
+    # --- events at which the allocator was asked
+
+    def events(self, parts: Sequence[np.ndarray]) -> np.ndarray:
+        """Arrays [event, ...], one per ledger, as one, by lane and bar."""
+        joined = np.concatenate([part[ledger.decided] for ledger, part in zip(self.ledgers, parts, strict=True)])
+        return joined if len(self.ledgers) == 1 else joined[np.argsort(self._unsorted_lanes, kind="stable")]
+
+    def events_by_asset(self, parts: Sequence[np.ndarray]) -> np.ndarray:
+        """Arrays [event, asset of the lane], one per ledger, as [event, asset] over all `assets`; NaN elsewhere."""
+        spread = []
+        for ledger, part in zip(self.ledgers, parts, strict=True):
+            out = np.full((len(part), len(self.assets)), np.nan)
+            places = self._asset_of_column[ledger.columns[ledger.lane_of_event]]
+            out[np.arange(len(part))[:, None], places] = part
+            spread.append(out)
+        return self.events(spread)
+
+    def codes_by_asset(self, name: str) -> np.ndarray | None:
+        """`size_type` or `direction` of each event, [event, asset] over all `assets`; None: target weights, Both."""
+        if all(getattr(x, name) is None for x in self.ledgers):
+            return None
+        neutral = {"size_type": SizeType.TARGET_PERCENT, "direction": Direction.BOTH}[name]
+        parts = [x.target * 0 + neutral if getattr(x, name) is None else getattr(x, name) for x in self.ledgers]
+        codes = self.events_by_asset(parts)
+        return np.where(np.isnan(codes), neutral, codes).astype(np.int32)
+
+    def sequences_by_asset(self) -> np.ndarray | None:
+        """The place of each asset in the order of execution, [event, asset] over all `assets`, NaN where it was not
+        chosen; None if it never was."""
+        if all(x.sequence is None for x in self.ledgers):
+            return None
+        return self.events_by_asset([x.target * np.nan if x.sequence is None else x.sequence for x in self.ledgers])
+
+    @cached_property
+    def _unsorted_lanes(self) -> np.ndarray:
+        return np.concatenate([x.lanes[x.lane_of_event[x.decided]] for x in self.ledgers])
+
+    @property
+    def event_lane(self) -> np.ndarray:
+        """The lane of each event."""
+        return np.sort(self._unsorted_lanes, kind="stable")
+
+    @property
+    def event_bar(self) -> np.ndarray:
+        """The bar of each event."""
+        return self.events([x.bar for x in self.ledgers])
+
+
+def benchmark_growth(close: np.ndarray) -> np.ndarray:
+    """What each unit of money put into a column at the first bar would be worth, [time, column] (SEMANTICS 6.5)."""
+    mark = pd.DataFrame(close).ffill().bfill().to_numpy()
+    return mark / mark[0]
+
+
+def ratio(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """a / b, 0 where b is 0."""
+    return np.divide(a, b, out=np.zeros(np.broadcast_shapes(a.shape, b.shape)), where=b != 0)

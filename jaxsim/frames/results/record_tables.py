@@ -1,0 +1,176 @@
+"""Tables of records: a DataFrame to read, with the records it was made of and what they add up to per lane."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import pandas as pd
+
+from jaxsim.frames.inputs.bars_per_year import bar_length
+
+
+@dataclass(frozen=True, eq=False)
+class LaneRecords:
+    """Records of any kind, and the lanes they belong to.
+
+    records: structured array with a field `col`, [record].     lane: number of the lane of each, ascending, [record].
+    lanes: labels of all lanes, or None for one unlabelled lane.
+    index: labels of the bars.      freq: length of a bar, if known.
+
+    The methods reduce values [record], those of the records in `where`, to [lane]; a lane without any has NaN.
+    """
+
+    records: np.ndarray
+    lane: np.ndarray
+    lanes: pd.Index | None
+    index: pd.Index
+    freq: pd.Timedelta | None
+
+    @property
+    def num_lanes(self) -> int:
+        return 1 if self.lanes is None else len(self.lanes)
+
+    @property
+    def number(self) -> np.ndarray:
+        """Number of each record within its lane, [record]."""
+        return np.arange(len(self.lane)) - np.searchsorted(self.lane, self.lane)
+
+    def count(self, where: np.ndarray | None = None) -> np.ndarray:
+        return np.bincount(self.lane if where is None else self.lane[where], minlength=self.num_lanes)
+
+    def total(self, values: np.ndarray, where: np.ndarray | None = None) -> np.ndarray:
+        """The sum; 0 for a lane without records."""
+        return self._reduce(np.add, values, where, 0.0)
+
+    def mean(self, values: np.ndarray, where: np.ndarray | None = None) -> np.ndarray:
+        return quotient(self.total(values, where), self.count(where))
+
+    def least(self, values: np.ndarray, where: np.ndarray | None = None) -> np.ndarray:
+        return self._reduce(np.fmin, values, where, np.nan)
+
+    def greatest(self, values: np.ndarray, where: np.ndarray | None = None) -> np.ndarray:
+        return self._reduce(np.fmax, values, where, np.nan)
+
+    def first(self, values: np.ndarray) -> np.ndarray:
+        """Of the first record."""
+        return self._of_record(values, np.diff(self.lane, prepend=-1) != 0)
+
+    def last(self, values: np.ndarray) -> np.ndarray:
+        """Of the last record."""
+        return self._of_record(values, np.diff(self.lane, append=-1) != 0)
+
+    def _of_record(self, values: np.ndarray, chosen: np.ndarray) -> np.ndarray:
+        out = np.full(self.num_lanes, np.nan)
+        out[self.lane[chosen]] = values[chosen]
+        return out
+
+    def deviation(self, values: np.ndarray, where: np.ndarray | None = None) -> np.ndarray:
+        """The standard deviation (ddof 1); NaN for fewer than two records."""
+        apart = (values - self.mean(values, where)[self.lane]) ** 2
+        return np.sqrt(quotient(self.total(apart, where), np.maximum(self.count(where) - 1, 0)))
+
+    def _reduce(self, reduce: np.ufunc, values: np.ndarray, where: np.ndarray | None, empty: float) -> np.ndarray:
+        out = np.full(self.num_lanes, empty)
+        lane, values = (self.lane, values) if where is None else (self.lane[where], values[where])
+        if len(lane):
+            first = np.flatnonzero(np.diff(lane, prepend=-1))
+            out[lane[first]] = reduce.reduceat(values.astype(np.float64), first)
+        return out
+
+
+class RecordTable(pd.DataFrame):
+    """Records as a DataFrame, lane after lane; what is cut from it or computed with it is a plain DataFrame.
+
+    Each kind of record is a subclass, which says what its statistics are.
+    """
+
+    _metadata: ClassVar[list[str]] = ["_source"]
+    _source: LaneRecords
+
+    def __init__(self, source: LaneRecords, columns: Sequence[tuple[str, Any]]):
+        """columns: name and values [record] of the columns that follow the id and the lane levels."""
+        labels: list[tuple[Any, Any]] = []
+        if source.lanes is not None:
+            each = [source.lanes.get_level_values(i) for i in range(source.lanes.nlevels)]
+            labels = [(level.name, level.take(source.lane)) for level in each]
+        columns = [("id", source.number), *labels, *columns]
+        super().__init__(dict(enumerate(values for _, values in columns)))
+        self.columns = [name for name, _ in columns]  # a level may be called "fees", as a column is
+        object.__setattr__(self, "_source", source)
+
+    @property
+    def _constructor(self) -> type[pd.DataFrame]:
+        return pd.DataFrame
+
+    @property
+    def records(self) -> np.ndarray:
+        """The structured array behind the table, row by row, with codes and numbers of bars; read-only."""
+        view = self._source.records.view()
+        view.flags.writeable = False
+        return view
+
+    def counts(self) -> Any:
+        """Number of records: an int for one unlabelled lane, a Series over the lanes otherwise."""
+        return self._by_lane(self._source.count(), "count")
+
+    def stats(self, *, freq: Any = None) -> pd.Series | pd.DataFrame:
+        """The usual table: a Series for one unlabelled lane, a DataFrame [lane, statistic] otherwise.
+
+        freq: length of a bar, if other than that of the run. Where it is not known, durations are numbers of bars.
+        """
+        source = self._source
+        length = source.freq if freq is None else bar_length(source.index, freq)
+        lanes = pd.RangeIndex(1) if source.lanes is None else source.lanes
+        table = lane_table(self._statistics(), lanes, source.index, length)
+        return table.iloc[0].rename(None) if source.lanes is None else table
+
+    def _statistics(self) -> dict[str, np.ndarray]:
+        """Statistics by title, [lane], in the order that they are shown in, as `lane_table` takes them."""
+        raise NotImplementedError
+
+    def _by_lane(self, values: np.ndarray, name: str) -> Any:
+        if self._source.lanes is None:
+            return values[0].item()
+        return pd.Series(values, index=self._source.lanes, name=name)
+
+
+def quotient(a: Any, b: Any) -> np.ndarray:
+    """a / b as floating-point numbers divide: by zero, NaN or infinite."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.divide(a, b)
+
+
+def whole(values: np.ndarray) -> np.ndarray:
+    """As integers, unless one is missing."""
+    return values if np.isnan(values).any() else values.astype(np.int64)
+
+
+def lane_table(rows: Mapping[str, Any], lanes: pd.Index, index: pd.Index, length: pd.Timedelta | None) -> pd.DataFrame:
+    """A table [lane, statistic] that begins with Start, End and Period.
+
+    rows: statistics by title, [lane]. Those titled "... Duration" and "... Coverage" are numbers of bars and become
+    durations if the length of a bar is known; "... Trade Start" and "... Trade End" are bars and become their labels.
+    """
+    bars = np.full(len(lanes), len(index))
+    shown: dict[str, Any] = {"Start": index[0], "End": index[-1], "Period": _durations(bars, length)}
+    for title, values in rows.items():
+        if title.endswith(("Duration", "Coverage")):
+            values = _durations(values, length)
+        elif title.endswith(("Trade Start", "Trade End")):
+            values = _moments(values, index)
+        shown[title] = values
+    return pd.DataFrame(shown, index=lanes)
+
+
+def _durations(bars: np.ndarray, length: pd.Timedelta | None) -> Any:
+    if length is None:
+        return bars
+    fine = length.as_unit("us")  # in days or seconds a mean would be cut
+    return (pd.Series(bars) * (fine if fine == length else length)).array
+
+
+def _moments(bars: np.ndarray, index: pd.Index) -> Any:
+    known = ~np.isnan(bars)
+    labels = index.take(np.where(known, bars, 0).astype(np.int64))
+    return labels if known.all() else pd.Series(labels).where(known).array

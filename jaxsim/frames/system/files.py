@@ -1,0 +1,91 @@
+"""A pytree of arrays in one file, without pickle: a line of JSON that says what is in it, then the arrays in NumPy's
+own format (`equinox.tree_serialise_leaves`)."""
+
+import json
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import equinox as eqx
+import jax
+import numpy as np
+
+import jaxsim
+from jaxsim.engine.training.trainable import leaf_names
+
+VERSION = 1
+
+
+def write_tree(path: Path, kind: str, tree: Any, **header: Any) -> None:
+    """Write a pytree; a reader finds the old file or the new one, never half of one.
+
+    kind: what the file is.      header: what else is to be known about it, as JSON.
+    """
+    tree = jax.device_get(tree)
+    about = {"kind": kind, "version": VERSION, "jaxsim": jaxsim.__version__, "leaves": describe(tree), **header}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with draft.open("wb") as file:
+            file.write(json.dumps(about).encode() + b"\n")
+            eqx.tree_serialise_leaves(file, tree)
+        os.replace(draft, path)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def read_header(path: Path, kind: str) -> dict[str, Any]:
+    """What is said in the first line. Raises ValueError that begins with `path` for a file of another kind."""
+    with path.open("rb") as file:
+        line = file.readline(1 << 24)
+    try:
+        header = json.loads(line)
+        is_known = header["kind"] == kind
+    except (ValueError, KeyError, TypeError):
+        header, is_known = {}, False
+    if not is_known:
+        raise ValueError(f"path: {path} is not a {kind} of jaxsim")
+    if header["version"] > VERSION:
+        raise ValueError(f"path: {path} was written by jaxsim {header['jaxsim']}, which is newer than this one")
+    return header
+
+
+def read_tree(path: Path, kind: str, like: Any) -> tuple[dict[str, Any], Any]:
+    """The header, and the arrays in the structure of `like`, as NumPy arrays.
+
+    Raises ValueError that begins with `like`, naming the first leaf that differs, if it is not of that structure.
+    """
+    header, like = read_header(path, kind), jax.device_get(like)
+    there, here = header["leaves"], describe(like)
+    for name in [*there, *(name for name in here if name not in there)]:
+        if there.get(name) != here.get(name):
+            raise ValueError(
+                f"like: {name} is {here.get(name, 'absent')} in it, and {there.get(name, 'absent')} in {path}"
+            )
+    with path.open("rb") as file:
+        file.readline()
+        try:
+            return header, eqx.tree_deserialise_leaves(file, like)
+        except (ValueError, EOFError, RuntimeError) as error:
+            raise ValueError(f"path: {path} is damaged: {error}"[:300]) from error
+
+
+def describe(tree: Any) -> dict[str, str]:
+    """Each leaf in words: the dtype and shape of an array, the name of a function."""
+    return {name: _words(leaf) for name, leaf in zip(leaf_names(tree), jax.tree.leaves(tree), strict=True)}
+
+
+def _words(leaf: Any) -> str:
+    if isinstance(leaf, np.ndarray | np.generic | jax.Array):
+        return f"{leaf.dtype}{list(leaf.shape)}"
+    return getattr(leaf, "__qualname__", None) or type(leaf).__qualname__
+
+
+def structure_of(tree: Any) -> str:
+    """The classes and settings of a pytree, without what differs from one process to the next."""
+    return without_addresses(str(jax.tree.structure(tree)))
+
+
+def without_addresses(text: str) -> str:
+    return re.sub(r" at 0x[0-9a-f]+|0x[0-9a-f]{6,}", "", text)

@@ -1,0 +1,117 @@
+"""What `fit` makes of its arguments, and what it says of those that it can make nothing of. All raise TypeError or
+ValueError that begins with the argument's name."""
+
+import inspect
+from functools import cache
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxsim.engine.adjoints.checkpointed import AtEvents, checked_adjoint
+from jaxsim.engine.base.fields import shown
+from jaxsim.engine.metrics.returns import sharpe_ratio
+from jaxsim.engine.policy.policy import Policy, RecordedTargets
+from jaxsim.engine.policy.triggers import AtBars
+from jaxsim.engine.training.gradient_ascent import Score
+from jaxsim.engine.training.minibatches import AbstractBatch, Paths, Windows, num_paths
+from jaxsim.frames.training.data import Data
+
+
+def read_score(objective: Any, ann_factor: Any, score: Any) -> Score:
+    if score is not None:
+        if objective is not None:
+            raise ValueError("score: it takes the place of objective=; give one of them")
+        if ann_factor is not None:
+            raise ValueError("ann_factor: score= is a function of the simulation alone; use it there")
+        if not callable(score):
+            raise TypeError(f"score: expected a function of a Simulation, got {shown(score)}"[:200])
+        return Score(score, of_simulation=True)
+    objective = sharpe_ratio if objective is None else objective
+    if not callable(objective):
+        raise TypeError(f"objective: expected a metric such as js.metrics.sharpe_ratio, got {shown(objective)}"[:200])
+    try:
+        known = inspect.signature(objective).parameters
+    except (TypeError, ValueError):
+        return Score(objective, _bars_per_year(ann_factor))
+    name = getattr(objective, "__name__", type(objective).__name__)
+    needs = "ann_factor" in known and known["ann_factor"].default is inspect.Parameter.empty
+    if needs and ann_factor is None:
+        raise TypeError(f"ann_factor: {name} needs the number of bars per year, as ann_factor=252")
+    takes = "ann_factor" in known or any(p.kind is inspect.Parameter.VAR_KEYWORD for p in known.values())
+    if ann_factor is not None and not takes:
+        raise TypeError(f"ann_factor: {name} takes none")
+    return Score(objective, _bars_per_year(ann_factor))
+
+
+def _bars_per_year(ann_factor: Any) -> np.ndarray | None:
+    if ann_factor is None:
+        return None
+    array = np.asarray(ann_factor)
+    if array.dtype.kind not in "iuf" or array.shape != () or not array > 0 or not np.isfinite(array):
+        raise ValueError(f"ann_factor: expected a finite number > 0, got {shown(ann_factor)}"[:200])
+    return array.astype(np.float64)
+
+
+@cache
+def _default_optimizer() -> Any:
+    """One object, so that nothing is compiled twice for it."""
+    import optax
+
+    return optax.adam(1e-2)
+
+
+def read_optimizer(optimizer: Any) -> Any:
+    if optimizer is None:
+        return _default_optimizer()
+    if not (callable(getattr(optimizer, "init", None)) and callable(getattr(optimizer, "update", None))):
+        raise TypeError(f"optimizer: expected one of optax, such as optax.adam(1e-2), got {shown(optimizer)}"[:200])
+    return optimizer
+
+
+def check_whole(value: Any, name: str) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
+        raise ValueError(f"{name}: expected a whole number >= 1, got {shown(value)}"[:200])
+
+
+def check_anneal(anneal: Any, policy: Policy) -> None:
+    if anneal is None:
+        return
+    if not callable(anneal):
+        raise TypeError(f"anneal: expected a schedule, a function of the step, got {shown(anneal)}"[:200])
+    if not hasattr(policy.gate, "temperature"):
+        raise ValueError(f"anneal: the gate of the policy, {type(policy.gate).__name__}, has no temperature")
+
+
+def check_adjoint(adjoint: Any, policy: Policy) -> None:
+    adjoint = checked_adjoint(adjoint)
+    if isinstance(adjoint, AtEvents):
+        adjoint.check(policy)
+
+
+def check_restarts(restarts: int, init: Any, jitter: Any) -> None:
+    if init is not None and not callable(init):
+        raise TypeError(f"init: expected a function of a random key that makes a Policy, got {shown(init)}"[:200])
+    if init is not None and restarts == 1:
+        raise ValueError("init: the first restart begins with the policy; say restarts=2 or more")
+    number = isinstance(jitter, int | float | np.number) and not isinstance(jitter, bool)
+    if not number or not 0 <= jitter < np.inf:
+        raise ValueError(f"jitter: expected a finite number >= 0, got {shown(jitter)}"[:200])
+
+
+def check_batch(batch: Any, policy: Policy, data: Data) -> None:
+    if batch is None:
+        return
+    if not isinstance(batch, AbstractBatch):
+        raise TypeError(f"batch: expected js.Windows or js.Paths, got {shown(batch)}"[:200])
+    if isinstance(batch, Windows):
+        if batch.length > data.num_training_bars:
+            raise ValueError(f"batch: windows of {batch.length} bars, of {data.num_training_bars} to train on")
+        numbered = AtBars | RecordedTargets
+        if any(isinstance(x, numbered) for x in jax.tree.leaves(policy, is_leaf=lambda x: isinstance(x, numbered))):
+            raise ValueError(
+                "batch: the policy counts bars from the first of the market, which a window does not begin at"
+            )
+    paths = None if callable(data.training) else num_paths(data.training)
+    if isinstance(batch, Paths) and paths is not None and batch.count > paths:
+        raise ValueError(f"batch: {batch.count} paths at a time, but there are {paths}")

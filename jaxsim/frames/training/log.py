@@ -1,0 +1,141 @@
+"""What the host keeps of a training run: the rows of its history, the best parameters, why restarts stopped."""
+
+import warnings
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+import numpy as np
+import pandas as pd
+
+from jaxsim.engine.policy.policy import Policy
+from jaxsim.engine.trading.status import LaneFault
+from jaxsim.engine.training.gradient_ascent import Evaluation, Failure, Problem, TrainState
+from jaxsim.errors import AllocationError
+from jaxsim.frames.training.fitted import Fitted
+
+
+@dataclass(frozen=True)
+class Stop:
+    """Why a restart goes no further: at which step, and what went wrong in the simulation, if it was there."""
+
+    step: int
+    fault: LaneFault
+    bar: int
+    asset: int
+
+    @classmethod
+    def of(cls, failure: Failure, restart: int) -> "Stop":
+        step, fault, bar, asset = (int(x[restart]) for x in (failure.step, failure.fault, failure.bar, failure.asset))
+        return cls(step, LaneFault(fault), bar, asset)
+
+    @property
+    def reason(self) -> str:
+        if self.fault == LaneFault.NONE:
+            return "the score, its derivative or the next step is not a finite number"
+        return f"{self.fault.text} (bar {self.bar}, asset {self.asset})"
+
+
+@dataclass
+class TrainingLog:
+    """rows: of the history, [evaluation][restart].
+    best_params: of each restart, stacked; best_score, best_step: [restart].
+    stopped: why a restart goes no further, by its number.      has_moved: [leaf][restart].
+    """
+
+    best_params: Any
+    best_score: np.ndarray
+    best_step: np.ndarray
+    rows: list[list[dict[str, float]]] = field(default_factory=list)
+    stopped: dict[int, Stop] = field(default_factory=dict)
+    has_moved: list[np.ndarray] = field(default_factory=list)
+
+    @classmethod
+    def blank(cls, params: Any) -> "TrainingLog":
+        count = jax.tree.leaves(params)[0].shape[0]
+        return cls(params, np.full(count, -np.inf), np.zeros(count, int))
+
+    def add(self, problem: Problem, state: TrainState, evaluation: Evaluation) -> None:
+        """Write down an evaluation, and keep the parameters of the restarts that have never been better."""
+        now, found = jax.device_get((state, evaluation))
+        judged = found.hard if found.validation is None else found.validation
+        for failure in (now.failure, found.failure):
+            for restart in np.flatnonzero(failure.step >= 0):
+                self.stopped.setdefault(int(restart), Stop.of(failure, int(restart)))
+        running = np.array([restart not in self.stopped for restart in range(len(judged))])
+        better = running & (judged > self.best_score)
+        self.best_score = np.where(better, judged, self.best_score)
+        self.best_step = np.where(better, int(now.step), self.best_step)
+
+        def kept(new: np.ndarray, old: np.ndarray) -> np.ndarray:
+            return np.where(better.reshape(-1, *[1] * (new.ndim - 1)), new, old)
+
+        self.best_params = jax.tree.map(kept, now.params, self.best_params)
+        self.has_moved = list(now.has_moved)
+        columns = {"score": found.score, "hard": found.hard, "gap": found.score - found.hard}
+        if found.validation is not None:
+            columns["validation"] = found.validation
+        if problem.batch is not None or callable(problem.markets):
+            columns["batch_score"] = now.score
+        columns["grad_norm"] = now.grad_norm
+        if hasattr(problem.fixed.gate, "temperature"):
+            temperature: Any = problem.fixed.gate
+            temperature = temperature.temperature if problem.anneal is None else problem.anneal(state.step)
+            columns["temperature"] = np.broadcast_to(np.asarray(temperature), judged.shape)
+        self.rows.append(
+            [
+                {"step": int(now.step), **{name: float(x[restart]) for name, x in columns.items()}}
+                for restart in range(len(judged))
+            ]
+        )
+
+    @property
+    def last_step(self) -> int:
+        return int(self.rows[-1][0]["step"]) if self.rows else 0
+
+    @property
+    def figures(self) -> dict[str, str]:
+        """Beside the progress bar: of the best restart."""
+        row = self.rows[-1][int(np.argmax(self.best_score))]
+        names = [name for name in ("score", "gap", "validation") if name in row]
+        return {name: f"{row[name]:.4g}" for name in names}
+
+    def is_over(self, patience: int | None) -> bool:
+        """Whether all restarts have stopped, or none has become better for so many steps."""
+        if len(self.stopped) == len(self.best_score):
+            return True
+        return patience is not None and self.last_step - int(self.best_step.max()) >= patience
+
+    def raise_if_hopeless(self) -> None:
+        """Raise if no restart has taken a single step."""
+        if len(self.stopped) < len(self.best_score) or self.best_step.max() > 0:
+            return
+        first = self.stopped[0]
+        if first.step == 0:
+            is_policy = first.fault != LaneFault.NONE
+            raise AllocationError(f"policy: {first.reason}") if is_policy else ValueError(f"objective: {first.reason}")
+
+    def result(self, candidates: list[Policy]) -> Fitted:
+        """The result, with a warning if restarts have stopped."""
+        reasons = {restart: f"step {stop.step}: {stop.reason}" for restart, stop in sorted(self.stopped.items())}
+        for restart, reason in reasons.items():
+            warnings.warn(f"restart {restart} stopped at {reason}", stacklevel=3)
+        best = int(np.argmax(self.best_score))
+        rows = [{"restart": r, **row} for rows in self.rows for r, row in enumerate(rows)]
+        history = pd.DataFrame(rows).sort_values(["restart", "step"], kind="stable")
+        if len(self.best_score) == 1:
+            history = history.drop(columns="restart").set_index("step")
+        else:
+            history = history.set_index(["restart", "step"])
+        number = pd.RangeIndex(len(self.best_score), name="restart")
+        stopped = pd.Series(reasons, dtype=object, name="stopped").rename_axis("restart")
+        return Fitted(
+            policy=candidates[best].hardened(),
+            trained=candidates[best],
+            history=history,
+            best_step=int(self.best_step[best]),
+            best_restart=best,
+            scores=pd.Series(self.best_score, number, name="score"),
+            candidates=tuple(policy.hardened() for policy in candidates),
+            stopped=stopped,
+        )

@@ -1,0 +1,149 @@
+"""Tables of statistics against those of vectorbt 1.2.0."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+import pytest
+
+from jaxsim import metrics
+from jaxsim.frames.results.record_tables import LaneRecords
+from jaxsim.frames.results.stats import portfolio_stats, returns_stats
+from jaxsim.frames.results.trade_table import portfolio_rows
+from jaxsim.frames.results.trades import exit_trades
+
+DAY = pd.Timedelta("1D")
+ANN_FACTOR = 252.0
+TIMES = pd.date_range("2020-01-01", periods=60, freq="D")
+LANES = pd.Index(["a", "b", "rises", "falls", "holes", "ruin", "flat"], name="lane")
+
+
+def random_frame(seed: int, scale: float = 0.02) -> pd.DataFrame:
+    return pd.DataFrame(np.random.default_rng(seed).normal(0, scale, (60, 7)), index=TIMES, columns=LANES)
+
+
+def assert_tables(ours: pd.DataFrame, theirs: pd.DataFrame):
+    assert list(ours.columns) == [title for title in theirs.columns if title in ours.columns]
+    assert ours.index.equals(theirs.index)
+    for title in ours:
+        left, right = ours[title], theirs[title]
+        if "Duration" in title:  # means of whole bars, to the microsecond
+            left, right = (pd.to_timedelta(pd.Series(list(x))) / pd.Timedelta("1s") for x in (left, right))
+            np.testing.assert_allclose(left, right, atol=1e-6, err_msg=title)
+        elif title in ("Start", "End", "Period"):
+            assert [pd.isna(x) or x for x in left] == [pd.isna(x) or x for x in right], title
+        else:
+            right = right.astype(float)
+            np.testing.assert_allclose(left, right, rtol=1e-9, atol=1e-12, err_msg=title)
+
+
+@pytest.fixture(scope="module")
+def vbt():
+    return pytest.importorskip("vectorbt")
+
+
+def test_returns_stats_as_vectorbt(vbt):
+    returns, benchmark = random_frame(1), random_frame(2)
+    returns["rises"], returns["falls"], returns["flat"] = returns["rises"].abs(), -returns["falls"].abs(), 0.0
+    returns.loc[TIMES[[0, 7, 59]], "holes"] = np.nan
+    returns.loc[TIMES[20], "ruin"] = -1.0
+    accessor = returns.vbt.returns(benchmark_rets=benchmark, freq="D", year_freq="252D")
+    theirs = pd.DataFrame({lane: accessor.stats(column=lane) for lane in LANES}).T.rename_axis("lane")
+    ours = returns_stats(returns, benchmark, DAY, ANN_FACTOR)
+    assert list(ours.columns) == list(theirs.columns)
+    assert_tables(ours, theirs)
+
+
+def test_portfolio_stats_as_vectorbt(vbt):
+    close = 100 * (1 + random_frame(3)).cumprod()
+    close["rises"], close["flat"] = np.linspace(100, 180, 60), 100.0
+    sizes = np.random.default_rng(4).choice([np.nan, np.nan, 0.5, 1.0, 0.0, -0.5], (60, 7))
+    sizes = pd.DataFrame(sizes, index=TIMES, columns=LANES)
+    sizes[["rises", "falls"]] = np.nan
+    sizes.loc[TIMES[0], ["rises", "falls"]] = 1.0
+    folio = vbt.Portfolio.from_orders(close, sizes, size_type="targetpercent", fees=0.001, freq="D", init_cash=50.0)
+    settings = dict(year_freq="252D")
+    theirs = pd.DataFrame({lane: folio.stats(column=lane, settings=settings) for lane in LANES}).T
+    trades = exit_trades(folio.orders.values, close.to_numpy())
+    given = (
+        folio.value(),
+        folio.returns(),
+        folio.benchmark_returns(),
+        folio.gross_exposure(),
+        folio.orders.fees.sum(),
+        pd.Series(50.0, index=LANES),
+        DAY,
+        ANN_FACTOR,
+    )
+    ours = portfolio_stats(*given, portfolio_rows(LaneRecords(trades, trades["col"], LANES, TIMES, DAY)))
+    assert list(ours.columns) == list(theirs.columns)
+    assert_tables(ours, theirs.rename_axis("lane"))
+    without = portfolio_stats(*given)
+    assert list(without.columns) == [*theirs.columns[:11], *theirs.columns[-4:]]
+    pd.testing.assert_frame_equal(without, ours[without.columns])
+
+
+def drawdown_of(values: list[float], period: pd.Timedelta | None = None) -> tuple:
+    path = pd.DataFrame({"a": np.array(values, dtype=float)})
+    lanes = pd.Series([100.0], index=path.columns)
+    table = portfolio_stats(path, path * 0, path * 0, path * 0, lanes, lanes, period, ANN_FACTOR)
+    return table["Max Drawdown [%]"].iloc[0], table["Max Drawdown Duration"].iloc[0]
+
+
+@pytest.mark.parametrize(
+    ("values", "depth", "bars"),
+    [
+        ([100, 101, 101, 102], np.nan, np.nan),
+        ([90, 95], np.nan, np.nan),  # a loss on the first bar is none: the path starts there
+        ([100, 90, 100], 10.0, 1),  # recovered at the second bar after the peak
+        ([100, 90, 100, 80], 20.0, 1),
+        ([100, 100, 90, 95], 10.0, 2),  # active at the end, which counts in full
+        ([100, 99, 98, 99, 101, 50.5, 101], 50.0, 3),  # the longest is not the deepest
+    ],
+)
+def test_drawdowns(values, depth, bars):
+    np.testing.assert_allclose(drawdown_of(values), (depth, bars), rtol=1e-12)
+    duration = drawdown_of(values, pd.Timedelta("1h"))[1]
+    assert pd.isna(duration) if np.isnan(bars) else duration == bars * pd.Timedelta("1h")
+
+
+def test_periods_are_bars_without_a_frequency():
+    table = returns_stats(random_frame(1), random_frame(2), None, ANN_FACTOR)
+    assert (table["Period"] == 60).all()
+    assert table["Start"].iloc[0] == TIMES[0] and table["End"].iloc[0] == TIMES[-1]
+
+
+def test_labels_must_agree():
+    frame = random_frame(1)
+    lanes = pd.Series(1.0, index=LANES)
+    with pytest.raises(ValueError, match="benchmark_returns: index and columns"):
+        returns_stats(frame, frame.rename(columns={"a": "z"}), DAY, ANN_FACTOR)
+    with pytest.raises(ValueError, match="gross_exposure: index and columns"):
+        portfolio_stats(frame, frame, frame, frame[1:], lanes, lanes, DAY, ANN_FACTOR)
+    with pytest.raises(ValueError, match="init_cash: the lanes"):
+        portfolio_stats(frame, frame, frame, frame, lanes, lanes[::-1], DAY, ANN_FACTOR)
+
+
+def test_tables_are_pure_functions_of_arrays():
+    """`jaxsim.metrics.portfolio_stats` and `returns_stats` under jit, vmap and grad give what NumPy gives."""
+    rng = np.random.default_rng(4)
+    returns, benchmark = rng.normal(0.001, 0.02, (2, 60, 3))
+    value = 100 * np.cumprod(1 + returns, axis=0)
+    given = {"gross_exposure": np.ones((60, 3)), "total_fees": np.ones(3), "init_cash": np.full(3, 100.0)}
+    plain = metrics.portfolio_stats(value, returns, benchmark, **given, ann_factor=252)
+    of_returns = metrics.returns_stats(returns, benchmark, ann_factor=252)
+    with jax.enable_x64(True):
+        traced = jax.jit(lambda v, r, b: metrics.portfolio_stats(v, r, b, **given, ann_factor=252))(
+            *map(jnp.asarray, (value, returns, benchmark))
+        )
+        by_lane = jax.vmap(lambda r, b: metrics.returns_stats(r, b, ann_factor=252), (1, 1))(
+            jnp.asarray(returns), jnp.asarray(benchmark)
+        )
+        slope = jax.grad(
+            lambda r: metrics.returns_stats(r, jnp.asarray(benchmark[:, 0]), ann_factor=252)["Sharpe Ratio"]
+        )(jnp.asarray(returns[:, 0]))
+    for ours, theirs in ((traced, plain), (by_lane, of_returns)):
+        assert set(ours) == set(theirs)
+        for title in theirs:
+            np.testing.assert_allclose(ours[title], theirs[title], rtol=1e-9, err_msg=title)
+    assert np.isfinite(slope).all() and np.abs(slope).max() > 0

@@ -1,0 +1,422 @@
+"""Training: what is maximised, what is trained, how a run stops, goes on and is kept."""
+
+import inspect
+import json
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pandas as pd
+import pytest
+
+import allocators as al
+import jaxsim as js
+from tests.helpers.markets import BARS, as_users_run_it, compilations, prices
+
+COSTS = js.Costs(fees=0.002)
+GATE = js.StraightThrough(temperature=0.02)
+ADAM, LOGITS = optax.adam(0.05), lambda policy: policy.allocator.logits
+
+
+def market(seed: int = 0, dtype=np.float64) -> js.Market:
+    close, open_ = prices(seed)
+    with jax.enable_x64(True):
+        return js.Market.from_frames(close, open=open_, dtype=dtype)
+
+
+MARKETS = [market(seed) for seed in range(3)]
+POLICY = js.Policy(al.SoftmaxWeights(3), js.Threshold(0.05), gate=GATE)
+
+
+class FreeWeights(eqx.Module):
+    """Weights without any constraint of their own."""
+
+    weights: np.ndarray
+
+    def __call__(self, obs: js.Observation):
+        return self.weights
+
+
+def final_log_value(sim: js.Simulation):
+    return jnp.log(sim.value[-1])
+
+
+def with_weights(weights) -> js.Policy:
+    return js.Policy(FreeWeights(np.asarray(weights, float)), js.Threshold(0.05))
+
+
+#: Another kind of run.
+FREE = {"score": final_log_value, "ann_factor": None, "validation": None}
+
+
+def fit(policy=POLICY, data=MARKETS[0], **options):
+    """One kind of run, so that tests share compiled programs."""
+    options = {"costs": COSTS, "ann_factor": 252, "optimizer": ADAM, "steps": 20, "validation": 1 / 3} | options
+    return js.fit(policy, data, **options)
+
+
+def sharpe_of(policy, data, bars=slice(None), key=0):
+    with jax.enable_x64(True):
+        sim = js.simulate(data, policy, costs=COSTS, key=key)
+        return float(js.metrics.sharpe_ratio(sim.returns[bars], ann_factor=252))
+
+
+# --- what comes back
+
+
+def test_scores_are_those_of_the_simulation_and_the_best_is_kept():
+    split = BARS - BARS // 3
+    fitted = fit()
+    history = fitted.history
+    assert list(history.index) == [0, 10, 20] and history.index.name == "step"
+    assert list(history) == ["score", "hard", "gap", "validation", "grad_norm", "temperature"]
+    assert (history["gap"] == 0).all()  # straight-through has the values of the hard gate
+    assert fitted.gap == 0 and fitted.best_step == history["validation"].idxmax()
+    assert isinstance(fitted.policy.gate, js.Hard) and eqx.tree_equal(fitted.trained.gate, GATE)
+    for policy, step in ((POLICY.hardened(), 0), (fitted.policy, fitted.best_step)):
+        row = history.loc[step]
+        assert row["hard"] == pytest.approx(sharpe_of(policy, MARKETS[0], slice(None, split)), rel=1e-9)
+        assert row["validation"] == pytest.approx(sharpe_of(policy, MARKETS[0], slice(split, None)), rel=1e-9)
+    assert fitted.score == history.loc[fitted.best_step, "hard"]
+    assert fitted.validation == history["validation"].max()
+    assert history["score"].iloc[-1] > history["score"].iloc[0]
+    assert all(leaf.dtype == np.float64 for leaf in jax.tree.leaves(fitted.policy) if eqx.is_array(leaf))
+
+
+def test_new_data_compile_nothing_and_the_process_stays_as_it_was():
+    fit()
+    with compilations() as count:
+        one = fit(data=MARKETS[1])
+        other = fit(data=MARKETS[1])
+    assert count == [0]
+    assert jnp.zeros(()).dtype == np.float32
+    pd.testing.assert_frame_equal(one.history, other.history)
+
+
+def test_another_adjoint_learns_the_same():
+    one, other = fit(), fit(adjoint=js.AtEvents())
+    pd.testing.assert_frame_equal(one.history, other.history, rtol=1e-9)
+
+
+def test_a_step_goes_up_the_gradient_and_a_run_that_breaks_down_says_so():
+    """One plain gradient step is the derivative of the score; after the second nothing is a number any more."""
+    policy = with_weights([0.3, 0.3, 0.3])
+    sgd = optax.sgd(lambda step: jnp.where(step < 1, 0.01, jnp.nan))
+    stopped = pytest.warns(UserWarning, match=r"^restart 0 stopped at step 1: .*next step is not a finite number")
+    with stopped, pytest.warns(UserWarning, match=r"^trainable: the derivative of trigger.threshold was zero"):
+        fitted = fit(policy, MARKETS, optimizer=sgd, every=1, steps=9, **FREE)
+    assert list(fitted.history.index) == [0, 1, 2] and "step 1" in fitted.stopped[0]
+    assert fitted.best_step == 1
+
+    def score(weights):
+        trained = eqx.tree_at(lambda p: p.allocator.weights, policy, weights)
+        return jax.vmap(lambda market: final_log_value(js.simulate(market, trained, costs=COSTS)))(stack).mean()
+
+    with jax.enable_x64(True):
+        stack = jax.tree.map(lambda *x: jnp.stack(x), *MARKETS)
+        slope = jax.jit(jax.grad(score))(jnp.array([0.3, 0.3, 0.3]))
+        np.testing.assert_allclose(fitted.history["grad_norm"][1], jnp.linalg.norm(slope), rtol=1e-9)
+        np.testing.assert_allclose(fitted.policy.allocator.weights, 0.3 + 0.01 * slope, rtol=1e-9)
+
+
+# --- restarts, batches, gates, constraints
+
+
+def test_restarts_windows_annealing_and_constraints():
+    soft = js.Policy(al.SoftmaxWeights(3), js.Threshold(0.05), gate=js.Sigmoid(temperature=0.5))
+    fitted = fit(
+        soft,
+        restarts=3,
+        batch=js.Windows(length=25, count=2),
+        anneal=optax.linear_schedule(0.02, 0.002, 20),
+        constraints=[(lambda p: p.trigger.threshold, js.Box(0.04, 0.06))],
+        validation=MARKETS[1],
+        patience=1000,
+    )
+    history = fitted.history
+    assert history.index.names == ["restart", "step"] and history.shape == (9, 7)
+    assert np.allclose(history.loc[0, "temperature"], [0.02, 0.011, 0.002])
+    assert (history["gap"] != 0).all() and np.allclose(history["gap"], history["score"] - history["hard"])
+    assert history.xs(0, level="step")["hard"].nunique() == 3
+    assert history.loc[(0, 0), "hard"] == pytest.approx(sharpe_of(soft.hardened(), MARKETS[0]), rel=1e-9)
+    assert fitted.scores[fitted.best_restart] == fitted.scores.max() == fitted.validation
+    assert fitted.validation == pytest.approx(sharpe_of(fitted.policy, MARKETS[1]), rel=1e-9)
+    for policy in fitted.candidates:
+        assert 0.04 <= policy.trigger.threshold <= 0.06
+    assert len({float(p.allocator.logits[0]) for p in fitted.candidates}) == 3
+
+
+def walk(key) -> js.Market:
+    """A geometric Brownian motion beside two, one that grows and one that shrinks."""
+    moves = 0.01 * jax.random.normal(key, (BARS, 3)) + jnp.array([0.0, 0.01, -0.01])
+    close = 100 * jnp.exp(jnp.cumsum(moves, axis=0))
+    return js.Market(close, close, close, close)
+
+
+def test_markets_from_a_function_paths_simplex_and_leaves_that_nothing_moves():
+    """The default trains the threshold too, which has no derivative under the hard gate: that is said."""
+    simplex = (lambda p: p.allocator, js.Simplex())
+    still = pytest.warns(UserWarning, match=r"^trainable: the derivative of trigger.threshold was zero")
+    with jax.enable_x64(True), still:
+        fitted = fit(with_weights([0.5, 0.5, 0.4]), walk, batch=js.Paths(3), steps=10, constraints=simplex, **FREE)
+    weights = fitted.policy.allocator.weights
+    assert weights.sum() == pytest.approx(1, abs=1e-9) and weights[1] > 0.5 > weights[0] > weights[2] >= 0
+    assert fitted.policy.trigger.threshold == 0.05
+    assert list(fitted.history) == ["score", "hard", "gap", "batch_score", "grad_norm"]
+
+
+def test_batches_are_parts_of_the_data():
+    with jax.enable_x64(True):
+        stack = jax.tree.map(lambda *x: jnp.stack(x), *MARKETS)
+        stack = eqx.tree_at(
+            lambda m: (m.features, m.priced_at),
+            stack,
+            (jnp.arange(3 * BARS).reshape(3, BARS), jnp.tile(2 * jnp.arange(BARS)[None, :, None], (3, 1, 3))),
+            is_leaf=lambda x: x is None,
+        )
+        windows = js.Windows(length=7, count=50).draw(stack, jax.random.key(1))
+        paths = js.Paths(3).draw(stack, jax.random.key(2))
+    assert windows.close.shape == (50, 7, 3) and paths.close.shape == (3, BARS, 3)
+    firsts = np.asarray(windows.features[:, 0])
+    assert len(set(firsts // BARS)) == 3 and (firsts % BARS <= BARS - 7).all() and len(set(firsts)) > 30
+    for number, first in enumerate(firsts):
+        path, start = divmod(int(first), BARS)
+        np.testing.assert_array_equal(windows.close[number], stack.close[path, start : start + 7])
+        np.testing.assert_array_equal(windows.priced_at[number, :, 0], 2 * np.arange(7))
+    assert sorted(np.asarray(paths.features[:, 0])) == [0, BARS, 2 * BARS]  # without replacement
+
+
+# --- stopping, going on
+
+
+def test_a_run_stops_when_validation_does_not_get_better():
+    fitted = fit(steps=200, patience=20)
+    steps = fitted.history.index
+    assert steps[-1] == fitted.best_step + 20 < 200
+    assert fitted.validation == fitted.history["validation"].max()
+
+
+def test_an_interrupted_run_goes_on_bit_by_bit(tmp_path, monkeypatch):
+    whole = fit(steps=40)
+    fit(steps=20, checkpoint=tmp_path / "run")
+
+    import jaxsim.frames.verbs.fit as module
+
+    evaluations = []
+
+    def interrupted(*arguments):
+        evaluations.append(arguments)
+        if len(evaluations) == 2:
+            raise KeyboardInterrupt
+        return module_evaluate(*arguments)
+
+    module_evaluate = module.evaluate
+    monkeypatch.setattr(module, "evaluate", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        fit(steps=40, checkpoint=tmp_path / "run")
+    assert len(evaluations) == 2  # steps 0 to 20 were not done again
+    monkeypatch.undo()
+    resumed = fit(steps=40, checkpoint=str(tmp_path / "run"))
+    pd.testing.assert_frame_equal(resumed.history, whole.history, check_exact=True)
+    for one, other in zip(jax.tree.leaves(resumed.policy), jax.tree.leaves(whole.policy), strict=True):
+        assert np.array_equal(one, other)
+    again = fit(steps=40, checkpoint=tmp_path / "run")  # nothing left to do
+    pd.testing.assert_frame_equal(again.history, whole.history, check_exact=True)
+
+
+@pytest.mark.parametrize(
+    ("named", "options"),
+    [
+        ("market", {"data": MARKETS[1]}),
+        ("policy", {"policy": js.Policy(al.SoftmaxWeights(3), js.Threshold(0.06), gate=GATE)}),
+        ("policy", {"policy": js.Policy(al.SoftmaxWeights(3), js.Threshold(0.05), js.StraightThrough(0.03))}),
+        ("costs", {"costs": js.Costs(fees=0.003)}),
+        ("optimizer", {"optimizer": optax.adam(0.06)}),
+        ("objective", {"ann_factor": 250}),
+        ("objective", {"objective": js.metrics.sortino_ratio}),
+        ("validation", {"validation": 0.25}),
+        ("key", {"key": 1}),
+        ("every", {"every": 5}),
+    ],
+)
+def test_a_checkpoint_of_another_run_is_refused(tmp_path_factory, named, options):
+    folder = tmp_path_factory.getbasetemp() / "another"
+    if not folder.exists():
+        fit(steps=10, checkpoint=folder)
+    with pytest.raises(ValueError, match=rf"^checkpoint: .* is of another run: .*\b{named}\b.* differ"):
+        fit(steps=10, checkpoint=folder, **options)
+
+
+def test_a_damaged_checkpoint_is_refused(tmp_path):
+    file = tmp_path / "checkpoint.eqx"
+    file.write_bytes(b"not a checkpoint")
+    with pytest.raises(ValueError, match=r"^checkpoint: .*is not a training checkpoint"):
+        fit(checkpoint=tmp_path)
+    with pytest.raises(ValueError, match=r"^checkpoint: .* is a file"):
+        fit(checkpoint=file)
+    with pytest.raises(TypeError, match=r"^checkpoint: expected the path"):
+        fit(checkpoint=3)
+
+
+# --- policies on disk
+
+
+def test_policies_on_disk(tmp_path):
+    path = tmp_path / "policy.eqx"
+    policy = js.Policy(FreeWeights(np.array([0.1, 0.2, 0.7])), js.Threshold(0.07), GATE, destination=js.ToEdge())
+    js.save_policy(path, policy)
+    like = js.Policy(FreeWeights(np.zeros(3)), js.Threshold(0.5), GATE, destination=js.ToEdge())
+    found = js.load_policy(str(path), like)
+    assert eqx.tree_equal(found, policy) and type(found) is js.Policy
+    assert json.loads(path.read_bytes().split(b"\n")[0])["kind"] == "policy"
+
+    others = {
+        "allocator.weights": js.Policy(FreeWeights(np.zeros(4)), js.Threshold(0.5), GATE, destination=js.ToEdge()),
+        "allocator.weights is absent": js.Policy(
+            al.SoftmaxWeights(3), js.Threshold(0.5), GATE, destination=js.ToEdge()
+        ),
+        "built otherwise": js.Policy(
+            FreeWeights(np.zeros(3)), js.Threshold(0.5, relative=True), GATE, destination=js.ToEdge()
+        ),
+    }
+    for text, other in others.items():
+        with pytest.raises(ValueError, match=rf"^like: .*{text}"):
+            js.load_policy(path, other)
+    path.write_bytes(path.read_bytes()[:-9])
+    with pytest.raises(ValueError, match=r"^path: .*damaged"):
+        js.load_policy(path, like)
+    path.write_bytes(b"{}")
+    with pytest.raises(ValueError, match=r"^path: .*is not a policy"):
+        js.load_policy(path, like)
+    with pytest.raises(FileNotFoundError):
+        js.load_policy(tmp_path / "absent", like)
+    with pytest.raises(TypeError, match=r"^policy: expected a Policy"):
+        js.save_policy(path, "policy")
+    with pytest.raises(TypeError, match=r"^like: expected a Policy"):
+        js.load_policy(path, None)
+
+
+# --- the picture
+
+
+def test_the_picture():
+    steps = pd.Index([0, 10, 20], name="step")
+    one = pd.DataFrame({"score": [1.0, 2, 3], "hard": [1.0, 1, 2], "validation": [0.0, 1, 0]}, steps)
+    fig = js.views.training_history(one, best=(0, 10))
+    assert [trace.name for trace in fig.data] == ["as trained", "hard gate", "validation, hard gate", "kept, 1"]
+    several = pd.concat({0: one, 1: one + 1}, names=["restart"])
+    fig = js.views.training_history(several, best=(1, 10))
+    assert [trace.name for trace in fig.data] == ["restart 0", "restart 1", "kept, 2"]
+    with pytest.raises(ValueError, match="no column 'hard'"):
+        js.views.training_history(one[["score"]])
+
+
+# --- misuse
+
+
+def needs_key(a, b):
+    return a
+
+
+BAD = {
+    "policy: expected a Policy": {"policy": al.SoftmaxWeights(3)},
+    "market: expected a js.Market": {"data": prices(0)[0]},
+    "market: an empty list": {"data": []},
+    "market: they must be alike": {"data": [MARKETS[0], market(0, np.float32)]},
+    "market: expected a function of one": {"data": needs_key, "validation": None},
+    "market: the function returned": {"data": lambda key: key, "validation": None},
+    "costs: expected js.Costs": {"costs": 0.005},
+    "account: expected js.Account": {"account": 100.0},
+    "objective: expected a metric": {"objective": "sharpe_ratio"},
+    "objective: expected one number": {"objective": js.metrics.drawdown, "ann_factor": None},
+    "ann_factor: sharpe_ratio needs": {"ann_factor": None},
+    "ann_factor: total_return takes none": {"objective": js.metrics.total_return},
+    "ann_factor: expected a finite number > 0": {"ann_factor": -1},
+    "ann_factor: score= is a function": {"score": final_log_value},
+    "score: it takes the place": {"score": final_log_value, "objective": js.metrics.total_return},
+    "score: expected a function": {"score": 3, "ann_factor": None},
+    "optimizer: expected one of optax": {"optimizer": "adam"},
+    "steps: expected a whole number": {"steps": 0},
+    "every: expected a whole number": {"every": 1.5},
+    "restarts: expected a whole number": {"restarts": True},
+    "patience: expected a whole number": {"patience": -1},
+    "trainable: gate.temperature belongs to the gate": {"trainable": lambda p: p.gate.temperature},
+    "trainable: min_history is a whole number": {"trainable": lambda p: p.min_history},
+    "trainable: expected a function of the policy that": {"trainable": lambda p: p.allocator.weights},
+    "trainable: expected a function of the policy, or": {"trainable": [True]},
+    "trainable: nothing to train": {"policy": js.Policy(al.EqualWeight(), js.Never())},
+    "trainable: nothing to train; the leaves of the policy are": {
+        "trainable": jax.tree.map(lambda _: False, POLICY),
+    },
+    "constraints: expected pairs such as": {"constraints": [js.Simplex()]},
+    "constraints: expected pairs": {"constraints": js.Simplex()},
+    "constraints: trigger.threshold is not trained": {
+        "constraints": (lambda p: p.trigger.threshold, js.Positive()),
+        "trainable": LOGITS,
+    },
+    "constraints: expected a function of the policy": {"constraints": (lambda p: p.nothing, js.Positive())},
+    "batch: expected js.Windows": {"batch": 32},
+    "batch: windows of 41 bars, of 40": {"batch": js.Windows(41, 1)},
+    "batch: 2 paths at a time": {"batch": js.Paths(2)},
+    "batch: the policy counts bars": {
+        "batch": js.Windows(20, 1),
+        "policy": js.Policy(al.SoftmaxWeights(3), js.AtBars(np.ones(BARS, bool))),
+    },
+    "validation: expected a fraction": {"validation": 1.5},
+    "validation: a fraction is of the bars": {"data": walk, "policy": js.Policy(al.SoftmaxWeights(2))},
+    "validation: float32, market": {"validation": market(0, np.float32)},
+    "validation: expected a js.Market": {"validation": "2020"},
+    "anneal: expected a schedule": {"anneal": 0.1},
+    "anneal: the gate of the policy, Hard": {"anneal": lambda s: 0.1, "policy": js.Policy(al.SoftmaxWeights(3))},
+    "init: expected a function": {"init": POLICY, "restarts": 2},
+    "init: the first restart begins": {"init": lambda key: POLICY},
+    "init: expected a policy built as": {"init": lambda key: js.Policy(al.SoftmaxWeights(3)), "restarts": 2},
+    "init: the leaves have other shapes": {
+        "init": lambda key: js.Policy(al.SoftmaxWeights(4), js.Threshold(0.05), gate=GATE),
+        "restarts": 2,
+    },
+    "jitter: expected a finite number": {"jitter": -1.0},
+    "adjoint: expected js.Checkpointed()": {"adjoint": "events"},
+    "adjoint: AtEvents visits rebalances alone": {
+        "policy": js.Policy(al.SoftmaxWeights(3), js.Threshold(0.05), js.Sigmoid()),
+        "adjoint": js.AtEvents(),
+    },
+    "key: expected an int": {"key": "seed"},
+    "progress: expected True": {"progress": 1},
+    "threshold: expected a finite number": {"policy": js.Policy(al.SoftmaxWeights(3), js.Threshold(-1.0))},
+    "policy: the allocator returned a NaN weight": {
+        "policy": with_weights([np.nan, 0, 0]),
+        "data": MARKETS,
+        **FREE,
+    },
+}
+
+
+@pytest.mark.parametrize("message", BAD)
+def test_bad_arguments(message):
+    options = dict(BAD[message])
+    with as_users_run_it(), pytest.raises((TypeError, ValueError)) as caught:
+        fit(**options)
+    assert str(caught.value).startswith(message)
+
+
+def test_every_argument_is_misused_once():
+    named = {message.split(":")[0] for message in BAD} | {"checkpoint"}
+    assert set(inspect.signature(js.fit).parameters) <= named
+
+
+@pytest.mark.parametrize(
+    ("message", "make"),
+    [
+        ("length: expected a whole number >= 1", lambda: js.Windows(0, 1)),
+        ("count: expected a whole number >= 1", lambda: js.Paths(2.5)),
+        ("total: expected a finite number > 0", lambda: js.Simplex(0)),
+        ("least: expected a finite number > 0", lambda: js.Positive(-1)),
+        ("low: expected at most high", lambda: js.Box(2, 1)),
+    ],
+)
+def test_bad_batches_and_constraints(message, make):
+    with pytest.raises(ValueError, match=f"^{message}"):
+        make()

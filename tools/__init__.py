@@ -1,0 +1,1 @@
+"""What tests the tests: planted faults, and fuzz scripts."""
