@@ -3,8 +3,8 @@
     python -m tools.fuzz_policies [--seed 0] [--pipelines 2000] [--structures 25] [--bars 90]
 
 Pipelines of one structure run as lanes of one compiled program (`tests.helpers.policies`). Compared are all rebalances:
-when, what was asked, by how much each asset was beyond its limit, every order, and the account after it. Prints what was
-generated and compared, how often each kind of trigger and destination occurred, and every mismatch; exits with 1 if
+when, what was asked, by how much each asset was beyond its limit, every order, and the account after it. Prints what
+was generated and compared, how often each kind of trigger and destination occurred, and every mismatch; exits with 1 if
 there is one.
 """
 

@@ -1,8 +1,8 @@
 """One order per asset and bar in vectorbt 1.2.0: `Portfolio.from_order_func` with Numba callbacks.
 
 The judge of random order pipelines (`tests.helpers.pipelines`): a case is one group with shared cash, and follows
-SEMANTICS section 4. Everything is compiled once for all shapes and data (and once more where T or N is 1, where vectorbt's own
-arrays change type): every array is 2-dim and C-contiguous.
+SEMANTICS section 4. Everything is compiled once for all shapes and data (and once more where T or N is 1, where
+vectorbt's own arrays change type): every array is 2-dim and C-contiguous.
 """
 
 import warnings
