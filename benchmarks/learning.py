@@ -128,7 +128,7 @@ def band(seed: int, bars: int = 8000, paths: int = 128, weight: float = 0.5, vol
             costs=js.Costs(fees=np.array([fee, 0.0])),
             score=utility,
             optimizer=optimizer,
-            batch=js.Paths(16),
+            batch=js.PathBatch(16),
             steps=60,
             trainable=only_threshold,
         )

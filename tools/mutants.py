@@ -190,7 +190,7 @@ MUTANTS = [
         "present-weight-remembered",
         "the present weights are remembered as targets, not those asked for",
         STEP,
-        "return Lane(holdings, target, memory, status, last_fills, plan, entries), event",
+        "return LaneState(holdings, target, memory, status, last_fills, plan, entries), event",
         "return Lane(holdings, obs.weights, memory, status, last_fills, plan, entries), event",
         parity(0),
     ),

@@ -13,7 +13,7 @@ from jaxsim.cli.complaint import Complaint, as_complaint
 from jaxsim.cli.outcome import Outcome
 from jaxsim.cli.ranges import MOST
 from jaxsim.frames.inputs.bars_per_year import bar_length
-from jaxsim.frames.inputs.prices import read_prices
+from jaxsim.frames.inputs.prices import checked_prices
 
 METRICS = (
     "total_return",
@@ -84,7 +84,7 @@ class Job:
                 "number by js.sweep"
             )
         with as_complaint(self.names):
-            read_prices(self.close, self.open)
+            checked_prices(self.close, self.open)
         if self.freq is None and bar_length(self.close.index) is None:
             raise Complaint("--freq: the times are not evenly spaced; say how long a bar is, as in --freq 1D")
 

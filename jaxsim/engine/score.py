@@ -11,12 +11,12 @@ import numpy as np
 from jax.custom_batching import custom_vmap
 from jaxtyping import Float
 
-from jaxsim.engine.bar.lanes import LaneAxis, Run
+from jaxsim.engine.bar.lanes import LaneAxis, LaneInputs
 from jaxsim.engine.base.arrays import Array
 from jaxsim.engine.base.fields import shown
 from jaxsim.engine.metrics.online_formulas import NAMES, needs_ann_factor, needs_benchmark
 from jaxsim.engine.policy.policy import Policy
-from jaxsim.engine.schedules.next_event import LookAhead
+from jaxsim.engine.schedules.next_event import NextEvent
 from jaxsim.engine.schedules.schedule import Scan, checked_schedule, forward_schedule
 from jaxsim.engine.schedules.streaming_run import scored
 from jaxsim.engine.simulate import exact, run_of
@@ -36,7 +36,7 @@ def score(
     costs: Costs | None = None,
     account: Account | None = None,
     key: Any = None,
-    schedule: Scan | LookAhead | None = None,
+    schedule: Scan | NextEvent | None = None,
 ) -> dict[str, Float[Array, ""]]:
     """Metrics of one policy in one market, without its path; pure, so that it goes under `jit` and `vmap`. Lanes side
     by side are a `vmap`: over the numbers of a policy, over prices, over both. They run forward only; `js.simulate` has
@@ -105,7 +105,7 @@ def _read_ann_factor(value: Any, names: Sequence[str]) -> float | None:
 
 @eqx.filter_jit
 def _score(
-    run: Run, benchmark: Any, names: tuple[str, ...], ann_factor: float | None, schedule: Scan | LookAhead
+    run: LaneInputs, benchmark: Any, names: tuple[str, ...], ann_factor: float | None, schedule: Scan | NextEvent
 ) -> dict[str, Array]:
     arrays, rest = eqx.partition(run, eqx.is_array)
 

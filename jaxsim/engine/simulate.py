@@ -12,9 +12,9 @@ from jaxtyping import Bool
 from jaxsim.engine.adjoints.at_events import Held, find_events, scan_events
 from jaxsim.engine.adjoints.checkpointed import AbstractAdjoint, AtEvents, Checkpointed, checked_adjoint, scan_in_chunks
 from jaxsim.engine.adjoints.near_misses import find_misses
-from jaxsim.engine.bar.lanes import Run
+from jaxsim.engine.bar.lanes import LaneInputs
 from jaxsim.engine.bar.simulation import Save, Simulation
-from jaxsim.engine.bar.step import Event, Lane, at_bar_row, step
+from jaxsim.engine.bar.step import LaneState, Rebalance, at_bar_row, step
 from jaxsim.engine.base.arrays import Array
 from jaxsim.engine.base.fields import check_fields
 from jaxsim.engine.base.numerics import cast_inexact, dot
@@ -25,7 +25,7 @@ from jaxsim.engine.policy.host_callback import refuse_deadlock
 from jaxsim.engine.policy.policy import Policy
 from jaxsim.engine.policy.triggers import AtBars
 from jaxsim.engine.schedules.forward_run import simulate_ahead
-from jaxsim.engine.schedules.next_event import LookAhead
+from jaxsim.engine.schedules.next_event import NextEvent
 from jaxsim.engine.schedules.schedule import Scan, checked_schedule
 from jaxsim.engine.trading.account import Account
 from jaxsim.engine.trading.costs import Costs
@@ -42,7 +42,7 @@ def simulate(
     key: Any = None,
     save: Save | None = None,
     adjoint: AbstractAdjoint | None = None,
-    schedule: Scan | LookAhead | None = None,
+    schedule: Scan | NextEvent | None = None,
     lane_axis: str | Sequence[str] | None = None,
 ) -> Simulation:
     """Run one policy through one market; pure, so that it goes under `jit`, `vmap` and `grad`.
@@ -52,7 +52,7 @@ def simulate(
     costs: default no fees.     account: default a cash of 100.     key: random key or int, default 0.
     save: which arrays to keep.
     adjoint: how derivatives are computed, `js.Checkpointed()` unless said otherwise; changes no value.
-    schedule: how the bars are run; default `js.Scan()`, bar by bar, which has derivatives. `js.LookAhead()` runs
+    schedule: how the bars are run; default `js.Scan()`, bar by bar, which has derivatives. `js.NextEvent()` runs
         forward only: it simulates none but the bars at which something may be traded. Many lanes are fastest in
         `js.backtest` and `js.sweep`, which look ahead for all of them together.
     lane_axis: the `axis_name` of the caller's own `vmap`, if there is one, or those of several: with it a bar on which
@@ -64,9 +64,9 @@ def simulate(
     """
     run = run_of(market, policy, costs, account, key)
     save = of_kind(Save, save, "save")
-    if isinstance(checked_schedule(schedule, policy), LookAhead):
+    if isinstance(checked_schedule(schedule, policy), NextEvent):
         if adjoint is not None:
-            raise ValueError("adjoint: js.LookAhead() runs forward only; leave the schedule out for derivatives")
+            raise ValueError("adjoint: js.NextEvent() runs forward only; leave the schedule out for derivatives")
         run = replace(run, policy=exact(policy))
     adjoint = checked_adjoint(adjoint)
     if isinstance(adjoint, AtEvents):
@@ -76,7 +76,7 @@ def simulate(
     return _simulate(run.market, run.policy, run.costs, run.account, run.key, save, axes, adjoint, schedule)
 
 
-def run_of(market: Any, policy: Any, costs: Any, account: Any, key: Any) -> Run:
+def run_of(market: Any, policy: Any, costs: Any, account: Any, key: Any) -> LaneInputs:
     """The arguments of `simulate`, with what holds without them. Raises TypeError or ValueError naming one of them."""
     if not isinstance(market, Market):
         raise TypeError(f"market: expected a Market, got {type(market).__name__}; see Market.from_frames")
@@ -88,7 +88,7 @@ def run_of(market: Any, policy: Any, costs: Any, account: Any, key: Any) -> Run:
     for mask in jax.tree.leaves(policy, is_leaf=_is_mask):
         if _is_mask(mask):
             mask.check(market.num_bars)
-    return Run(market, policy, costs, account, as_key(0 if key is None else key))
+    return LaneInputs(market, policy, costs, account, as_key(0 if key is None else key))
 
 
 def _is_mask(x: Any) -> bool:
@@ -112,7 +112,7 @@ def of_kind(kind: type[T], given: T | None, name: str) -> T:
     return kind() if given is None else given
 
 
-def event_if(traded: Bool[Array, ""], event: Event, gate: AbstractGate) -> Event:
+def event_if(traded: Bool[Array, ""], event: Rebalance, gate: AbstractGate) -> Rebalance:
     """The event of a lane that has traded, else zeros: beside lanes that trade, one that does not has an event too.
     Gates that are not hard have seen to it."""
     if not isinstance(gate, Hard):
@@ -130,18 +130,18 @@ def _simulate(
     save: Save,
     axes: tuple[str, ...],
     adjoint: AbstractAdjoint,
-    schedule: Scan | LookAhead | None,
+    schedule: Scan | NextEvent | None,
 ) -> Simulation:
     market, policy, costs, account = cast_inexact((market, policy, costs, account), market.dtype)
 
-    start = Lane.start(market, policy, costs, account)
-    if isinstance(schedule, LookAhead):
-        return simulate_ahead(schedule, Run(market, policy, costs, account, key), start, save)
+    start = LaneState.start(market, policy, costs, account)
+    if isinstance(schedule, NextEvent):
+        return simulate_ahead(schedule, LaneInputs(market, policy, costs, account, key), start, save)
     if isinstance(adjoint, AtEvents):
         return _at_events(adjoint, market, policy, costs, start, key, save, axes)
     assert isinstance(adjoint, Checkpointed)
 
-    def one_bar(lane: Lane, bar):
+    def one_bar(lane: LaneState, bar):
         lane, traded, event, aux = step(policy, market, costs, lane, bar, key, axes)
         value = lane.holdings.value(at_bar_row(market.mark, bar))
         asked = traded if event.is_decision is None else traded & event.is_decision
@@ -159,14 +159,14 @@ def _at_events(
     market: Market,
     policy: Policy,
     costs: Costs,
-    start: Lane,
+    start: LaneState,
     key: Any,
     save: Save,
     axes: tuple[str, ...],
 ) -> Simulation:
     """The simulation by way of its rebalances alone."""
 
-    def keep(lane: Lane, event: Event, trades: Array):
+    def keep(lane: LaneState, event: Rebalance, trades: Array):
         asked = trades if event.is_decision is None else trades & event.is_decision
         return lane.holdings.units, lane.holdings.cash, asked, event if save.events else None
 

@@ -6,13 +6,13 @@ from typing import Any
 import numpy as np
 
 from jaxsim.engine.policy.observation import Observation
-from jaxsim.engine.policy.stops import Entries, Guard
+from jaxsim.engine.policy.stops import Entries, StopRules
 
 
 class Positions:
     """How the positions of a lane were entered, and which of them checks have closed."""
 
-    def __init__(self, guard: Guard, num_assets: int):
+    def __init__(self, guard: StopRules, num_assets: int):
         self.guard = guard
         self.price = [nan] * num_assets  # mean price of each entry
         self.value = nan  # of the account at the last recorded date

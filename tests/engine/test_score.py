@@ -131,7 +131,7 @@ def tell(run, threshold=0.05):
     # NumPy's, since JAX makes arguments of its own arrays; and so many that XLA moves them into the kernel.
     close = np.tile(CLOSE.to_numpy(), (5, 2))[:, :5]
     here, policy = js.Market(close, close, close, close), js.Policy(al.EqualWeight(), js.Threshold(threshold))
-    options = dict(schedule=js.LookAhead(), costs=js.Costs(0.002), key=0)
+    options = dict(schedule=js.NextEvent(), costs=js.Costs(0.002), key=0)
     return run(here, policy, **options | ({"ann_factor": ANN} if run is js.score else {}))
 
 
@@ -218,7 +218,7 @@ MISUSE = {
     "benchmark: expected 60 returns, got shape (3,)": dict(names=["beta"], benchmark=np.zeros(3)),
     "market: expected a Market, got DataFrame": dict(here=CLOSE),
     "costs: expected js.Costs, got 0.1": dict(costs=0.1),
-    "schedule: expected js.LookAhead() or js.Scan()": dict(schedule="fast"),
+    "schedule: expected js.NextEvent() or js.Scan()": dict(schedule="fast"),
 }
 
 

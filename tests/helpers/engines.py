@@ -7,20 +7,20 @@ import jax
 import numpy as np
 import pandas as pd
 
-from jaxsim.engine.policy.policy import order_book_policy
+from jaxsim.engine.policy.policy import given_orders_policy
 from jaxsim.engine.trading.account import Account
 from jaxsim.engine.trading.costs import Costs
 from jaxsim.engine.trading.market import Market
 from jaxsim.errors import OrderError, RejectedOrderError
 from jaxsim.frames.inputs.groups import layout
-from jaxsim.frames.inputs.market import Quotes
-from jaxsim.frames.inputs.parameters import Leaf
+from jaxsim.frames.inputs.market import LanePrices
+from jaxsim.frames.inputs.parameters import LaneParameter
 from jaxsim.frames.inputs.price_arrays import execution_prices, mark_prices, priced_at, valuation_prices
 from jaxsim.frames.inputs.random_keys import lane_keys
 from jaxsim.frames.results.backtest import Backtest
 from jaxsim.frames.results.ledger import ledger_from_runs
 from jaxsim.frames.results.logs import log_records
-from jaxsim.frames.results.paths import Context, Paths
+from jaxsim.frames.results.paths import Paths, RunContext
 from jaxsim.frames.runs.execute import Job, _run_batch
 from jaxsim.reference import run_lane
 from tests.helpers.pipelines import Pipelines
@@ -63,7 +63,7 @@ def backtest_of(p: Pipelines, ledger) -> Backtest:
     arrangement = layout(columns)
     close = np.concatenate(list(p.close), axis=1)
     mark = np.concatenate([m.mark for m in markets(p)], axis=1)
-    context = Context(
+    context = RunContext(
         index, arrangement, close, mark, p.init_cash.astype(float), pd.Timedelta("1h"), pd.Timedelta("365D")
     )
     return Backtest(Paths(context, [ledger]), pd.Index(range(p.shape[0]), name="case"))
@@ -73,12 +73,12 @@ def run_compiled(p: Pipelines) -> tuple[Backtest, dict, Any]:
     """All cases side by side; the Fault of each case that met one; and the keys of the lanes."""
     index, columns = labels(p)
 
-    def leaf(array) -> Leaf:
-        return Leaf(np.asarray(array), by_group=True)
+    def leaf(array) -> LaneParameter:
+        return LaneParameter(np.asarray(array), by_group=True)
 
     stacked = jax.tree.map(lambda *x: leaf(np.stack(x)), *markets(p))
-    quotes = Quotes(stacked.close, stacked.val_price, stacked.price, stacked.mark, stacked.priced_at)
-    policy = order_book_policy(
+    quotes = LanePrices(stacked.close, stacked.val_price, stacked.price, stacked.mark, stacked.priced_at)
+    policy = given_orders_policy(
         leaf(p.size),
         size_type=leaf(p.size_type.astype(np.int32)),
         direction=leaf(np.broadcast_to(p.direction, p.shape).astype(np.int32)),
@@ -97,7 +97,7 @@ def run_compiled(p: Pipelines) -> tuple[Backtest, dict, Any]:
 
 def run_reference(p: Pipelines, case: int, market: Market, key):
     """One case by the reference engine: its LaneRun, or the error that it raised."""
-    policy = order_book_policy(
+    policy = given_orders_policy(
         p.size[case],
         size_type=p.size_type[case],
         direction=np.broadcast_to(p.direction, p.shape)[case],

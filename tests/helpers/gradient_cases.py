@@ -72,7 +72,7 @@ STRUCTURES = [
     Structure(
         "only what has breached",
         lambda w: Leaning(w, True),
-        trigger=lambda x: js.Threshold(4 * x, relative=True) | js.EveryN(17),
+        trigger=lambda x: js.Threshold(4 * x, relative=True) | js.EveryBars(17),
         destination=lambda width: js.OnlyBreached(),
         costs=("slippage",),
     ),

@@ -19,8 +19,8 @@ from jaxsim.engine.trading.costs import Costs
 from jaxsim.engine.trading.market import Market
 from jaxsim.errors import OrderError
 from jaxsim.frames.inputs.groups import layout
-from jaxsim.frames.inputs.market import Quotes
-from jaxsim.frames.inputs.parameters import Leaf
+from jaxsim.frames.inputs.market import LanePrices
+from jaxsim.frames.inputs.parameters import LaneParameter
 from jaxsim.frames.inputs.price_arrays import execution_prices, mark_prices, valuation_prices
 from jaxsim.frames.inputs.random_keys import lane_keys
 from jaxsim.frames.results.ledger import ledger_from_runs
@@ -100,7 +100,7 @@ TRIGGERS = {
     "L2Drift": lambda r, i, n: js.L2Drift(limit(r)),
     "TrackingError": lambda r, i, n: js.TrackingError(r.uniform(0.001, 0.3), 12, ann_factor=r.choice([1.0, 252.0])),
     "dates": lambda r, i, n: dates(r, i),
-    "EveryN": lambda r, i, n: js.EveryN(int(r.integers(1, 12)), start=int(r.integers(0, 5))),
+    "EveryN": lambda r, i, n: js.EveryBars(int(r.integers(1, 12)), start=int(r.integers(0, 5))),
     "Always": lambda r, i, n: js.Always(),
     "Never": lambda r, i, n: js.Never(),
     "a function": lambda r, i, n: too_much_of_one,
@@ -232,7 +232,9 @@ def run_compiled(c: Cases) -> tuple[Any, dict, Any]:
     num = len(c.policies)
 
     def stacked(trees: list) -> Any:
-        return jax.tree.map(lambda *x: Leaf(np.stack(x), by_group=True) if eqx.is_array_like(x[0]) else x[0], *trees)
+        return jax.tree.map(
+            lambda *x: LaneParameter(np.stack(x), by_group=True) if eqx.is_array_like(x[0]) else x[0], *trees
+        )
 
     markets = stacked([(m.close, m.val_price, m.price, m.mark) for m in c.markets])
     columns = pd.MultiIndex.from_product([range(num), [f"A{n}" for n in range(c.structure.num_assets)]])
@@ -243,11 +245,11 @@ def run_compiled(c: Cases) -> tuple[Any, dict, Any]:
             c.index,
             layout(columns),
             1,
-            Quotes(*markets, None),
+            LanePrices(*markets, None),
             c.markets[0].features,
             stacked(c.policies),
             stacked(c.costs),
-            Account(Leaf(c.cash, by_group=True)),
+            Account(LaneParameter(c.cash, by_group=True)),
             keys,
             str,
         )

@@ -130,7 +130,7 @@ def test_the_list_of_faults_is_not_stale():
     assert not stale, "the script would stop at these"
 
 
-@pytest.mark.parametrize("schedule", [js.LookAhead(), js.Scan()])
+@pytest.mark.parametrize("schedule", [js.NextEvent(), js.Scan()])
 def test_an_allocator_may_hand_out_an_array_of_nothing(close, schedule):
     def allocator(obs):
         return js.Allocation(jnp.full(3, 1 / 3), aux={"nothing": jnp.zeros(0)})

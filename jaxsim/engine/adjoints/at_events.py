@@ -12,7 +12,7 @@ from jax import lax
 from jaxtyping import Bool, Int
 
 from jaxsim.engine.adjoints.checkpointed import AtEvents
-from jaxsim.engine.bar.step import Lane, at_bar_row, decide, observe, rebalance_if
+from jaxsim.engine.bar.step import LaneState, at_bar_row, decide, observe, rebalance_if
 from jaxsim.engine.base.arrays import Array
 from jaxsim.engine.base.numerics import any_lane
 from jaxsim.engine.policy.gates import Hard
@@ -36,7 +36,7 @@ class Agenda(eqx.Module):
     bar: Int[Array, " row"]
     trades: Bool[Array, " row"]
     num_rows: Int[Array, ""]
-    lane: Lane | None
+    lane: LaneState | None
 
 
 def constant(tree: Any) -> Any:
@@ -50,7 +50,7 @@ def room_for(capacity: int, size: int) -> int:
 
 
 def find_events(
-    adjoint: AtEvents, policy: Policy, market: Market, costs: Costs, start: Lane, key: Any, axes: tuple[str, ...]
+    adjoint: AtEvents, policy: Policy, market: Market, costs: Costs, start: LaneState, key: Any, axes: tuple[str, ...]
 ) -> Agenda:
     """The first pass: like `schedule.LookAhead`, but for the bars alone."""
     policy, market, costs, start = constant((policy, market, costs, start))
@@ -58,7 +58,7 @@ def find_events(
     block, capacity = min(adjoint.block, num_bars), adjoint.capacity_of(num_bars)
     room = room_for(capacity, EVENT_CHUNK)
 
-    def first_trade(lane: Lane, seen: Array, bar: Array) -> Array:
+    def first_trade(lane: LaneState, seen: Array, bar: Array) -> Array:
         begin = jnp.minimum(bar, num_bars - block)
         bars = begin + jnp.arange(block, dtype=bar.dtype)
         prices = lax.dynamic_slice_in_dim(market.val_price, begin, block)
@@ -104,19 +104,19 @@ def scan_events(
     policy: Policy,
     market: Market,
     costs: Costs,
-    start: Lane,
+    start: LaneState,
     key: Any,
     axes: tuple[str, ...],
     keep: Callable,
     more: Holdings | None = None,
-) -> tuple[Lane, Any]:
+) -> tuple[LaneState, Any]:
     """The differentiated pass.
 
     keep: of (lane, event, trades) after a row, what is handed out, [row, ...].
     more: what is added to the holdings that the rebalance of each row starts from.
     """
 
-    def one(lane: Lane, row: tuple) -> tuple[Lane, Any]:
+    def one(lane: LaneState, row: tuple) -> tuple[LaneState, Any]:
         at, trades, more = row
         if more is not None:
             lane = replace(lane, holdings=jax.tree.map(jnp.add, lane.holdings, more))

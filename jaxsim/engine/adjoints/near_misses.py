@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float, Int
 
 from jaxsim.engine.adjoints.at_events import Agenda, Held, constant, in_chunks, room_for
 from jaxsim.engine.adjoints.checkpointed import AtEvents
-from jaxsim.engine.bar.step import Event, Lane, at_bar_row, observe, passage_of, rebalance
+from jaxsim.engine.bar.step import LaneState, Rebalance, at_bar_row, observe, passage_of, rebalance
 from jaxsim.engine.base.arrays import Array
 from jaxsim.engine.policy.gates import Passage
 from jaxsim.engine.policy.observation import Observation
@@ -69,7 +69,7 @@ class Misses(eqx.Module):
         table = jnp.concatenate([events, events[self.stretch + 1] + misses])
         return table[jnp.where(self.last >= 0, events.shape[0] + self.last, held.row + 1)]
 
-    def added_to(self, events: Event) -> Event:
+    def added_to(self, events: Rebalance) -> Rebalance:
         """Events [time, ...] with what is added to their fills."""
         row, fills = jnp.where(self.is_new, self.last, -1), events.fills
         trade, fees = (self.at(row, x) for x in self.fills)
@@ -84,7 +84,7 @@ def find_misses(
     policy: Policy,
     market: Market,
     costs: Costs,
-    start: Lane,
+    start: LaneState,
     key: Any,
     axes: tuple[str, ...],
     keeps_fills: bool,
@@ -93,13 +93,13 @@ def find_misses(
     num_bars = market.num_bars
     fixed_policy, fixed_market, fixed_costs, start = constant((policy, market, costs, start))
 
-    def seen_at(bar: Array) -> tuple[Lane, Observation]:
+    def seen_at(bar: Array) -> tuple[LaneState, Observation]:
         """The lane before a bar, and what it sees there."""
         row = held.row[bar] - held.is_new[bar]
         lane = jax.tree.map(lambda first, rows: jnp.where(row < 0, first, rows[row]), start, agenda.lane)
         return lane, observe(fixed_market, lane, bar, at_bar_row(fixed_market.val_price, bar), key)
 
-    def passage_at(policy: Policy, market: Market, bar: Array, lane: Lane, obs: Observation) -> Passage:
+    def passage_at(policy: Policy, market: Market, bar: Array, lane: LaneState, obs: Observation) -> Passage:
         passage = passage_of(policy, market, lane, obs, held.is_new[bar], key)
         assert passage is not None and passage.is_near is not None
         return passage

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from jaxsim.engine.bar.step import Event, Lane
+from jaxsim.engine.bar.step import LaneState, Rebalance
 from jaxsim.engine.base.arrays import Array
 from jaxsim.engine.base.numerics import cast_inexact
 from jaxsim.engine.base.random import threefry
@@ -20,7 +20,7 @@ from jaxsim.engine.trading.costs import Costs
 from jaxsim.engine.trading.market import Market
 
 
-class Run(eqx.Module):
+class LaneInputs(eqx.Module):
     """All that one lane is simulated from; with lane axes on some of its leaves, all that many lanes are."""
 
     market: Market
@@ -37,8 +37,9 @@ class LaneAxis:
     """One axis of lanes. It is part of what a program is compiled for: equal axes are found equal fast.
 
     name: of the axis, for collectives.     size: number of lanes along it.
-    places: of each leaf of a `Run`, where it has this axis (after those of the axes outside it): 0; None: nowhere.
-    structure: of that `Run`.
+    places: of each leaf of a `LaneInputs`, where it has this axis (after those of the axes outside it): 0; None:
+        nowhere.
+    structure: of that `LaneInputs`.
     """
 
     name: str
@@ -47,14 +48,14 @@ class LaneAxis:
     structure: Any
 
     @classmethod
-    def of(cls, name: str, size: int, in_axes: Run) -> "LaneAxis":
-        """in_axes: as that of `jax.vmap`, a pytree like `Run`."""
+    def of(cls, name: str, size: int, in_axes: LaneInputs) -> "LaneAxis":
+        """in_axes: as that of `jax.vmap`, a pytree like `LaneInputs`."""
         places, structure = jax.tree.flatten(in_axes, is_leaf=_is_none)
         return cls(name, size, tuple(places), structure)
 
     @property
     def in_axes(self) -> Any:
-        """For `jax.vmap`, a pytree like `Run`."""
+        """For `jax.vmap`, a pytree like `LaneInputs`."""
         return jax.tree.unflatten(self.structure, self.places)
 
 
@@ -85,7 +86,7 @@ class Row(eqx.Module):
     bar: Int[Array, ""]
     traded: Bool[Array, ""]
     holdings: Balances
-    event: Event
+    event: Rebalance
 
 
 def over_lanes(function: Callable, axes: Sequence[LaneAxis], shared_in: Sequence, shared_out: Any) -> Callable:
@@ -113,28 +114,28 @@ def shape_of(axes: Sequence[LaneAxis]) -> tuple[int, ...]:
     return tuple(axis.size for axis in axes)
 
 
-def start_of(run: Run, axes: Sequence[LaneAxis]) -> Lane:
+def start_of(run: LaneInputs, axes: Sequence[LaneAxis]) -> LaneState:
     """All lanes before the first bar."""
 
-    def one_lane(run: Run) -> Lane:
-        return Lane.start(run.market, run.policy, run.costs, run.account)
+    def one_lane(run: LaneInputs) -> LaneState:
+        return LaneState.start(run.market, run.policy, run.costs, run.account)
 
     return over_lanes(one_lane, axes, (), 0)(run)
 
 
-def own_and_common(run: Run, axis: LaneAxis) -> tuple[Run, Run]:
+def own_and_common(run: LaneInputs, axis: LaneAxis) -> tuple[LaneInputs, LaneInputs]:
     """The leaves that have an axis of lanes, and those that all its lanes share; None elsewhere.
     `eqx.combine` puts them together again."""
     has_axis = jax.tree.map(lambda place: place is not None, axis.in_axes, is_leaf=_is_none)
     return eqx.partition(run, has_axis)
 
 
-def on_device(run: Run) -> Run:
+def on_device(run: LaneInputs) -> LaneInputs:
     """With its arrays on the device; functions, and numbers that take on the dtype of what they meet, as they are."""
     return jax.tree.map(lambda x: jax.device_put(x) if isinstance(x, np.ndarray) else x, run)
 
 
-def prepared(run: Run) -> Run:
+def prepared(run: LaneInputs) -> LaneInputs:
     """As a program works on it: every number in the dtype of the market, and typed keys. Those may come as the words of
     Threefry's, and a third that is folded in: outside of a program that would take longer."""
     run = cast_inexact(run, run.market.dtype)
@@ -150,7 +151,7 @@ def prepared(run: Run) -> Run:
 LARGEST_GATHERED = 2048
 
 
-def can_gather(run: Run, axes: Sequence[LaneAxis], largest: int = LARGEST_GATHERED) -> bool:
+def can_gather(run: LaneInputs, axes: Sequence[LaneAxis], largest: int = LARGEST_GATHERED) -> bool:
     """Whether lanes of the outermost axis are cheap to gather: none has more numbers of its own than `largest`."""
     sizes = jax.tree.map(
         lambda place, leaves: 0 if place is None else sum(jnp.size(x) for x in jax.tree.leaves(leaves)),

@@ -5,7 +5,7 @@ from typing import Any
 import equinox as eqx
 from jaxtyping import Bool, Float
 
-from jaxsim.engine.bar.step import Event
+from jaxsim.engine.bar.step import Rebalance
 from jaxsim.engine.base.arrays import Array
 from jaxsim.engine.trading.status import LaneStatus
 
@@ -36,5 +36,5 @@ class Simulation(eqx.Module):
     rebalanced: Bool[Array, " time"]
     status: LaneStatus
     units: Float[Array, "time asset"] | None
-    events: Event | None
+    events: Rebalance | None
     aux: dict[str, Any] | None

@@ -27,7 +27,7 @@ from jaxsim.engine.trading.account import Account, Holdings
 from jaxsim.engine.trading.costs import Costs
 from jaxsim.engine.trading.market import Market
 from jaxsim.engine.trading.order import first_of
-from jaxsim.engine.trading.rebalance import Fills, Quote, Request, trade
+from jaxsim.engine.trading.rebalance import BarPrices, Fills, Request, trade
 from jaxsim.engine.trading.status import LaneFault, LaneStatus
 
 
@@ -53,7 +53,7 @@ class LastFills(eqx.Module):
         )
 
 
-class Plan(eqx.Module):
+class SpreadRebalance(eqx.Module):
     """What is left of a rebalance that is spread over several bars.
 
     request: where it leads, as weights.      left: number of parts still to be traded, int; 0: none.
@@ -63,7 +63,7 @@ class Plan(eqx.Module):
     left: Int[Array, ""]
 
     @classmethod
-    def blank(cls, market: Market, policy: Policy, lane: "Lane") -> "Plan | None":
+    def blank(cls, market: Market, policy: Policy, lane: "LaneState") -> "SpreadRebalance | None":
         """Nothing left to do; None if the policy spreads nothing."""
         if not isinstance(policy.destination, SpreadOver):
             return None
@@ -78,7 +78,7 @@ class Plan(eqx.Module):
         return cls(jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes), jnp.int32(0))
 
 
-class Lane(eqx.Module):
+class LaneState(eqx.Module):
     """What one lane carries from bar to bar."""
 
     holdings: Holdings
@@ -86,11 +86,11 @@ class Lane(eqx.Module):
     memory: Any  # the allocator's state
     status: LaneStatus
     last_fills: LastFills | None  # only if they can be newer than the market's prices
-    plan: Plan | None = None  # only if rebalances are spread over several bars
+    plan: SpreadRebalance | None = None  # only if rebalances are spread over several bars
     entries: Entries | None = None  # only if there are checks
 
     @classmethod
-    def start(cls, market: Market, policy: Policy, costs: Costs, account: Account) -> "Lane":
+    def start(cls, market: Market, policy: Policy, costs: Costs, account: Account) -> "LaneState":
         num_assets, dtype = market.num_assets, market.dtype
         memory = jax.tree.map(jnp.asarray, initial_state(policy.allocator, num_assets))
         holdings, unknown = Holdings.opened(account, num_assets, dtype), jnp.full(num_assets, jnp.nan, dtype)
@@ -98,7 +98,7 @@ class Lane(eqx.Module):
         last_fills = LastFills(unknown, jnp.zeros(num_assets, jnp.int32)) if moves_prices else None
         lane = cls(holdings, unknown, memory, LaneStatus.ok(), last_fills)
         entries = None if policy.guard is None else Entries.none(num_assets, dtype)
-        return replace(lane, plan=Plan.blank(market, policy, lane), entries=entries)
+        return replace(lane, plan=SpreadRebalance.blank(market, policy, lane), entries=entries)
 
     @property
     def is_on_its_way(self) -> Bool[Array, ""]:
@@ -106,7 +106,7 @@ class Lane(eqx.Module):
         return jnp.asarray(False) if self.plan is None else self.plan.left > 0
 
 
-class Event(eqx.Module):
+class Rebalance(eqx.Module):
     """What one rebalance did.
 
     value: of the account before it, currency.
@@ -127,7 +127,7 @@ class Event(eqx.Module):
     is_decision: Bool[Array, ""] | None = None
 
 
-def observe(market: Market, lane: Lane, step: Step, val_price: Float[Array, " asset"], key: Any) -> Observation:
+def observe(market: Market, lane: LaneState, step: Step, val_price: Float[Array, " asset"], key: Any) -> Observation:
     """Events 1 and 2: value the account at the bar's valuation price, and gather what the policy may see."""
     holdings = lane.holdings
     if lane.last_fills is not None:
@@ -158,13 +158,13 @@ def at_bar_row(x: Array, step: Step) -> Array:
     return lax.dynamic_index_in_dim(x, step, keepdims=False)
 
 
-def decide(policy: Policy, lane: Lane, obs: Observation) -> Bool[Array, ""]:
+def decide(policy: Policy, lane: LaneState, obs: Observation) -> Bool[Array, ""]:
     """Event 3: whether to rebalance at this bar, or to go on with the rebalance before."""
     wants = jnp.asarray(as_answer(policy.trigger(obs)), bool)
     return (wants | must_trade(policy, lane, obs)) & may_trade(policy, lane, obs)
 
 
-def must_trade(policy: Policy, lane: Lane, obs: Observation) -> Bool[Array, ""]:
+def must_trade(policy: Policy, lane: LaneState, obs: Observation) -> Bool[Array, ""]:
     """Whether something else than the trigger asks for orders."""
     must = ~jnp.any(obs.units != 0) if policy.trades_when_flat else jnp.asarray(False)
     if lane.plan is not None:
@@ -175,13 +175,13 @@ def must_trade(policy: Policy, lane: Lane, obs: Observation) -> Bool[Array, ""]:
     return must
 
 
-def may_trade(policy: Policy, lane: Lane, obs: Observation) -> Bool[Array, ""]:
+def may_trade(policy: Policy, lane: LaneState, obs: Observation) -> Bool[Array, ""]:
     """Whether there may be orders at all."""
     return (obs.step >= policy.min_history) & lane.status.is_ok
 
 
 def passage_of(
-    policy: Policy, market: Market, lane: Lane, obs: Observation, trades: Bool[Array, ""], key: Any
+    policy: Policy, market: Market, lane: LaneState, obs: Observation, trades: Bool[Array, ""], key: Any
 ) -> Passage | None:
     """What the policy's gate makes of the decision; None if it is hard."""
     if isinstance(policy.gate, Hard):
@@ -194,8 +194,8 @@ def passage_of(
 
 
 def rebalance(
-    policy: Policy, market: Market, costs: Costs, lane: Lane, obs: Observation, keep_log: bool = False
-) -> tuple[Lane, Event]:
+    policy: Policy, market: Market, costs: Costs, lane: LaneState, obs: Observation, keep_log: bool = False
+) -> tuple[LaneState, Rebalance]:
     """Events 4 and 5: ask the allocator, remember its targets, and trade towards them."""
     allocation, memory = ask(policy.allocator, obs, lane.memory, market.dtype)
     memory = as_state(memory, lane.memory, allocator_name(policy.allocator))
@@ -215,7 +215,7 @@ def rebalance(
         is_decision = ~lane.is_on_its_way
         plan, memory, target, faults = jax.tree.map(
             lambda new, old: jnp.where(is_decision, new, old),
-            (Plan(request, policy.destination.num_parts(obs)), memory, target, faults),
+            (SpreadRebalance(request, policy.destination.num_parts(obs)), memory, target, faults),
             (plan, lane.memory, lane.target, jnp.full_like(faults, LaneFault.NONE)),
         )
         request, way = plan.request, plan.request.direction
@@ -224,7 +224,7 @@ def rebalance(
     # A lane that has gone wrong trades no more.
     request = replace(request, size=jnp.where(status.is_ok, request.size, jnp.nan))
     draw = None if costs.reject_prob is None else reject_draws(obs.key, obs.num_assets).astype(market.dtype)
-    quote = Quote(obs.value, obs.val_price, at_bar_row(market.price, obs.step))
+    quote = BarPrices(obs.value, obs.val_price, at_bar_row(market.price, obs.step))
     holdings, fills = trade(lane.holdings, request, quote, costs.at(obs.step, obs.num_assets), draw, keep_log)
     if fills.fault is not None:
         status = status.first(fills.fault, obs.step, fills.rank, fills.info)
@@ -233,13 +233,13 @@ def rebalance(
         plan = replace(plan, left=jnp.where((holdings.units != 0).any(), plan.left - 1, 0))
     excess = excess_of(policy.trigger, obs)
     asked = (request.size_type, request.direction, request.sequence)
-    event = Event(obs.value, excess, target, *asked, fills, dict(allocation.aux), is_decision)
+    event = Rebalance(obs.value, excess, target, *asked, fills, dict(allocation.aux), is_decision)
     if policy.guard is not None:
         assert entries is not None
         entries = entries.after(lane.holdings, holdings, fills)
         # What a check has left alone keeps its target, which a threshold goes on to compare with.
         target = jnp.where(jnp.isnan(target) & ~policy.guard.due(obs), lane.target, target)
-    return Lane(holdings, target, memory, status, last_fills, plan, entries), event
+    return LaneState(holdings, target, memory, status, last_fills, plan, entries), event
 
 
 def request_of(policy: Policy, allocation: Allocation, obs: Observation) -> Request:
@@ -291,13 +291,13 @@ def rebalance_if(
     policy: Policy,
     market: Market,
     costs: Costs,
-    lane: Lane,
+    lane: LaneState,
     obs: Observation,
     axes: Sequence[str],
     keep_log: bool = False,
     ticket: Any = None,
     passage: Passage | None = None,
-) -> tuple[Lane, Event]:
+) -> tuple[LaneState, Rebalance]:
     """`rebalance` the lanes that trade. Where no lane of the mapped `axes` does, nothing is computed at all: the
     allocator costs nothing on such bars. The event of a lane that does not trade is meaningless.
 
@@ -321,7 +321,9 @@ def rebalance_if(
     return lax.cond(any_lane(acts, axes), act, keep)
 
 
-def _through(gate: AbstractGate, passage: Passage, after: Lane, before: Lane, event: Event) -> tuple[Lane, Event]:
+def _through(
+    gate: AbstractGate, passage: Passage, after: LaneState, before: LaneState, event: Rebalance
+) -> tuple[LaneState, Rebalance]:
     """What passes a gate that is not hard: the lane after it, and the event with fills to match."""
     lane = gate.memory(passage, after, before)
     # A fault in a rebalance that is only imagined is none.
@@ -339,13 +341,13 @@ def step(
     policy: Policy,
     market: Market,
     costs: Costs,
-    lane: Lane,
+    lane: LaneState,
     bar: Int[Array, ""],
     key: Any,
     axes: Sequence[str] = (),
     keep_log: bool = False,
     ticket: Any = None,
-) -> tuple[Lane, Bool[Array, ""], Event, dict]:
+) -> tuple[LaneState, Bool[Array, ""], Rebalance, dict]:
     """One bar of one lane: the lane after it, whether it traded, the event if so, and what `observe` recorded."""
     obs = observe(market, lane, bar, at_bar_row(market.val_price, bar), key)
     memory, aux = watch(policy.allocator, obs, lane.memory)

@@ -1,7 +1,7 @@
 """Metrics without paths: what a lane carries along so that its scores can be told at the end.
 
-A `Tally` holds running sums of one lane, and takes a block of bars at a time, [block]; with fields [lane] it holds the
-sums of many and takes blocks [block, lane]. It has only the parts that the metrics asked for need.
+A `RunningSums` holds running sums of one lane, and takes a block of bars at a time, [block]; with fields [lane] it holds
+the sums of many and takes blocks [block, lane]. It has only the parts that the metrics asked for need.
 
 Sums of powers are taken about one of the lane's first returns, not about zero (Chan, Golub and LeVeque 1983, "shifted
 data"): they are plain sums, and they are stable. Since the shift is one of the n values, its squared distance from
@@ -22,10 +22,10 @@ import numpy as np
 from jax import lax
 from jaxtyping import Bool, Float
 
-from jaxsim.engine.bar.step import Event
+from jaxsim.engine.bar.step import Rebalance
 from jaxsim.engine.base.arrays import Array
 from jaxsim.engine.metrics.nan_statistics import divide, namespace, power, root
-from jaxsim.engine.metrics.online_formulas import STREAMED
+from jaxsim.engine.metrics.online_formulas import ONLINE_METRICS
 from jaxsim.engine.trading.status import OrderStatusInfo
 
 #: One number per lane, and one per bar of a block.
@@ -217,7 +217,7 @@ class Captured(eqx.Module):
         return xp.where(self.bars > 0, divide(ours, theirs, np.inf), np.nan)
 
 
-class Trades(eqx.Module):
+class TradeSums(eqx.Module):
     """What rebalancing came to.
 
     turnover: sum of traded value / value before.   fees: currency.   rebalances: bars on which the allocator was asked.
@@ -228,7 +228,7 @@ class Trades(eqx.Module):
     rebalances: Numbers
 
 
-class Tally(eqx.Module):
+class RunningSums(eqx.Module):
     """The running sums of a lane; a part that no metric needs is None.
 
     bars: number of bars so far, those without a return among them.    wealth: product of 1 + r.
@@ -242,15 +242,15 @@ class Tally(eqx.Module):
     active: Moments | None
     pair: Pair | None
     captures: dict[str, Captured]
-    trades: Trades | None
+    trades: TradeSums | None
 
     @classmethod
-    def start(cls, names: Iterable[str], dtype: Any, shape: tuple[int, ...] = ()) -> "Tally":
+    def start(cls, names: Iterable[str], dtype: Any, shape: tuple[int, ...] = ()) -> "RunningSums":
         """Before the first bar.
 
-        names: metrics, of `STREAMED`.      shape: () for one lane, [lane] for many at once.
+        names: metrics, of `ONLINE_METRICS`.      shape: () for one lane, [lane] for many at once.
         """
-        needs, zero = {part for name in names for part in STREAMED[name].parts}, jnp.zeros(shape, dtype)
+        needs, zero = {part for name in names for part in ONLINE_METRICS[name].parts}, jnp.zeros(shape, dtype)
         order = max((int(part[-1]) for part in needs if part.startswith("moments")), default=0)
         captures = ("all", "up", "down")
         return cls(
@@ -262,10 +262,10 @@ class Tally(eqx.Module):
             Moments.start(2, zero) if "active" in needs else None,
             Pair.start(zero) if "pair" in needs else None,
             {name: Captured.start(zero) for name in captures if name in needs},
-            Trades(zero, zero, zero) if "trades" in needs else None,
+            TradeSums(zero, zero, zero) if "trades" in needs else None,
         )
 
-    def add(self, r: Block, counts: Any, benchmark: Any = None) -> "Tally":
+    def add(self, r: Block, counts: Any, benchmark: Any = None) -> "RunningSums":
         """Some more bars in a row.
 
         r: simple returns, [block, *lanes], NaN where unknown.       counts: which of them are to be added, bool, of a
@@ -297,7 +297,7 @@ class Tally(eqx.Module):
             captures=captures,
         )
 
-    def rebalanced(self, happens: Any, traded: Numbers, value: Any, fees: Numbers, asked: Any = True) -> "Tally":
+    def rebalanced(self, happens: Any, traded: Numbers, value: Any, fees: Numbers, asked: Any = True) -> "RunningSums":
         """What happened at the end of a rebalance.
 
         happens: whether there was one.     traded: sum of abs(units * price) of all fills, currency.
@@ -308,9 +308,9 @@ class Tally(eqx.Module):
             return self
         share = jnp.where(happens, divide(traded, jnp.abs(value), 0.0), 0)
         turnover, fees = self.trades.turnover + share, self.trades.fees + jnp.where(happens, fees, 0)
-        return replace(self, trades=Trades(turnover, fees, self.trades.rebalances + (happens & asked)))
+        return replace(self, trades=TradeSums(turnover, fees, self.trades.rebalances + (happens & asked)))
 
-    def after(self, event: Event, happens: Any) -> "Tally":
+    def after(self, event: Rebalance, happens: Any) -> "RunningSums":
         """With a rebalance, or several side by side, if it happens."""
         fills, asked = event.fills, event.is_decision
         filled = jnp.asarray(fills.info == OrderStatusInfo.NONE)
@@ -324,7 +324,7 @@ class Tally(eqx.Module):
         NumPy where the fields are NumPy. `deflated_sharpe_ratio` is one of many trials: here are its `PIECES`.
         """
         with np.errstate(all="ignore"):
-            return {name: STREAMED[name].of(self, ann_factor) for name in names}
+            return {name: ONLINE_METRICS[name].of(self, ann_factor) for name in names}
 
 
 def _growth(r: Block, counts: Flags) -> Block:

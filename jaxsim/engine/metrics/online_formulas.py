@@ -12,7 +12,7 @@ from jaxsim.engine.metrics import returns as metrics
 from jaxsim.engine.metrics.nan_statistics import divide, namespace, power, root
 
 
-class Streamed(eqx.Module):
+class OnlineMetric(eqx.Module):
     """A metric of a tally. parts: what it needs of it.     of: (tally, ann_factor) -> number per lane."""
 
     parts: tuple[str, ...]
@@ -70,48 +70,48 @@ def _alpha(t: Any, a: Any) -> Any:
 
 
 #: Everything that can be told from sums, by the name of the metric.
-STREAMED = {
-    "total_return": Streamed(("wealth",), lambda t, a: t.wealth - 1),
-    "annualized_return": Streamed(("wealth",), _annualized_return),
-    "annualized_volatility": Streamed(("moments2",), lambda t, a: _from_two_bars(t, t.moments.std(1) * a**0.5)),
-    "sharpe_ratio": Streamed(("moments2",), _sharpe_ratio),
-    "sortino_ratio": Streamed(("moments1", "sides"), _sortino_ratio),
-    "downside_risk": Streamed(("moments1", "sides"), _downside_risk),
-    "omega_ratio": Streamed(("sides",), _omega_ratio),
-    "max_drawdown": Streamed(("depth",), lambda t, a: t.depth.deepest),
-    "calmar_ratio": Streamed(("depth",), lambda t, a: divide(_annualized_return(t, a), -t.depth.deepest, np.nan)),
-    "ulcer_index": Streamed(("depth",), _ulcer_index),
-    "martin_ratio": Streamed(("depth",), lambda t, a: divide(_annualized_return(t, a), _ulcer_index(t, a), np.nan)),
-    "skew": Streamed(("moments3",), _skew),
-    "kurtosis": Streamed(("moments4",), _kurtosis),
-    "information_ratio": Streamed(
+ONLINE_METRICS = {
+    "total_return": OnlineMetric(("wealth",), lambda t, a: t.wealth - 1),
+    "annualized_return": OnlineMetric(("wealth",), _annualized_return),
+    "annualized_volatility": OnlineMetric(("moments2",), lambda t, a: _from_two_bars(t, t.moments.std(1) * a**0.5)),
+    "sharpe_ratio": OnlineMetric(("moments2",), _sharpe_ratio),
+    "sortino_ratio": OnlineMetric(("moments1", "sides"), _sortino_ratio),
+    "downside_risk": OnlineMetric(("moments1", "sides"), _downside_risk),
+    "omega_ratio": OnlineMetric(("sides",), _omega_ratio),
+    "max_drawdown": OnlineMetric(("depth",), lambda t, a: t.depth.deepest),
+    "calmar_ratio": OnlineMetric(("depth",), lambda t, a: divide(_annualized_return(t, a), -t.depth.deepest, np.nan)),
+    "ulcer_index": OnlineMetric(("depth",), _ulcer_index),
+    "martin_ratio": OnlineMetric(("depth",), lambda t, a: divide(_annualized_return(t, a), _ulcer_index(t, a), np.nan)),
+    "skew": OnlineMetric(("moments3",), _skew),
+    "kurtosis": OnlineMetric(("moments4",), _kurtosis),
+    "information_ratio": OnlineMetric(
         ("active",), lambda t, a: _from_two_bars(t, divide(t.active.mean, t.active.std(1), np.inf))
     ),
-    "beta": Streamed(("pair",), lambda t, a: _from_two_bars(t, t.pair.beta())),
-    "alpha": Streamed(("pair",), _alpha),
-    "capture": Streamed(("all",), lambda t, a: t.captures["all"].ratio(a)),
-    "up_capture": Streamed(("up",), lambda t, a: t.captures["up"].ratio(a)),
-    "down_capture": Streamed(("down",), lambda t, a: t.captures["down"].ratio(a)),
-    "turnover": Streamed(("trades",), lambda t, a: t.trades.turnover / 2),
-    "turnover_two_way": Streamed(("trades",), lambda t, a: t.trades.turnover),
-    "num_rebalances": Streamed(("trades",), lambda t, a: t.trades.rebalances),
-    "total_fees": Streamed(("trades",), lambda t, a: t.trades.fees),
+    "beta": OnlineMetric(("pair",), lambda t, a: _from_two_bars(t, t.pair.beta())),
+    "alpha": OnlineMetric(("pair",), _alpha),
+    "capture": OnlineMetric(("all",), lambda t, a: t.captures["all"].ratio(a)),
+    "up_capture": OnlineMetric(("up",), lambda t, a: t.captures["up"].ratio(a)),
+    "down_capture": OnlineMetric(("down",), lambda t, a: t.captures["down"].ratio(a)),
+    "turnover": OnlineMetric(("trades",), lambda t, a: t.trades.turnover / 2),
+    "turnover_two_way": OnlineMetric(("trades",), lambda t, a: t.trades.turnover),
+    "num_rebalances": OnlineMetric(("trades",), lambda t, a: t.trades.rebalances),
+    "total_fees": OnlineMetric(("trades",), lambda t, a: t.trades.fees),
     # What `deflated_sharpe_ratio` is made of, once the Sharpe ratios of all trials are known.
-    "skew_biased": Streamed(("moments3",), lambda t, a: t.moments.standardized(3)),
-    "kurtosis_biased": Streamed(("moments4",), lambda t, a: t.moments.standardized(4)),
-    "num_returns": Streamed(("moments1",), lambda t, a: t.moments.count),
+    "skew_biased": OnlineMetric(("moments3",), lambda t, a: t.moments.standardized(3)),
+    "kurtosis_biased": OnlineMetric(("moments4",), lambda t, a: t.moments.standardized(4)),
+    "num_returns": OnlineMetric(("moments1",), lambda t, a: t.moments.count),
 }
 
 #: The streamed numbers from which `metrics.deflated` tells that ratio.
 PIECES = ("sharpe_ratio", "skew_biased", "kurtosis_biased", "num_returns")
 
 #: The metrics of `jaxsim.metrics` that can be told so.
-NAMES = tuple(name for name in STREAMED if hasattr(metrics, name))
+NAMES = tuple(name for name in ONLINE_METRICS if hasattr(metrics, name))
 
 
 def needs_benchmark(names: Iterable[str]) -> bool:
     """Whether any of the metrics compares with a benchmark."""
-    return any(STREAMED[name].needs_benchmark for name in names)
+    return any(ONLINE_METRICS[name].needs_benchmark for name in names)
 
 
 def needs_ann_factor(name: str) -> bool:

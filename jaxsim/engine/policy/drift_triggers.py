@@ -14,7 +14,7 @@ from jaxsim.engine.base.arrays import Answer, Array, namespace
 from jaxsim.engine.base.fields import THRESHOLD, bounded
 from jaxsim.engine.base.numerics import Number, at_bar, ordered_sum, product
 from jaxsim.engine.policy.observation import Observation
-from jaxsim.engine.policy.screening import Glance
+from jaxsim.engine.policy.screening import Screening
 from jaxsim.engine.policy.triggers import AbstractTrigger
 
 
@@ -70,7 +70,7 @@ class Threshold(AbstractTrigger):
         width = at_bar(self.threshold, obs.step)
         return width * abs(target) if self.relative else width
 
-    def may_fire(self, glance: Glance) -> Answer:
+    def may_fire(self, glance: Screening) -> Answer:
         widths = at_bar(self.threshold, glance.step)
         if widths.size == 1 and not self.relative:
             return glance.max_assets(glance.apart) >= glance.at_most(widths.reshape(()))
@@ -109,7 +109,7 @@ class HalfL1Drift(AbstractTrigger):
         """Half the sum of the drifts less the threshold."""
         return ordered_sum(jnp.abs(_smooth_drift(obs)[0])) / 2 - _one_number(self.threshold, obs)
 
-    def may_fire(self, glance: Glance) -> Answer:
+    def may_fire(self, glance: Screening) -> Answer:
         return glance.sum_assets(glance.apart) >= glance.at_most(2 * _one_number(self.threshold, glance))
 
 
@@ -131,7 +131,7 @@ class L2Drift(AbstractTrigger):
         """The distance less the threshold."""
         return _root(ordered_sum(_smooth_drift(obs)[0] ** 2)) - _one_number(self.threshold, obs)
 
-    def may_fire(self, glance: Glance) -> Answer:
+    def may_fire(self, glance: Screening) -> Answer:
         apart = glance.sum_assets(lambda worth, target: glance.apart(worth, target) ** 2)
         return apart >= jnp.maximum(glance.at_most(_one_number(self.threshold, glance)), 0) ** 2
 
@@ -184,7 +184,7 @@ def _known(x: Array) -> Array:
     return xp.where(xp.isnan(x), 0.0, x)
 
 
-def _one_number(threshold: Number, obs: Observation | Glance) -> Array:
+def _one_number(threshold: Number, obs: Observation | Screening) -> Array:
     """The threshold of a bar. Raises ValueError if there is one for each asset."""
     row = at_bar(threshold, obs.step)
     if row.size != 1:

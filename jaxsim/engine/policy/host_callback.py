@@ -149,7 +149,7 @@ def _plain(x: Any) -> Any:
     return np.asarray(x).item() if np.ndim(x) == 0 else np.array(x)
 
 
-class Failure(NamedTuple):
+class HostFailure(NamedTuple):
     """What ended a run on the host: in which lane, at which bar."""
 
     lane: int
@@ -178,10 +178,10 @@ class HostRun:
         self.closes, self.shape, self.functions = closes, shape, functions
         self.thread = 0  # that runs the program
         self.goes_on = goes_on
-        self.failures: dict[int, Failure] = {}
+        self.failures: dict[int, HostFailure] = {}
 
     @property
-    def failure(self) -> "Failure | None":
+    def failure(self) -> "HostFailure | None":
         """The first that there was."""
         return next(iter(self.failures.values()), None)
 
@@ -250,7 +250,7 @@ def _answer_lanes(function: Callable, aux: Shapes, key_kind: Any, out: Any, seen
                 recorded[name][at] = array
         except BaseException as error:
             if run is not None:
-                run.failures.setdefault(lane, Failure(lane, bar, error))
+                run.failures.setdefault(lane, HostFailure(lane, bar, error))
             elif isinstance(error, Exception):
                 logging.getLogger("jaxsim").exception("at bar %d", bar)
             else:

@@ -14,7 +14,7 @@ from jaxsim.engine.policy.allocation import Allocation, as_allocation
 from jaxsim.engine.policy.destinations import AbstractDestination, ToTarget, checked_destination
 from jaxsim.engine.policy.gates import AbstractGate, Hard, checked_gate
 from jaxsim.engine.policy.observation import Observation
-from jaxsim.engine.policy.stops import Guard
+from jaxsim.engine.policy.stops import StopRules
 from jaxsim.engine.policy.triggers import AbstractDated, AbstractTrigger, AtBars, Never
 
 
@@ -46,7 +46,7 @@ class Policy(eqx.Module):
     direction: Any = bounded("direction", DIRECTION, by_bar_and_asset=True, default=None, kw_only=True)
     call_seq: Any = bounded("call_seq", CALL_SEQ, default=None, kw_only=True)
     trades_when_flat: bool = eqx.field(static=True, default=True, kw_only=True)
-    guard: Guard | None = eqx.field(default=None, kw_only=True)
+    guard: StopRules | None = eqx.field(default=None, kw_only=True)
 
     def __check_init__(self):
         for name in ("allocator", "trigger"):
@@ -188,10 +188,10 @@ def replay_policy(
         return Policy(targets, AtRecorded(targets.bars), trades_when_flat=False)
     recorded = AtBars(mask)  # pyright: ignore[reportArgumentType]
     when = recorded if trigger is None else recorded | trigger
-    return Policy(targets, when, trades_when_flat=False, guard=Guard(recorded, checks) if checks else None)
+    return Policy(targets, when, trades_when_flat=False, guard=StopRules(recorded, checks) if checks else None)
 
 
-class OrderBook(eqx.Module):
+class GivenOrders(eqx.Module):
     """An allocator that hands out given orders.
 
     size: one number, one per asset, or [time or 1, asset or 1]; NaN: no order. What it counts, and in which direction,
@@ -208,10 +208,10 @@ class OrderBook(eqx.Module):
         return Allocation(size, skip=jnp.isnan(size))
 
 
-class HasOrders(AbstractTrigger):
+class HasGivenOrders(AbstractTrigger):
     """Trade at the bars for which an order book has an order."""
 
-    book: OrderBook
+    book: GivenOrders
 
     def __call__(self, obs: Observation) -> Any:
         return jnp.any(~jnp.isnan(self.book.at(obs)))
@@ -222,7 +222,7 @@ class HasOrders(AbstractTrigger):
         return has_any[jnp.minimum(jnp.arange(num_bars), len(has_any) - 1)]  # a market may be filled up with bars
 
 
-def order_book_policy(size: Number, **terms: Any) -> Policy:
-    """The policy that sends given orders. size: as `OrderBook`.      terms: further fields of `Policy`."""
-    book = OrderBook(size)
-    return Policy(book, HasOrders(book), trades_when_flat=False, **terms)
+def given_orders_policy(size: Number, **terms: Any) -> Policy:
+    """The policy that sends given orders. size: as `GivenOrders`.      terms: further fields of `Policy`."""
+    book = GivenOrders(size)
+    return Policy(book, HasGivenOrders(book), trades_when_flat=False, **terms)

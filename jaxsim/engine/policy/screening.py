@@ -19,7 +19,7 @@ from jaxsim.engine.base.arrays import Amount, Array
 from jaxsim.engine.base.numerics import UNROLL
 
 
-class Glance(eqx.Module):
+class Screening(eqx.Module):
     """One bar of one lane before it trades. Units, prices and targets are as in `Observation`, by asset: tuples of
     scalars for few assets, arrays [asset] for many.
 

@@ -47,7 +47,7 @@ class Entries(eqx.Module):
         return Entries(jnp.where(new == 0, jnp.nan, price), self.value, self.is_out)
 
 
-class AbstractCheck(eqx.Module):
+class AbstractStop(eqx.Module):
     """A rule that says which positions to close."""
 
     @abc.abstractmethod
@@ -72,7 +72,7 @@ def _gain(check: Any, obs: Observation, entries: Entries) -> Float[Array, " asse
     return xp.sign(obs.units) * (obs.val_price / entries.price - 1)
 
 
-class StopLoss(AbstractCheck):
+class StopLoss(AbstractStop):
     """Close what has lost so much: `price / entry price - 1 <= -loss` for a long position, to within 1e-12, so that ten
     percent of 10 is 1.
 
@@ -89,7 +89,7 @@ class StopLoss(AbstractCheck):
         return _gain(self, obs, entries) <= -at_bar(self.loss, obs.step) + ABS_TOL
 
 
-class TakeProfit(AbstractCheck):
+class TakeProfit(AbstractStop):
     """Close what has gained so much: `price / entry price - 1 >= gain` for a long position.
 
     gain: in parts of the entry, > 0; as `loss` of `StopLoss`.      of: as there.
@@ -102,7 +102,7 @@ class TakeProfit(AbstractCheck):
         return _gain(self, obs, entries) >= at_bar(self.gain, obs.step) - ABS_TOL
 
 
-class Guard(eqx.Module):
+class StopRules(eqx.Module):
     """The checks of a policy.
 
     due: the recorded dates.        checks: any of which closes.

@@ -18,7 +18,7 @@ from jaxsim.engine.base.arrays import Answer, Array, namespace
 from jaxsim.engine.base.fields import BARS, BARS_FROM_ONE, bounded, shown
 from jaxsim.engine.base.numerics import Number
 from jaxsim.engine.policy.observation import Observation
-from jaxsim.engine.policy.screening import Glance
+from jaxsim.engine.policy.screening import Screening
 
 
 class AbstractTrigger(eqx.Module):
@@ -43,7 +43,7 @@ class AbstractTrigger(eqx.Module):
         is not one about single assets."""
         return None
 
-    def may_fire(self, glance: Glance) -> Answer | None:
+    def may_fire(self, glance: Screening) -> Answer | None:
         """Whether it might fire: true wherever it does, and hardly ever elsewhere. What a forward run asks of every bar
         of every lane before it asks the trigger itself. None: there is no quick answer."""
         return None
@@ -107,7 +107,7 @@ def band_of(
     return trigger.band(obs, target) if isinstance(trigger, AbstractTrigger) else None
 
 
-def may_fire(trigger: Callable, glance: Glance) -> Answer | None:
+def may_fire(trigger: Callable, glance: Screening) -> Answer | None:
     """`AbstractTrigger.may_fire` of any trigger; None for a plain function."""
     return trigger.may_fire(glance) if _still_holds(trigger, "may_fire") else None
 
@@ -173,7 +173,7 @@ class AllOf(_Pair):
         """The smaller of the two; beside a date, on the dates alone."""
         return jnp.minimum(margin_of(self.left, obs), margin_of(self.right, obs))
 
-    def may_fire(self, glance: Glance) -> Answer | None:
+    def may_fire(self, glance: Screening) -> Answer | None:
         left, right = may_fire(self.left, glance), may_fire(self.right, glance)
         if left is None or right is None:
             return right if left is None else left
@@ -199,7 +199,7 @@ class AnyOf(_Pair):
         """The larger of the two; beside a date, off the dates alone."""
         return jnp.maximum(margin_of(self.left, obs), margin_of(self.right, obs))
 
-    def may_fire(self, glance: Glance) -> Answer | None:
+    def may_fire(self, glance: Screening) -> Answer | None:
         left, right = may_fire(self.left, glance), may_fire(self.right, glance)
         return None if left is None or right is None else left | right
 
@@ -221,7 +221,7 @@ class AbstractDated(AbstractTrigger):
     def __call__(self, obs: Observation) -> Answer:
         return self.fires_at(obs.step, namespace(obs.units))
 
-    def may_fire(self, glance: Glance) -> Answer:
+    def may_fire(self, glance: Screening) -> Answer:
         return self.fires_at(glance.step, jnp)
 
     def dates(self, num_bars: int) -> Bool[Array, " time"]:
@@ -242,7 +242,7 @@ class Always(AbstractDated):
         return xp.asarray(True)
 
 
-class EveryN(AbstractDated):
+class EveryBars(AbstractDated):
     """Rebalance every n bars: at bars `start`, start + n, start + 2 n, ...
 
     bars: n, a whole number >= 1.       start: the first of them.

@@ -9,11 +9,11 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Bool, Int
 
-from jaxsim.engine.bar.lanes import LaneAxis, Run
+from jaxsim.engine.bar.lanes import LaneAxis, LaneInputs
 from jaxsim.engine.base.arrays import Array, Step
 
 
-class AbstractPlaces(eqx.Module):
+class AbstractLaneSlots(eqx.Module):
     """Which lanes of the outermost axis the slots hold.
 
     number: int [slot], of the lane.     is_used: bool [slot].
@@ -30,7 +30,7 @@ class AbstractPlaces(eqx.Module):
         """[lane, ...] -> [slot, ...]; lanes may be another axis."""
         return jax.tree.map(lambda x: jnp.take(x, self.number, axis=axis, mode="clip"), tree)
 
-    def gather_run(self, run: Run, axis: LaneAxis) -> Run:
+    def gather_run(self, run: LaneInputs, axis: LaneAxis) -> LaneInputs:
         """The leaves that have the outermost axis, gathered."""
         return jax.tree.map(
             lambda place, leaves: leaves if place is None else self.gather(leaves),
@@ -40,7 +40,7 @@ class AbstractPlaces(eqx.Module):
         )
 
 
-class PlacesAtOnce(AbstractPlaces):
+class SlotsAtOnce(AbstractLaneSlots):
     """All lanes are found and written together: few operations over all lanes, where an operation costs more than
     what it does.
 
@@ -53,7 +53,7 @@ class PlacesAtOnce(AbstractPlaces):
     is_here: Bool[Array, " lane"]
 
     @classmethod
-    def first_of(cls, wanted: Bool[Array, " lane"], num_slots: int) -> "PlacesAtOnce":
+    def first_of(cls, wanted: Bool[Array, " lane"], num_slots: int) -> "SlotsAtOnce":
         """The first lanes that are wanted."""
         rank = jnp.cumsum(wanted, dtype=jnp.int32) - 1
         is_here = wanted & (rank < num_slots)
@@ -70,7 +70,7 @@ class PlacesAtOnce(AbstractPlaces):
         return jax.tree.map(one, new, old)
 
 
-class PlacesInTurn(AbstractPlaces):
+class SlotsInTurn(AbstractLaneSlots):
     """Lanes are found and written one slot after the other, and all else stays where it is: what one kernel does best
     (`jaxsim.engine.schedules.xla_kernel`)."""
 
@@ -78,7 +78,7 @@ class PlacesInTurn(AbstractPlaces):
     is_used: Bool[Array, " slot"]
 
     @classmethod
-    def first_of(cls, wanted: Bool[Array, " lane"], num_slots: int) -> "PlacesInTurn":
+    def first_of(cls, wanted: Bool[Array, " lane"], num_slots: int) -> "SlotsInTurn":
         """The first lanes that are wanted."""
         count = wanted.shape[0]
         lanes = jnp.arange(count, dtype=jnp.int32)

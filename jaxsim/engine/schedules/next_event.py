@@ -16,21 +16,21 @@ from jaxtyping import Bool, Float, Int
 from jaxsim.engine.bar.lanes import (
     Balances,
     LaneAxis,
+    LaneInputs,
     Row,
-    Run,
     can_gather,
     names_of,
     over_lanes,
     shape_of,
     start_of,
 )
-from jaxsim.engine.bar.step import Lane, at_bar_row, decide, observe, rebalance_if
+from jaxsim.engine.bar.step import LaneState, at_bar_row, decide, observe, rebalance_if
 from jaxsim.engine.base.arrays import Array
 from jaxsim.engine.base.fields import shown
-from jaxsim.engine.metrics.online import Tally, returns_in_block
+from jaxsim.engine.metrics.online import RunningSums, returns_in_block
 from jaxsim.engine.policy.host_callback import calls_python
-from jaxsim.engine.schedules.lane_slots import AbstractPlaces, PlacesAtOnce, PlacesInTurn
-from jaxsim.engine.schedules.next_trade import Block, Outlook, Standing, values_at
+from jaxsim.engine.schedules.lane_slots import AbstractLaneSlots, SlotsAtOnce, SlotsInTurn
+from jaxsim.engine.schedules.next_trade import Block, NextTrade, Standing, values_at
 from jaxsim.engine.schedules.xla_kernel import run_in_one_kernel, run_while
 
 
@@ -41,17 +41,17 @@ class Cursor(eqx.Module):
     bar: int [], the first of the block that is looked at; those before it are done with.
     """
 
-    lane: Lane
+    lane: LaneState
     seen: Int[Array, "*lanes"]
     bar: Int[Array, ""]
 
 
 def trade_at(
-    run: Run, axes: tuple[LaneAxis, ...], lane: Lane, at: Array, is_due: Array, number: Array
-) -> tuple[Lane, Row]:
+    run: LaneInputs, axes: tuple[LaneAxis, ...], lane: LaneState, at: Array, is_due: Array, number: Array
+) -> tuple[LaneState, Row]:
     """One bar of each lane that is due, each at a bar of its own."""
 
-    def one_lane(run: Run, lane: Lane, at: Array, is_due: Array, number: Array) -> tuple[Lane, Row]:
+    def one_lane(run: LaneInputs, lane: LaneState, at: Array, is_due: Array, number: Array) -> tuple[LaneState, Row]:
         market, policy = run.market, run.policy
         obs = observe(market, lane, at, at_bar_row(market.val_price, at), run.key)
         trades = is_due & decide(policy, lane, obs)
@@ -63,7 +63,7 @@ def trade_at(
     return over_lanes(one_lane, axes, (0, 0, 0, 0), 0)(run, lane, at, is_due, number)
 
 
-class Pages(eqx.Module):
+class RebalanceSink(eqx.Module):
     """Keeps what lanes did, until the page is full.
 
     rows: [row, slot...].       count: number of rows that are filled.
@@ -81,23 +81,23 @@ class Pages(eqx.Module):
     def has_room(self) -> Bool[Array, ""]:
         return self.count < self.room
 
-    def begin(self, outlook: Outlook, standing: Standing, block: Block) -> "Pages":
+    def begin(self, outlook: NextTrade, standing: Standing, block: Block) -> "RebalanceSink":
         return self
 
     def look(
-        self, outlook: Outlook, standing: Standing, seen: Array, block: Block, places: AbstractPlaces | None
-    ) -> "Pages":
+        self, outlook: NextTrade, standing: Standing, seen: Array, block: Block, places: AbstractLaneSlots | None
+    ) -> "RebalanceSink":
         return self
 
-    def record(self, row: Row, places: AbstractPlaces | None) -> "Pages":
+    def record(self, row: Row, places: AbstractLaneSlots | None) -> "RebalanceSink":
         rows = jax.tree.map(lambda page, x: lax.dynamic_update_index_in_dim(page, x, self.count, 0), self.rows, row)
-        return Pages(rows, self.count + 1)
+        return RebalanceSink(rows, self.count + 1)
 
-    def finish(self, outlook: Outlook, block: Block) -> "Pages":
+    def finish(self, outlook: NextTrade, block: Block) -> "RebalanceSink":
         return self
 
 
-class Scores(eqx.Module):
+class MetricSink(eqx.Module):
     """Keeps no more than the metrics need.
 
     values: of each lane before the block, and after each of its bars, as far as that is known; currency,
@@ -105,11 +105,11 @@ class Scores(eqx.Module):
     benchmark: its returns, where a metric needs them, [time] or [group, time].
     """
 
-    tally: Tally
+    tally: RunningSums
     values: Float[Array, "rows *lanes"]
     benchmark: Any
 
-    def begin(self, outlook: Outlook, standing: Standing, block: Block) -> "Scores":
+    def begin(self, outlook: NextTrade, standing: Standing, block: Block) -> "MetricSink":
         """Bars that the block shares with the one before have the values that they had: units are those that were held
         at the end of it."""
         before, values = self.values[-1], values_at(outlook.run, outlook.axes, standing, block)
@@ -118,8 +118,8 @@ class Scores(eqx.Module):
         return replace(self, values=lax.dynamic_update_index_in_dim(rows, before, 0, axis=0))
 
     def look(
-        self, outlook: Outlook, standing: Standing, seen: Array, block: Block, places: AbstractPlaces | None
-    ) -> "Scores":
+        self, outlook: NextTrade, standing: Standing, seen: Array, block: Block, places: AbstractLaneSlots | None
+    ) -> "MetricSink":
         """Units are new from the bar of the last rebalance on."""
         old = self.values if places is None else places.gather(self.values, axis=1)
         is_new = _by_bar(block.bars, seen) >= seen - 1
@@ -127,7 +127,7 @@ class Scores(eqx.Module):
         values = lax.dynamic_update_slice_in_dim(old, values, 1, axis=0)
         return replace(self, values=values if places is None else places.put_back(values, self.values, axis=1))
 
-    def record(self, row: Row, places: AbstractPlaces | None) -> "Scores":
+    def record(self, row: Row, places: AbstractLaneSlots | None) -> "MetricSink":
         old = self.tally.trades
         if old is None:
             return self
@@ -135,7 +135,7 @@ class Scores(eqx.Module):
         new = here.after(row.event, row.traded).trades
         return replace(self, tally=replace(self.tally, trades=new if places is None else places.put_back(new, old)))
 
-    def finish(self, outlook: Outlook, block: Block) -> "Scores":
+    def finish(self, outlook: NextTrade, block: Block) -> "MetricSink":
         returns, benchmark = returns_in_block(self.values), self.benchmark
         is_new = _by_bar((block.bars >= block.begin) & (block.bars < outlook.num_bars), returns[0])
         if benchmark is not None:
@@ -150,7 +150,7 @@ def _by_bar(x: Array, lanes: Array) -> Array:
     return x.reshape(-1, *(1,) * lanes.ndim)
 
 
-def _due_bars(outlook: Outlook, first: Array) -> tuple[Array, Array]:
+def _due_bars(outlook: NextTrade, first: Array) -> tuple[Array, Array]:
     """The bar at which each lane is due, if it is, and its number among all lanes."""
     number = jnp.arange(first.size, dtype=jnp.int32).reshape(first.shape)
     return jnp.minimum(first, outlook.run.market.close.shape[-2] - 1), number
@@ -159,11 +159,11 @@ def _due_bars(outlook: Outlook, first: Array) -> tuple[Array, Array]:
 class State(eqx.Module):
     """A run on its way.
 
-    seen: as in `Cursor`.       first: int [lane axes...], where each lane trades next: `Outlook.next_trade`.
+    seen: as in `Cursor`.       first: int [lane axes...], where each lane trades next: `NextTrade.next_trade`.
     bar: as in `Cursor`.        sink: what keeps the results.
     """
 
-    lane: Lane
+    lane: LaneState
     seen: Int[Array, "*lanes"]
     standing: Standing
     first: Int[Array, "*lanes"]
@@ -171,7 +171,7 @@ class State(eqx.Module):
     sink: Any
 
 
-def _goes_on(outlook: Outlook, state: State) -> Bool[Array, ""]:
+def _goes_on(outlook: NextTrade, state: State) -> Bool[Array, ""]:
     return state.bar < outlook.num_bars
 
 
@@ -192,7 +192,7 @@ def count_of(name: str, default: int | None) -> Any:
     return eqx.field(static=True, default=default, converter=check)
 
 
-class LookAhead(eqx.Module):
+class NextEvent(eqx.Module):
     """Whole blocks of bars at once; rows where some lane trades.
 
     block: bars looked at together; default 64 for a few lanes, else 16.
@@ -206,7 +206,7 @@ class LookAhead(eqx.Module):
     page: int | None = count_of("page", None)
     one_kernel: bool = eqx.field(static=True, default=True)
 
-    def block_size(self, run: Run, axes: tuple[LaneAxis, ...]) -> int:
+    def block_size(self, run: LaneInputs, axes: tuple[LaneAxis, ...]) -> int:
         count = math.prod(shape_of(axes))
         if self.one_kernel:
             size = 64 if count <= 4 else 32 if count <= 8 else 16
@@ -214,7 +214,7 @@ class LookAhead(eqx.Module):
             size = 16 if 4 < count < 256 else 64
         return min(self.block or size, run.market.close.shape[-2])
 
-    def num_slots(self, run: Run, axes: tuple[LaneAxis, ...]) -> int:
+    def num_slots(self, run: LaneInputs, axes: tuple[LaneAxis, ...]) -> int:
         """In one kernel a slot costs what it does; else all slots together cost a few calls of kernels."""
         count = axes[0].size
         if calls_python(run.policy):
@@ -223,15 +223,15 @@ class LookAhead(eqx.Module):
             return self.slots or min(max(count // 16, 1), 32)
         return self.slots or next((slots for most, slots in ((4, 1), (32, 4), (255, 8)) if count <= most), 32)
 
-    def num_rows(self, run: Run, num_lanes: int) -> int:
+    def num_rows(self, run: LaneInputs, num_lanes: int) -> int:
         """Rows per page, each of so many lanes: so many that few calls are needed, as long as a page is small."""
         return self.page or min(max(LARGE_PAGE // (num_lanes * run.market.close.shape[-1]), 64), 1024)
 
-    def places(self, wanted: Bool[Array, " lane"], num_slots: int) -> AbstractPlaces:
+    def places(self, wanted: Bool[Array, " lane"], num_slots: int) -> AbstractLaneSlots:
         """The first lanes that are wanted."""
-        return (PlacesInTurn if self.one_kernel else PlacesAtOnce).first_of(wanted, num_slots)
+        return (SlotsInTurn if self.one_kernel else SlotsAtOnce).first_of(wanted, num_slots)
 
-    def run_by(self, program: Callable[["LookAhead"], Any]) -> Any:
+    def run_by(self, program: Callable[["NextEvent"], Any]) -> Any:
         """What `program(schedule)` returns, which compiles. If XLA cannot make one kernel of it after all, there are as
         many as usual."""
         try:
@@ -241,10 +241,10 @@ class LookAhead(eqx.Module):
                 raise
             return program(self.in_many_kernels())
 
-    def gathers(self, run: Run, axes: tuple[LaneAxis, ...]) -> bool:
+    def gathers(self, run: LaneInputs, axes: tuple[LaneAxis, ...]) -> bool:
         return bool(axes) and axes[0].size > self.num_slots(run, axes) and can_gather(run, axes)
 
-    def trade(self, outlook: Outlook, state: "State", is_due: Array, block: Block) -> "State":
+    def trade(self, outlook: NextTrade, state: "State", is_due: Array, block: Block) -> "State":
         """One bar of lanes that are due, of as many as there are slots; and where they trade next."""
         if self.gathers(outlook.run, outlook.axes):
             return self._trade_some(outlook, state, is_due, block)
@@ -255,7 +255,7 @@ class LookAhead(eqx.Module):
         sink = state.sink.record(row, None).look(outlook, standing, seen, block, None)
         return State(lane, seen, standing, outlook.next_trade(lane, standing, block), state.bar, sink)
 
-    def _trade_some(self, outlook: Outlook, state: "State", is_due: Array, block: Block) -> "State":
+    def _trade_some(self, outlook: NextTrade, state: "State", is_due: Array, block: Block) -> "State":
         axes = outlook.axes
         slots = self.num_slots(outlook.run, axes)
         places = self.places(jnp.any(is_due.reshape(is_due.shape[0], -1), axis=1), slots)
@@ -280,7 +280,7 @@ class LookAhead(eqx.Module):
             first = places.put_back(self._looked(there, some, stands, block), state.first)
         return State(lane, seen, standing, first, state.bar, sink)
 
-    def _looked(self, there: Outlook, lane: Lane, standing: Standing, block: Block) -> Array:
+    def _looked(self, there: NextTrade, lane: LaneState, standing: Standing, block: Block) -> Array:
         """Where some lanes trade next."""
 
         def look() -> Array:
@@ -289,7 +289,7 @@ class LookAhead(eqx.Module):
         # A branch, always taken: else XLA would look anew for each of the lanes that slots are put back into.
         return lax.cond(there.num_bars > 0, look, lambda: standing.start)
 
-    def advance(self, outlook: Outlook, state: "State", size: int) -> "State":
+    def advance(self, outlook: NextTrade, state: "State", size: int) -> "State":
         """Trade where lanes are due in this block, or else look at the next one."""
         length = outlook.run.market.close.shape[-2]
         block = Block.at(state.bar, size, length)
@@ -307,11 +307,11 @@ class LookAhead(eqx.Module):
 
         return lax.cond(is_due.any(), act, go_on, state)
 
-    def loop(self, goes_on: Callable, outlook: Outlook, state: "State", size: int) -> "State | None":
+    def loop(self, goes_on: Callable, outlook: NextTrade, state: "State", size: int) -> "State | None":
         """On and on while `goes_on(outlook, state)`. None if that was to be one kernel, cannot be, and is laid out in
         another way for many."""
 
-        def turn(outlook: Outlook, state: State) -> State:
+        def turn(outlook: NextTrade, state: State) -> State:
             return self.advance(outlook, state, size)
 
         if self.one_kernel:
@@ -321,14 +321,14 @@ class LookAhead(eqx.Module):
                 return end
         return run_while(goes_on, turn, outlook, state, one_kernel=False)
 
-    def in_many_kernels(self) -> "LookAhead":
+    def in_many_kernels(self) -> "NextEvent":
         """The same, laid out for as many kernels as XLA makes."""
         return replace(self, one_kernel=False)
 
-    def _has_room(self, outlook: Outlook, state: "State") -> Bool[Array, ""]:
+    def _has_room(self, outlook: NextTrade, state: "State") -> Bool[Array, ""]:
         return _goes_on(outlook, state) & state.sink.has_room
 
-    def opened(self, outlook: Outlook, cursor: Cursor, sink: Any, size: int) -> "State":
+    def opened(self, outlook: NextTrade, cursor: Cursor, sink: Any, size: int) -> "State":
         """Before anything is traded in a block."""
         block = Block.at(cursor.bar, size, outlook.run.market.close.shape[-2])
         standing = outlook.standing(cursor.lane, cursor.seen)
@@ -336,9 +336,9 @@ class LookAhead(eqx.Module):
         sink = sink.begin(outlook, standing, block)
         return State(cursor.lane, cursor.seen, standing, first, cursor.bar, sink)
 
-    def pages(self, run: Run, axes: tuple[LaneAxis, ...], cursor: Cursor) -> tuple[Cursor, Pages]:
+    def pages(self, run: LaneInputs, axes: tuple[LaneAxis, ...], cursor: Cursor) -> tuple[Cursor, RebalanceSink]:
         """A page of rows, and how far it has led."""
-        outlook = Outlook.of(run, axes, cursor.lane)
+        outlook = NextTrade.of(run, axes, cursor.lane)
         num_bars = run.market.close.shape[-2]
         size = num_bars if outlook.dates is not None else self.block_size(run, axes)
         here = (replace(axes[0], size=self.num_slots(run, axes)), *axes[1:]) if self.gathers(run, axes) else axes
@@ -353,25 +353,25 @@ class LookAhead(eqx.Module):
         page = self.num_rows(run, math.prod(shape_of(here)))
         rows = jax.tree.map(lambda x: jnp.zeros((page, *x.shape), x.dtype), jax.eval_shape(blank_row))
 
-        start = self.opened(outlook, cursor, Pages(rows, jnp.int32(0)), size)
+        start = self.opened(outlook, cursor, RebalanceSink(rows, jnp.int32(0)), size)
         end = self.loop(self._has_room, outlook, start, size)
         if end is None:
             return self.in_many_kernels().pages(run, axes, cursor)
         return Cursor(end.lane, end.seen, end.bar), end.sink
 
     def scores(
-        self, run: Run, axes: tuple[LaneAxis, ...], names: Sequence[str], benchmark: Any, num_bars: Array
-    ) -> tuple[Tally, Lane]:
+        self, run: LaneInputs, axes: tuple[LaneAxis, ...], names: Sequence[str], benchmark: Any, num_bars: Array
+    ) -> tuple[RunningSums, LaneState]:
         """What the metrics of these names are told from, and the lanes at the end.
 
         benchmark, num_bars: as in `stream`.
         """
         size, shape, dtype = self.block_size(run, axes), shape_of(axes), run.market.dtype
         cursor = Cursor(start_of(run, axes), jnp.zeros(shape, jnp.int32), jnp.int32(0))
-        outlook = Outlook.of(run, axes, cursor.lane, num_bars)
+        outlook = NextTrade.of(run, axes, cursor.lane, num_bars)
         cash = cursor.lane.holdings.cash
         values = jnp.broadcast_to(cash, (1 + size, *shape))
-        sink = Scores(Tally.start(names, dtype, shape), values, benchmark)
+        sink = MetricSink(RunningSums.start(names, dtype, shape), values, benchmark)
         start = self.opened(outlook, cursor, sink, size)
         end = self.loop(_goes_on, outlook, start, size)
         if end is None:

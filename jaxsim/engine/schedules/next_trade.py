@@ -9,10 +9,10 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Bool, Float, Int
 
-from jaxsim.engine.bar.lanes import LaneAxis, Run, over_lanes
-from jaxsim.engine.bar.step import Lane, decide, observe
+from jaxsim.engine.bar.lanes import LaneAxis, LaneInputs, over_lanes
+from jaxsim.engine.bar.step import LaneState, decide, observe
 from jaxsim.engine.base.arrays import Array
-from jaxsim.engine.policy.screening import Glance, as_columns, by_asset, worth_of
+from jaxsim.engine.policy.screening import Screening, as_columns, by_asset, worth_of
 from jaxsim.engine.policy.triggers import dates_of, may_fire
 
 
@@ -50,11 +50,11 @@ class Standing(eqx.Module):
     is_eager: Bool[Array, "*lanes"]
 
     @classmethod
-    def of(cls, run: Run, axes: tuple[LaneAxis, ...], lane: Lane, seen: Int[Array, "*lanes"]) -> "Standing":
+    def of(cls, run: LaneInputs, axes: tuple[LaneAxis, ...], lane: LaneState, seen: Int[Array, "*lanes"]) -> "Standing":
         """seen: the first bar that each lane has not decided on."""
         length = run.market.close.shape[-2]
 
-        def may_start(run: Run, lane: Lane, seen: Array) -> tuple[Array, Array]:
+        def may_start(run: LaneInputs, lane: LaneState, seen: Array) -> tuple[Array, Array]:
             policy = run.policy
             start = jnp.maximum(seen, jnp.ceil(jnp.asarray(policy.min_history)))
             is_eager = lane.is_on_its_way
@@ -68,7 +68,7 @@ class Standing(eqx.Module):
         return cls(held.cash, as_columns(held.units), as_columns(lane.target), start, is_eager)
 
 
-class Outlook(eqx.Module):
+class NextTrade(eqx.Module):
     """Where lanes trade next, worked out for a whole block.
 
     num_bars: int [], how many bars of the market there are; those after them only fill up its shape.
@@ -77,18 +77,18 @@ class Outlook(eqx.Module):
     is_quick: whether the trigger has a quick answer (`AbstractTrigger.may_fire`).
     """
 
-    run: Run
+    run: LaneInputs
     axes: tuple[LaneAxis, ...] = eqx.field(static=True)
     num_bars: Array
     dates: Int[Array, "..."] | None
     is_quick: bool = eqx.field(static=True)
 
     @classmethod
-    def of(cls, run: Run, axes: tuple[LaneAxis, ...], lane: Lane, num_bars: Any = None) -> "Outlook":
+    def of(cls, run: LaneInputs, axes: tuple[LaneAxis, ...], lane: LaneState, num_bars: Any = None) -> "NextTrade":
         length = run.market.close.shape[-2]
         has_dates, is_quick = _kind(run, axes, lane)
 
-        def next_dates(run: Run) -> Array:
+        def next_dates(run: LaneInputs) -> Array:
             fires, bars = dates_of(run.policy.trigger, length), jnp.arange(length, dtype=jnp.int32)
             assert fires is not None
             return lax.cummin(jnp.where(fires, bars, length), reverse=True)
@@ -96,11 +96,11 @@ class Outlook(eqx.Module):
         num_bars = jnp.asarray(length if num_bars is None else num_bars, jnp.int32)
         return cls(run, axes, num_bars, over_lanes(next_dates, axes, (), 0)(run) if has_dates else None, is_quick)
 
-    def standing(self, lane: Lane, seen: Int[Array, "*lanes"]) -> Standing:
+    def standing(self, lane: LaneState, seen: Int[Array, "*lanes"]) -> Standing:
         """How lanes stand that have decided on all bars before `seen`."""
         return Standing.of(self.run, self.axes, lane, seen)
 
-    def next_trade(self, lane: Lane, standing: Standing, block: Block) -> Int[Array, "*lanes"]:
+    def next_trade(self, lane: LaneState, standing: Standing, block: Block) -> Int[Array, "*lanes"]:
         """The first bar from the block's beginning on at which each lane may trade; the length of the market if it has
         none, or none in this block."""
         length = self.run.market.close.shape[-2]
@@ -119,16 +119,16 @@ class Outlook(eqx.Module):
         return jnp.where(standing.is_eager, start, jnp.where(start < length, later, length))
 
 
-def _kind(run: Run, axes: tuple[LaneAxis, ...], lane: Lane) -> tuple[bool, bool]:
+def _kind(run: LaneInputs, axes: tuple[LaneAxis, ...], lane: LaneState) -> tuple[bool, bool]:
     """Whether the bars at which lanes trade are dates, and whether the trigger has a quick answer. What closes
     positions between the dates, and fills that move valuation prices, have to be looked at exactly."""
     if run.policy.guard is not None or lane.last_fills is not None:
         return False, False
     found = []
 
-    def ask(run: Run, lane: Lane) -> Array:
+    def ask(run: LaneInputs, lane: LaneState) -> Array:
         units, zero = by_asset(lane.holdings.units), jnp.zeros((), run.market.dtype)
-        quick = may_fire(run.policy.trigger, Glance(jnp.int32(0), units, units, units, zero))
+        quick = may_fire(run.policy.trigger, Screening(jnp.int32(0), units, units, units, zero))
         found.extend((dates_of(run.policy.trigger, run.market.num_bars) is not None, quick is not None))
         return zero
 
@@ -144,7 +144,9 @@ def _columns(axes: Sequence[LaneAxis], prices: Array, block: Block, of: Any) -> 
     return columns, num_axes + shift, lambda axis: None if of(axis.in_axes.market) is None else shift
 
 
-def glance_at(run: Run, axes: tuple[LaneAxis, ...], standing: Standing, block: Block) -> Bool[Array, "bar *lanes"]:
+def glance_at(
+    run: LaneInputs, axes: tuple[LaneAxis, ...], standing: Standing, block: Block
+) -> Bool[Array, "bar *lanes"]:
     """Where the trigger may fire for each lane as it is now."""
     price, bar_axis, lane_axes = _columns(axes, run.market.val_price, block, lambda market: market.val_price)
     known = jax.tree.map(lambda x: jnp.where(jnp.isnan(x), 0.0, x), price)
@@ -152,9 +154,9 @@ def glance_at(run: Run, axes: tuple[LaneAxis, ...], standing: Standing, block: B
     by_lane = 0 if isinstance(units, tuple) else 1
 
     def one_bar_of_one_lane(
-        run: Run, cash: Array, units: Any, target: Any, price: Any, known: Any, bar: Array
+        run: LaneInputs, cash: Array, units: Any, target: Any, price: Any, known: Any, bar: Array
     ) -> Array:
-        glance = Glance(bar, units, price, target, jnp.asarray(worth_of(cash, units, known)))
+        glance = Screening(bar, units, price, target, jnp.asarray(worth_of(cash, units, known)))
         fires = may_fire(run.policy.trigger, glance)
         assert fires is not None
         return jnp.asarray(fires)
@@ -166,10 +168,10 @@ def glance_at(run: Run, axes: tuple[LaneAxis, ...], standing: Standing, block: B
     return jax.vmap(one_bar, in_axes=(bar_axis, bar_axis, 0))(price, known, block.bars)
 
 
-def decide_at(run: Run, axes: tuple[LaneAxis, ...], lane: Lane, block: Block) -> Bool[Array, "bar *lanes"]:
+def decide_at(run: LaneInputs, axes: tuple[LaneAxis, ...], lane: LaneState, block: Block) -> Bool[Array, "bar *lanes"]:
     """Where each lane, as it is now, trades."""
 
-    def one_lane(run: Run, lane: Lane) -> Array:
+    def one_lane(run: LaneInputs, lane: LaneState) -> Array:
         market = run.market
 
         def trades(at: Array, val_price: Array) -> Array:
@@ -180,7 +182,9 @@ def decide_at(run: Run, axes: tuple[LaneAxis, ...], lane: Lane, block: Block) ->
     return jnp.moveaxis(over_lanes(one_lane, axes, (0,), 0)(run, lane), -1, 0)
 
 
-def values_at(run: Run, axes: tuple[LaneAxis, ...], standing: Standing, block: Block) -> Float[Array, "bar *lanes"]:
+def values_at(
+    run: LaneInputs, axes: tuple[LaneAxis, ...], standing: Standing, block: Block
+) -> Float[Array, "bar *lanes"]:
     """The value of each account as it is now, marked at each bar; what has no mark is not held."""
     mark, bar_axis, lane_axes = _columns(axes, run.market.mark, block, lambda market: market.mark)
     mark = jax.tree.map(lambda x: jnp.where(jnp.isnan(x), 0.0, x), mark)

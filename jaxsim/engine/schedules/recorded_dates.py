@@ -15,19 +15,19 @@ from jaxtyping import Bool, Int
 from jaxsim.engine.bar.lanes import (
     Balances,
     LaneAxis,
+    LaneInputs,
     Row,
-    Run,
     can_gather,
     names_of,
     over_lanes,
     own_and_common,
     shape_of,
 )
-from jaxsim.engine.bar.step import Lane, at_bar_row, may_trade, observe, rebalance_if
+from jaxsim.engine.bar.step import LaneState, at_bar_row, may_trade, observe, rebalance_if
 from jaxsim.engine.base.arrays import Array
 from jaxsim.engine.policy.destinations import SpreadOver
 from jaxsim.engine.policy.policy import AtRecorded, Policy, RecordedTargets
-from jaxsim.engine.schedules.next_event import Cursor, Pages
+from jaxsim.engine.schedules.next_event import Cursor, RebalanceSink
 from jaxsim.engine.schedules.xla_kernel import run_in_one_kernel, run_while
 
 #: Lanes of a cohort, where there are several.
@@ -77,7 +77,7 @@ class Due(eqx.Module):
     number: int [lane axes...], of each lane among all.
     """
 
-    run: Run
+    run: LaneInputs
     axes: tuple[LaneAxis, ...] = eqx.field(static=True)
     number: Int[Array, "*lanes"]
     cohorts: Cohorts
@@ -90,11 +90,11 @@ class Due(eqx.Module):
         cohort = jnp.argmax(state.done < self.cohorts.end)
         end = self.cohorts.end[cohort]
 
-        def goes_on(here: tuple[Lane, Array, Pages]) -> Bool[Array, ""]:
+        def goes_on(here: tuple[LaneState, Array, RebalanceSink]) -> Bool[Array, ""]:
             _, which, pages = here
             return pages.has_room & (which < end)
 
-        def next_row(here: tuple[Lane, Array, Pages]) -> tuple[Lane, Array, Pages]:
+        def next_row(here: tuple[LaneState, Array, RebalanceSink]) -> tuple[LaneState, Array, RebalanceSink]:
             lane, which, pages = here
             lane, row = trade(run, axes, lane, number, which)
             return lane, which + 1, pages.record(row, None)
@@ -116,15 +116,17 @@ class Progress(eqx.Module):
     done: int [cohort], with how many allocations.
     """
 
-    lane: Lane
+    lane: LaneState
     done: Int[Array, " cohort"]
-    pages: Pages
+    pages: RebalanceSink
 
 
-def trade(run: Run, axes: tuple[LaneAxis, ...], lane: Lane, number: Array, which: Array) -> tuple[Lane, Row]:
+def trade(
+    run: LaneInputs, axes: tuple[LaneAxis, ...], lane: LaneState, number: Array, which: Array
+) -> tuple[LaneState, Row]:
     """The allocation `which` of each lane that has so many."""
 
-    def one_lane(run: Run, lane: Lane, number: Array) -> tuple[Lane, Row]:
+    def one_lane(run: LaneInputs, lane: LaneState, number: Array) -> tuple[LaneState, Row]:
         market, targets = run.market, run.policy.allocator
         due = lax.dynamic_index_in_dim(jnp.asarray(targets.bars, jnp.int32), which, keepdims=False)
         bar = jnp.minimum(due, market.num_bars - 1)
@@ -139,7 +141,7 @@ def trade(run: Run, axes: tuple[LaneAxis, ...], lane: Lane, number: Array, which
     return over_lanes(one_lane, axes, (0, 0), 0)(run, lane, number)
 
 
-def cohort_size(run: Run, axes: Sequence[LaneAxis]) -> int:
+def cohort_size(run: LaneInputs, axes: Sequence[LaneAxis]) -> int:
     """Lanes of the outermost axis that go together where each cohort costs what it does: enough of them to fill a
     vector, few enough to have about as many allocations."""
     if not axes:
@@ -151,15 +153,15 @@ def cohort_size(run: Run, axes: Sequence[LaneAxis]) -> int:
 
 
 def recorded_pages(
-    run: Run, axes: tuple[LaneAxis, ...], cursor: Cursor, page: int, one_kernel: bool = True
-) -> tuple[Cursor, Pages]:
+    run: LaneInputs, axes: tuple[LaneAxis, ...], cursor: Cursor, page: int, one_kernel: bool = True
+) -> tuple[Cursor, RebalanceSink]:
     """A page of rows, and how far it has led.
 
     page: rows of all lanes that there is to be room for; where lanes go in cohorts, of more rows of fewer lanes.
     """
     num_bars, shape = run.market.close.shape[-2], shape_of(axes)
 
-    def bars_left(run: Run, seen: Array) -> tuple[Array, Array]:
+    def bars_left(run: LaneInputs, seen: Array) -> tuple[Array, Array]:
         bars = jnp.asarray(run.policy.allocator.bars, jnp.int32)
         return jnp.sum(bars < jnp.minimum(seen, num_bars), dtype=jnp.int32), jnp.sum(bars < num_bars, dtype=jnp.int32)
 
@@ -176,14 +178,14 @@ def recorded_pages(
         room = page * cohorts.end.size
         return jnp.zeros((room, *((size, *x.shape[1:]) if axes else x.shape)), x.dtype)
 
-    pages = Pages(jax.tree.map(blank_page, jax.eval_shape(blank_row)), jnp.int32(0))
+    pages = RebalanceSink(jax.tree.map(blank_page, jax.eval_shape(blank_row)), jnp.int32(0))
     loop = Due.goes_on, Due.next_cohort, due, Progress(cursor.lane, done, pages)
     end = run_in_one_kernel(*loop) if one_kernel else run_while(*loop, one_kernel=False)
     if end is None:
         return recorded_pages(run, axes, cursor, page, one_kernel=False)
     after = jnp.repeat(end.done, size).reshape(shape[:1] + (1,) * len(shape[1:]))
 
-    def seen_of(run: Run, done: Array) -> Array:
+    def seen_of(run: LaneInputs, done: Array) -> Array:
         bars = jnp.asarray(run.policy.allocator.bars, jnp.int32)
         return jnp.where(done > 0, bars[done - 1] + 1, 0)
 

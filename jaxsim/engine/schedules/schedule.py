@@ -3,7 +3,7 @@
 Both schedules run the functions of `step.py` for one lane under `vmap` and hand out their results in pages of fixed
 size, so that a simulation of any length compiles once and needs memory only for what happened:
 
-- `LookAhead` uses that holdings do not change between two rebalances: it looks at a whole block of bars at once, and
+- `NextEvent` uses that holdings do not change between two rebalances: it looks at a whole block of bars at once, and
   simulates those at which some lane may trade.
 - A replay without any other trigger knows all of its trades beforehand (`recorded.py`).
 - `Scan` takes one bar after the other. It serves allocators that want to see every bar (`observe`).
@@ -23,20 +23,20 @@ from jax import lax
 from jaxsim.engine.bar.lanes import (
     Balances,
     LaneAxis,
+    LaneInputs,
     Row,
-    Run,
     names_of,
     over_lanes,
     prepared,
     shape_of,
     start_of,
 )
-from jaxsim.engine.bar.step import Lane, step
+from jaxsim.engine.bar.step import LaneState, step
 from jaxsim.engine.base.arrays import Array
 from jaxsim.engine.base.fields import shown
 from jaxsim.engine.policy.host_callback import refuse_deadlock
 from jaxsim.engine.policy.policy import Policy, allocator_name, observes
-from jaxsim.engine.schedules.next_event import Cursor, LookAhead, count_of
+from jaxsim.engine.schedules.next_event import Cursor, NextEvent, count_of
 from jaxsim.engine.schedules.recorded_dates import recorded_pages, trades_as_recorded
 
 
@@ -48,14 +48,14 @@ class Scan(eqx.Module):
 
     page: int = count_of("page", 1024)
 
-    def pages(self, run: Run, axes: tuple[LaneAxis, ...], cursor: Cursor) -> tuple[Cursor, Row, Any]:
+    def pages(self, run: LaneInputs, axes: tuple[LaneAxis, ...], cursor: Cursor) -> tuple[Cursor, Row, Any]:
         """A page of rows [lane axes..., bar], what `observe` recorded at each, and how far it has led."""
         num_bars = run.market.close.shape[-2]
         page = min(self.page, num_bars)
         number = jnp.arange(cursor.seen.size, dtype=jnp.int32).reshape(cursor.seen.shape)
 
-        def one_lane(run: Run, lane: Lane, number: Array):
-            def take(lane: Lane, bar: Array):
+        def one_lane(run: LaneInputs, lane: LaneState, number: Array):
+            def take(lane: LaneState, bar: Array):
                 lane, traded, event, aux = step(
                     run.policy, run.market, run.costs, lane, bar, run.key, names_of(axes), run.keep_log, run.ticket
                 )
@@ -65,7 +65,7 @@ class Scan(eqx.Module):
                 lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(lambda: take(lane, cursor.bar)[1])
             )
 
-            def take_if_there_is_one(lane: Lane, bar: Array):
+            def take_if_there_is_one(lane: LaneState, bar: Array):
                 return lax.cond(bar < num_bars, take, lambda lane, bar: (lane, blank), lane, bar)
 
             return lax.scan(take_if_there_is_one, lane, cursor.bar + jnp.arange(page, dtype=jnp.int32))
@@ -74,38 +74,38 @@ class Scan(eqx.Module):
         return Cursor(lane, cursor.seen, cursor.bar + page), rows, aux
 
 
-_SCAN, _LOOK_AHEAD = Scan(), LookAhead()
+_SCAN, _LOOK_AHEAD = Scan(), NextEvent()
 
 
-def forward_schedule(policy: Policy) -> Scan | LookAhead:
+def forward_schedule(policy: Policy) -> Scan | NextEvent:
     """The schedule that runs a policy fastest without derivatives."""
     return _SCAN if observes(policy.allocator) else _LOOK_AHEAD
 
 
-def checked_schedule(schedule: Any, policy: Policy) -> Scan | LookAhead | None:
+def checked_schedule(schedule: Any, policy: Policy) -> Scan | NextEvent | None:
     """Raises TypeError or ValueError naming the argument for what is no schedule, or cannot be one here."""
     if schedule is None:
         return None
-    if not isinstance(schedule, Scan | LookAhead):
-        raise TypeError(f"schedule: expected js.LookAhead() or js.Scan(), got {shown(schedule)}"[:200])
-    if isinstance(schedule, LookAhead) and observes(policy.allocator):
+    if not isinstance(schedule, Scan | NextEvent):
+        raise TypeError(f"schedule: expected js.NextEvent() or js.Scan(), got {shown(schedule)}"[:200])
+    if isinstance(schedule, NextEvent) and observes(policy.allocator):
         raise ValueError(f"schedule: {allocator_name(policy.allocator)} observes every bar; it takes js.Scan()")
     return schedule
 
 
 @eqx.filter_jit
-def _start(run: Run, axes: tuple[LaneAxis, ...]) -> Lane:
+def _start(run: LaneInputs, axes: tuple[LaneAxis, ...]) -> LaneState:
     return start_of(prepared(run), axes)
 
 
-def _page(run: Run, cursor: Cursor, axes: tuple[LaneAxis, ...], schedule: Scan | LookAhead):
+def _page(run: LaneInputs, cursor: Cursor, axes: tuple[LaneAxis, ...], schedule: Scan | NextEvent):
     if isinstance(schedule, Scan):
         return _next_page(run, cursor, axes, schedule)
     return schedule.run_by(lambda schedule: _next_page(run, cursor, axes, schedule))
 
 
 @eqx.filter_jit
-def _next_page(run: Run, cursor: Cursor, axes: tuple[LaneAxis, ...], schedule: Scan | LookAhead):
+def _next_page(run: LaneInputs, cursor: Cursor, axes: tuple[LaneAxis, ...], schedule: Scan | NextEvent):
     run = prepared(run)
     if isinstance(schedule, Scan):
         cursor, rows, aux = schedule.pages(run, axes, cursor)
@@ -129,11 +129,11 @@ class Page:
 
     rows: Row
     aux: dict
-    lane: Lane
+    lane: LaneState
 
 
 def pages(
-    run: Run, axes: tuple[LaneAxis, ...], schedule: Scan | LookAhead | None = None, num_lanes: int | None = None
+    run: LaneInputs, axes: tuple[LaneAxis, ...], schedule: Scan | NextEvent | None = None, num_lanes: int | None = None
 ) -> Iterator[Page]:
     """Run all lanes to the end of the market, a page at a time.
 

@@ -11,14 +11,14 @@ import numpy as np
 from jax import lax
 from jaxtyping import Float
 
-from jaxsim.engine.bar.lanes import LaneAxis, Run, prepared
-from jaxsim.engine.bar.step import Lane, at_bar_row, step
+from jaxsim.engine.bar.lanes import LaneAxis, LaneInputs, prepared
+from jaxsim.engine.bar.step import LaneState, at_bar_row, step
 from jaxsim.engine.base.arrays import Array
 from jaxsim.engine.base.numerics import cast_inexact
-from jaxsim.engine.metrics.online import Tally
+from jaxsim.engine.metrics.online import RunningSums
 from jaxsim.engine.metrics.returns import returns_from_value
 from jaxsim.engine.policy.host_callback import refuse_deadlock
-from jaxsim.engine.schedules.next_event import LookAhead
+from jaxsim.engine.schedules.next_event import NextEvent
 from jaxsim.engine.schedules.schedule import Scan, forward_schedule
 from jaxsim.engine.trading.status import LaneStatus
 
@@ -28,13 +28,13 @@ BLOCK = 64
 
 
 def stream(
-    run: Run,
+    run: LaneInputs,
     axes: tuple[LaneAxis, ...],
     names: Iterable[str],
     benchmark: Float[Array, "*lanes time"] | None = None,
     num_bars: int | None = None,
-    schedule: Scan | LookAhead | None = None,
-) -> tuple[Tally, Lane]:
+    schedule: Scan | NextEvent | None = None,
+) -> tuple[RunningSums, LaneState]:
     """Run all lanes to the end of the market: what their metrics are told from, and the lanes after it.
 
     names: the metrics, of `streaming.STREAMED`.
@@ -42,20 +42,20 @@ def stream(
     num_bars: how many bars of the market there are; those after them only fill up its shape. Default all.
     schedule: default the fastest for the policy.
 
-    The program depends on shapes alone: neither numbers nor `num_bars` compile it anew. `Tally` and `Lane` have the
-    lane axes in front.
+    The program depends on shapes alone: neither numbers nor `num_bars` compile it anew. `RunningSums` and `LaneState` have
+    the lane axes in front.
     """
     return _run(_tallies, run, (benchmark,), axes, names, num_bars, schedule)
 
 
 def scored(
-    run: Run,
+    run: LaneInputs,
     axes: tuple[LaneAxis, ...],
     names: Iterable[str],
     ann_factor: Any = None,
     benchmark: Float[Array, "*lanes time"] | None = None,
     num_bars: int | None = None,
-    schedule: Scan | LookAhead | None = None,
+    schedule: Scan | NextEvent | None = None,
 ) -> tuple[dict[str, Float[Array, "..."]], LaneStatus]:
     """The metrics of all lanes by name, and how the lanes ended; all but `ann_factor` as in `stream`.
 
@@ -65,7 +65,9 @@ def scored(
     return _run(_scores, run, (benchmark, ann_factor), axes, names, num_bars, schedule)
 
 
-def _run(program: Callable[..., T], run: Run, given: tuple, axes: Any, names: Any, num_bars: Any, schedule: Any) -> T:
+def _run(
+    program: Callable[..., T], run: LaneInputs, given: tuple, axes: Any, names: Any, num_bars: Any, schedule: Any
+) -> T:
     refuse_deadlock()
     schedule, names = schedule or forward_schedule(run.policy), tuple(dict.fromkeys(names))
     count = np.int32(run.market.close.shape[-2] if num_bars is None else num_bars)
@@ -97,13 +99,13 @@ def compiled_once(run: Any, work: Callable[[], Any]) -> Any:
 
 @eqx.filter_jit
 def _scores(
-    run: Run,
+    run: LaneInputs,
     benchmark: Any,
     ann_factor: Any,
     num_bars: Any,
     axes: tuple[LaneAxis, ...],
     names: tuple[str, ...],
-    schedule: Scan | LookAhead,
+    schedule: Scan | NextEvent,
 ) -> tuple[dict[str, Any], LaneStatus]:
     tally, lane = _tallies(run, benchmark, num_bars, axes, names, schedule)
     return tally.finish(names, cast_inexact(ann_factor, run.market.dtype)), lane.status
@@ -111,19 +113,19 @@ def _scores(
 
 @eqx.filter_jit
 def _tallies(
-    run: Run,
+    run: LaneInputs,
     benchmark: Any,
     num_bars: Any,
     axes: tuple[LaneAxis, ...],
     names: tuple[str, ...],
-    schedule: Scan | LookAhead,
-) -> tuple[Tally, Lane]:
+    schedule: Scan | NextEvent,
+) -> tuple[RunningSums, LaneState]:
     run, benchmark = prepared(run), cast_inexact(benchmark, run.market.dtype)
-    if isinstance(schedule, LookAhead):
+    if isinstance(schedule, NextEvent):
         return schedule.scores(run, axes, names, benchmark, num_bars)
     axis_names = tuple(axis.name for axis in axes)
 
-    def one_lane(run: Run, benchmark: Any) -> tuple[Tally, Lane]:
+    def one_lane(run: LaneInputs, benchmark: Any) -> tuple[RunningSums, LaneState]:
         return _one_lane(run, benchmark, num_bars, axis_names, names)
 
     for axis in reversed(axes):
@@ -132,11 +134,11 @@ def _tallies(
     return one_lane(run, benchmark)
 
 
-def _one_lane(run: Run, benchmark: Any, num_bars: Any, axes: tuple[str, ...], names: tuple[str, ...]):
+def _one_lane(run: LaneInputs, benchmark: Any, num_bars: Any, axes: tuple[str, ...], names: tuple[str, ...]):
     market, policy, costs = run.market, run.policy, run.costs
     block = min(BLOCK, market.num_bars)
-    start = Lane.start(market, policy, costs, run.account)
-    tally = Tally.start(names, market.dtype)
+    start = LaneState.start(market, policy, costs, run.account)
+    tally = RunningSums.start(names, market.dtype)
 
     def one_bar(state: tuple, bar: Any) -> tuple[tuple, Any]:
         lane, tally = state

@@ -50,7 +50,7 @@ class Request(eqx.Module):
         return all(x is None for x in (self.size_type, self.direction, self.call_seq, self.sequence))
 
 
-class Quote(eqx.Module):
+class BarPrices(eqx.Module):
     """What a bar's orders are sized by and filled at.
 
     value: of the account before the bar, currency.
@@ -101,7 +101,7 @@ class Fills(eqx.Module):
 
 
 def trade(
-    holdings: Holdings, request: Request, quote: Quote, costs: Costs, draw: Any, keep_log: bool
+    holdings: Holdings, request: Request, quote: BarPrices, costs: Costs, draw: Any, keep_log: bool
 ) -> tuple[Holdings, Fills]:
     """Trade what is requested.
 
@@ -116,7 +116,7 @@ def trade(
 
 
 def trade_in_general(
-    holdings: Holdings, request: Request, quote: Quote, costs: Costs, draw: Any, keep_log: bool = False
+    holdings: Holdings, request: Request, quote: BarPrices, costs: Costs, draw: Any, keep_log: bool = False
 ) -> tuple[Holdings, Fills]:
     """Order by order (SEMANTICS 3 and 5.2)."""
     size_type = jnp.int32(SizeType.TARGET_PERCENT) if request.size_type is None else request.size_type
@@ -184,7 +184,7 @@ class _Weighting(eqx.Module):
 
 
 def trade_to_weights(
-    holdings: Holdings, weights: Float[Array, " asset"], quote: Quote, costs: Costs, has_ties: bool = False
+    holdings: Holdings, weights: Float[Array, " asset"], quote: BarPrices, costs: Costs, has_ties: bool = False
 ) -> tuple[Holdings, Fills]:
     """Trade towards target weights: sized at the valuation price, filled at the execution price, sells before buys;
     since sizes reserve nothing for fees, the last buys may be cut to the cash that is left."""

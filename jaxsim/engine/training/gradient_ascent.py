@@ -78,7 +78,7 @@ class Problem(eqx.Module):
     adjoint: AbstractAdjoint | None = None
 
 
-class Failure(eqx.Module):
+class TrainingFailure(eqx.Module):
     """The first step at which a restart could not go on, -1 for none, and what went wrong in the simulation, if it was
     there. Since then its parameters have stayed as they were."""
 
@@ -88,7 +88,7 @@ class Failure(eqx.Module):
     asset: Int[Array, "*restart"]
 
     @classmethod
-    def none(cls, count: int) -> "Failure":
+    def none(cls, count: int) -> "TrainingFailure":
         minus_one = jnp.full(count, -1, jnp.int32)
         return cls(minus_one, jnp.zeros(count, jnp.int32), minus_one, minus_one)
 
@@ -109,7 +109,7 @@ class TrainState(eqx.Module):
     params: Any
     memory: Any
     step: Int[Array, ""]
-    failure: Failure
+    failure: TrainingFailure
     score: Float[Array, " restart"]
     grad_norm: Float[Array, " restart"]
     has_moved: tuple
@@ -123,7 +123,7 @@ class TrainState(eqx.Module):
         memory = jax.vmap(problem.optimizer.init)(params)
         unknown, still = jnp.full(count, jnp.nan, dtype), jnp.zeros(count, bool)
         has_moved = tuple(still for _ in leaves)
-        return cls(params, memory, jnp.int32(0), Failure.none(count), unknown, unknown, has_moved)
+        return cls(params, memory, jnp.int32(0), TrainingFailure.none(count), unknown, unknown, has_moved)
 
 
 def project(constraints: tuple[AbstractConstraint | None, ...], params: Any) -> Any:
@@ -224,12 +224,12 @@ def one_step(problem: Problem, state: TrainState) -> TrainState:
 
 
 def first_failure(
-    before: Failure,
+    before: TrainingFailure,
     is_ok: Bool[Array, " restart"],
     scores: Float[Array, "restart path"],
     status: LaneStatus,
     step: Array,
-) -> Failure:
+) -> TrainingFailure:
     """The failure that there was, or the one that there is now: that of the first path that has one."""
     path = jnp.argmax(~jnp.isfinite(scores), axis=1)
 
@@ -237,7 +237,7 @@ def first_failure(
         return jnp.take_along_axis(codes, path[:, None], axis=1)[:, 0]
 
     here = jnp.broadcast_to(jnp.asarray(step, jnp.int32), path.shape)
-    now = Failure(here, there(status.fault), there(status.bar), there(status.asset))
+    now = TrainingFailure(here, there(status.fault), there(status.bar), there(status.asset))
     return jax.tree.map(lambda old, new: jnp.where(is_ok | ~before.is_ok, old, new), before, now)
 
 
@@ -257,7 +257,7 @@ class Evaluation(eqx.Module):
     score: Float[Array, " restart"]
     hard: Float[Array, " restart"]
     validation: Float[Array, " restart"] | None
-    failure: Failure
+    failure: TrainingFailure
 
 
 @eqx.filter_jit
@@ -268,7 +268,7 @@ def evaluate(
 
     markets: stack that the score is taken on.      held_out: stack for the validation, from bar `split` on.
     """
-    failure = Failure.none(jax.tree.leaves(params)[0].shape[0])
+    failure = TrainingFailure.none(jax.tree.leaves(params)[0].shape[0])
 
     def means(markets: Market, is_hard: bool, parts: tuple[slice, ...] = (slice(None),)) -> list[Any]:
         """The mean score of each part of the bars."""

@@ -35,7 +35,7 @@ class AbstractBatch(eqx.Module):
         """Some of a stack of markets, as a stack."""
 
 
-class Paths(AbstractBatch):
+class PathBatch(AbstractBatch):
     """So many of the paths, drawn without replacement; of a function that makes markets, so many draws.
 
     count: number of paths, >= 1.
@@ -48,7 +48,7 @@ class Paths(AbstractBatch):
         return jax.tree.map(lambda x: x[chosen], markets)
 
 
-class Windows(AbstractBatch):
+class WindowBatch(AbstractBatch):
     """Stretches of so many bars, each from a path and a bar drawn at random, with replacement.
 
     A window is a market by itself: the account is new at its first bar, and what was before is not seen by

@@ -72,17 +72,17 @@ class Frozen(AbstractTrigger):
 
 
 @dataclass(frozen=True, eq=False)
-class Context:
+class ProbeContext:
     """What the other parts say at a moment, for those that are told: the targets, and the answers of the trigger."""
 
     target: np.ndarray
     trigger: Frozen
 
 
-def context_of(policy: Policy, moment: Moment) -> Context:
+def context_of(policy: Policy, moment: Moment) -> ProbeContext:
     obs, trigger = moment.obs, policy.trigger
     target = np.asarray(ask(policy.allocator, obs, moment.after, np.float64)[0].weights)
-    return Context(target, Frozen(trigger(obs), excess_of(trigger, obs), band_of(trigger, obs, target)))
+    return ProbeContext(target, Frozen(trigger(obs), excess_of(trigger, obs), band_of(trigger, obs, target)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,7 +90,7 @@ class Question:
     """One part of a policy and how it is asked: `ask(policy, moment, context)`."""
 
     part: str
-    ask: Callable[[Policy, Moment, Context], Any]
+    ask: Callable[[Policy, Moment, ProbeContext], Any]
 
 
 def questions(policy: Policy) -> list[Question]:
@@ -110,7 +110,7 @@ def questions(policy: Policy) -> list[Question]:
 
 
 def _about_trigger(place: int, name: str) -> Question:
-    def answers(policy: Policy, moment: Moment, context: Context) -> Any:
+    def answers(policy: Policy, moment: Moment, context: ProbeContext) -> Any:
         trigger, obs = _members(policy.trigger)[place], moment.obs
         return bool(trigger(obs)), excess_of(trigger, obs), band_of(trigger, obs, context.target)
 

@@ -11,9 +11,9 @@ import pandas as pd
 from jaxsim.engine.base.fields import shown
 from jaxsim.engine.trading.market import Market
 from jaxsim.frames.inputs.groups import layout
-from jaxsim.frames.inputs.parameters import Leaf, settle
+from jaxsim.frames.inputs.parameters import LaneParameter, resolve
 from jaxsim.frames.inputs.price_arrays import execution_prices, priced_at, valuation_prices
-from jaxsim.frames.inputs.prices import read_prices
+from jaxsim.frames.inputs.prices import checked_prices
 
 
 def from_frames(
@@ -37,7 +37,7 @@ def from_frames(
     """
     if not isinstance(ffill_val_price, bool | np.bool_):
         raise TypeError(f"ffill_val_price: expected True or False, got {shown(ffill_val_price)}"[:200])
-    prices = read_prices(close, open, price, features)
+    prices = checked_prices(close, open, price, features)
     if layout(prices.columns).num_groups > 1:
         raise ValueError("close: the columns are of several groups; a Market is one group: select it, as in close['A']")
     dtype = _default_dtype() if dtype is None else dtype
@@ -53,7 +53,7 @@ def from_frames(
         execution_prices(prices.price, closes, opens),
         prices.mark,
     )
-    rows = jax.tree.map(lambda x: settle(x).array, prices.features, is_leaf=lambda x: isinstance(x, Leaf))
+    rows = jax.tree.map(lambda x: resolve(x).array, prices.features, is_leaf=lambda x: isinstance(x, LaneParameter))
     rows = jax.tree.map(lambda x: jnp.array(x, dtype if x.dtype.kind == "f" else None), rows)  # a copy
     known = jnp.asarray(priced_at(closes, opens, ffill_val_price)) if np.isnan(closes).any() else None
     return Market(*[jnp.asarray(x, dtype) for x in arrays], features=rows, priced_at=known)

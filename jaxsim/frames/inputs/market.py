@@ -11,24 +11,24 @@ from jaxsim.engine.base.fields import FLAG, PRICE
 from jaxsim.engine.trading.market import Market
 from jaxsim.frames.inputs.groups import Layout
 from jaxsim.frames.inputs.labels import Sweep
-from jaxsim.frames.inputs.parameters import Leaf, Pending, number, settle, time_asset
+from jaxsim.frames.inputs.parameters import LaneParameter, Unresolved, number, resolve, time_asset
 from jaxsim.frames.inputs.price_arrays import execution_prices, priced_at, valuation_prices
-from jaxsim.frames.inputs.prices import Prices
+from jaxsim.frames.inputs.prices import PriceFrames
 
 
-class Quotes(NamedTuple):
+class LanePrices(NamedTuple):
     """The fields of `Market` as leaves."""
 
-    close: Leaf
-    val_price: Leaf
-    price: Leaf
-    mark: Leaf
-    priced_at: Leaf | None
+    close: LaneParameter
+    val_price: LaneParameter
+    price: LaneParameter
+    mark: LaneParameter
+    priced_at: LaneParameter | None
 
 
-def read_quotes(
-    prices: Prices, price: Any, ffill_val_price: Any, moves_prices: bool, layout: Layout, sweep: Sweep
-) -> Quotes:
+def read_lane_prices(
+    prices: PriceFrames, price: Any, ffill_val_price: Any, moves_prices: bool, layout: Layout, sweep: Sweep
+) -> LanePrices:
     """Work out valuation and execution prices.
 
     price: numbers or an index to sweep, if it is not among `prices` as a frame.
@@ -42,32 +42,32 @@ def read_quotes(
         return execution_prices(np.broadcast_to(raw, close.shape), close, open)
 
     if given is None:
-        executed = Leaf(execution_prices(prices.price, close, open), columns=1)
+        executed = LaneParameter(execution_prices(prices.price, close, open), columns=1)
     else:
         executed = _of(given, by_price)
-    return Quotes(
-        Leaf(close, columns=1),
+    return LanePrices(
+        LaneParameter(close, columns=1),
         _of(fills, lambda ffill: valuation_prices(close, open, bool(ffill))),
         executed,
-        Leaf(prices.mark, columns=1),
+        LaneParameter(prices.mark, columns=1),
         _of(fills, lambda ffill: priced_at(close, open, bool(ffill)))
         if moves_prices and np.isnan(close).any()
         else None,
     )
 
 
-def _of(leaf: Leaf, table: Any) -> Leaf:
+def _of(leaf: LaneParameter, table: Any) -> LaneParameter:
     """`table` of each value of a leaf, [time, column]."""
     if leaf.by_combination:
 
         def tables(some: np.ndarray | None) -> np.ndarray:
-            return np.stack([table(x) for x in settle(leaf, some).array])
+            return np.stack([table(x) for x in resolve(leaf, some).array])
 
-        return Leaf(Pending(tables), by_combination=True, columns=2)
-    return Leaf(table(leaf.array), columns=1)
+        return LaneParameter(Unresolved(tables), by_combination=True, columns=2)
+    return LaneParameter(table(leaf.array), columns=1)
 
 
-def market_tree(quotes: Quotes, features: Any) -> Market:
+def market_tree(quotes: LanePrices, features: Any) -> Market:
     """A market whose fields are whatever stands in `quotes`: arrays with lane axes, or the numbers of those axes. Its
     constructor is for one group."""
     return jax.tree.unflatten(_market_structure(), [*quotes[:4], features, quotes.priced_at])

@@ -1,7 +1,7 @@
 """Parameters in: numbers, arrays, labelled tables and named indexes become array leaves with lane axes.
 
 A parameter may differ by combination (it is swept), by group (it has one value per column), by both (recorded
-allocations) or by neither. `Leaf` keeps which, so that nothing is ever tiled.
+allocations) or by neither. `LaneParameter` keeps which, so that nothing is ever tiled.
 """
 
 from collections.abc import Callable, Mapping
@@ -21,10 +21,10 @@ from jaxsim.frames.inputs.labels import Sweep, is_swept
 
 
 @dataclass(frozen=True, eq=False)
-class Leaf:
+class LaneParameter:
     """One parameter of all lanes.
 
-    array: [combination (if by_combination), group (if by_group), ...], or a `Pending` until the sweep is complete.
+    array: [combination (if by_combination), group (if by_group), ...], or an `Unresolved` until the sweep is complete.
     columns: position of an axis that runs over all columns of the frame and is still to be split into groups.
     pads_assets: the last axis runs over the assets of a group, padded to the largest group.
     """
@@ -62,7 +62,9 @@ def _columns(array: np.ndarray, wanted: np.ndarray, axis: int) -> np.ndarray:
     return np.take(array, wanted, axis=axis)
 
 
-def time_asset(value: Any, argument: str, index: pd.Index, layout: Layout, sweep: Sweep, kind: Kind = ANY) -> Leaf:
+def time_asset(
+    value: Any, argument: str, index: pd.Index, layout: Layout, sweep: Sweep, kind: Kind = ANY
+) -> LaneParameter:
     """A parameter that broadcasts to [time, asset]: one value, one per asset [asset], [time or 1, asset or 1], a
     Series on the time index or on the assets, a DataFrame [time, asset] by its labels, or a named index to sweep.
 
@@ -77,43 +79,43 @@ def time_asset(value: Any, argument: str, index: pd.Index, layout: Layout, sweep
         array = kind.read(value, argument)
     num_columns = len(layout.columns)
     if array.ndim == 0 or array.shape == (1,):
-        return Leaf(array.reshape(()))
+        return LaneParameter(array.reshape(()))
     if array.ndim == 1:
         if len(array) != num_columns:
             raise ValueError(
                 f"{argument}: an array of {len(array)} values for {num_columns} columns; one value per bar is a "
                 "Series on the time index, or has shape [time, 1]"
             )
-        return Leaf(array, columns=0)
+        return LaneParameter(array, columns=0)
     if array.ndim == 2 and array.shape[0] in (1, len(index)) and array.shape[1] in (1, num_columns):
-        return Leaf(array) if array.shape[1] == 1 else Leaf(array, columns=1)
+        return LaneParameter(array) if array.shape[1] == 1 else LaneParameter(array, columns=1)
     raise ValueError(
         f"{argument}: shape {array.shape} does not broadcast to [time, asset] = ({len(index)}, {num_columns})"
     )
 
 
-def number(value: Any, argument: str, sweep: Sweep, kind: Kind = ANY) -> Leaf:
+def number(value: Any, argument: str, sweep: Sweep, kind: Kind = ANY) -> LaneParameter:
     """A parameter that is one value, or a named index to sweep. Raises as `time_asset`."""
     if is_swept(value):
         return _swept(value, argument, sweep, kind)
     array = kind.read(value, argument)
     if array.size != 1:
         raise ValueError(f"{argument}: expected one value or a named index to sweep, got shape {array.shape}")
-    return Leaf(array.reshape(()))
+    return LaneParameter(array.reshape(()))
 
 
 def module(tree: Any, argument: str, index: pd.Index, layout: Layout, sweep: Sweep) -> Any:
     """The leaves of an allocator or a trigger: named indexes are swept, Series and DataFrames are aligned by label, the
     bounded fields of Modules are broadcast and checked, dates become bars, all else stays as it is."""
 
-    def resolve(leaf: Any) -> Any:
+    def read(leaf: Any) -> Any:
         if isinstance(leaf, AbstractCalendar):
             return AtBars(_due_bars(leaf, index, sweep))
         if isinstance(leaf, AtBars):
             leaf.check(len(index))
             if isinstance(leaf.mask, pd.Series) and not leaf.mask.index.equals(index):
                 raise ValueError(f"{argument}: the mask of js.AtBars is labelled, but not by the bars of close")
-            return AtBars(Leaf(np.asarray(leaf.mask, bool)))
+            return AtBars(LaneParameter(np.asarray(leaf.mask, bool)))
         if isinstance(leaf, eqx.Module):
             return module_of(leaf, {f.name: _field(getattr(leaf, f.name), f) for f in fields(leaf) if _is_leaf(f)})
         if is_swept(leaf):
@@ -122,8 +124,8 @@ def module(tree: Any, argument: str, index: pd.Index, layout: Layout, sweep: Swe
             array = _labelled(leaf, argument, index, layout)
             if array.ndim == 2 and array.shape[0] == 1:
                 array = array[0]
-            return Leaf(array, columns=array.ndim - 1) if array.shape[-1] != 1 else Leaf(array)
-        return Leaf(leaf)
+            return LaneParameter(array, columns=array.ndim - 1) if array.shape[-1] != 1 else LaneParameter(array)
+        return LaneParameter(leaf)
 
     def _field(value: Any, field: Any) -> Any:
         if "kind" not in field.metadata or (value is None and field.default is None):
@@ -133,7 +135,7 @@ def module(tree: Any, argument: str, index: pd.Index, layout: Layout, sweep: Swe
         return number(value, field.name, sweep, field.metadata["kind"])
 
     def descend(value: Any) -> Any:
-        return jax.tree.map(resolve, value, is_leaf=lambda x: isinstance(x, eqx.Module) or is_table(x))
+        return jax.tree.map(read, value, is_leaf=lambda x: isinstance(x, eqx.Module) or is_table(x))
 
     _refuse_static_indexes(tree, argument)
     return descend(tree)
@@ -148,17 +150,17 @@ M = TypeVar("M", bound=eqx.Module)
 
 def module_of(module: M, leaves: Mapping[str, Any]) -> M:
     """A copy with other fields, which the constructor would not take, or would check again."""
-    return made(type(module), vars(module) | dict(leaves))
+    return module_from(type(module), vars(module) | dict(leaves))
 
 
-def made(kind: type[M], fields: Mapping[str, Any]) -> M:
+def module_from(kind: type[M], fields: Mapping[str, Any]) -> M:
     """A module with these fields; see `module_of`."""
     new = object.__new__(kind)
     vars(new).update(fields)
     return new
 
 
-def _due_bars(rule: AbstractCalendar, index: pd.Index, sweep: Sweep) -> Leaf:
+def _due_bars(rule: AbstractCalendar, index: pd.Index, sweep: Sweep) -> LaneParameter:
     """The bars on which a rule about dates is due, bool [time]."""
 
     def mask(**when: Any) -> np.ndarray:
@@ -167,21 +169,23 @@ def _due_bars(rule: AbstractCalendar, index: pd.Index, sweep: Sweep) -> Leaf:
         return due
 
     if isinstance(rule, On):
-        return Leaf(mask(on=rule.dates))
+        return LaneParameter(mask(on=rule.dates))
     assert isinstance(rule, Every)
     moved = {"at_time": rule.at_time, "offset": rule.offset}
     if not is_swept(rule.every):
-        return Leaf(mask(every=rule.every, **moved))
+        return LaneParameter(mask(every=rule.every, **moved))
     place = sweep.add(rule.every, "every", numbers=False)
     known = {label: mask(every=label, **moved) for label in getattr(rule.every, "index", rule.every)}
-    return Leaf(Pending(lambda some: np.stack([known[x] for x in sweep.values(place, some)])), by_combination=True)
+    return LaneParameter(
+        Unresolved(lambda some: np.stack([known[x] for x in sweep.values(place, some)])), by_combination=True
+    )
 
 
 def is_table(x: Any) -> bool:
     return is_swept(x) or isinstance(x, pd.Series | pd.DataFrame)
 
 
-def _swept(value: Any, argument: str, sweep: Sweep, kind: Kind) -> Leaf:
+def _swept(value: Any, argument: str, sweep: Sweep, kind: Kind) -> LaneParameter:
     place = sweep.add(value, argument, numbers=isinstance(kind, Bounds))
     kind.read(np.asarray(getattr(value, "index", value)), argument)
 
@@ -189,22 +193,22 @@ def _swept(value: Any, argument: str, sweep: Sweep, kind: Kind) -> Leaf:
         labels = sweep.values(place, some)
         return labels if isinstance(kind, Bounds) else kind.read(labels, argument)
 
-    return Leaf(Pending(values), by_combination=True)
+    return LaneParameter(Unresolved(values), by_combination=True)
 
 
 @dataclass(frozen=True, eq=False)
-class Pending:
+class Unresolved:
     """Values by combination, known once all axes of the sweep are: those of some combinations, by their numbers, or
     (None) of all."""
 
     values: Callable[[np.ndarray | None], np.ndarray]
 
 
-def settle(leaf: Any, some: np.ndarray | None = None) -> Leaf:
+def resolve(leaf: Any, some: np.ndarray | None = None) -> LaneParameter:
     """A leaf with its values filled in, those of some combinations or (None) of all."""
-    if not isinstance(leaf, Leaf):
-        return Leaf(leaf)
-    if isinstance(leaf.array, Pending):
+    if not isinstance(leaf, LaneParameter):
+        return LaneParameter(leaf)
+    if isinstance(leaf.array, Unresolved):
         return replace(leaf, array=leaf.array.values(some))
     return leaf if some is None or not leaf.by_combination else replace(leaf, array=leaf.array[some])
 

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pandas as pd
 
-from jaxsim.frames.inputs.parameters import Leaf
+from jaxsim.frames.inputs.parameters import LaneParameter
 from jaxsim.frames.inputs.price_arrays import mark_prices
 
 #: Name of the outer column level of a table of several features.
@@ -15,7 +15,7 @@ FEATURE = "feature"
 
 
 @dataclass(frozen=True, eq=False)
-class Prices:
+class PriceFrames:
     """Checked prices, [time, column], NaN where there is none.
 
     open, price: None if not given; `price` may be infinite (see `prices.execution_prices`).
@@ -31,7 +31,7 @@ class Prices:
     features: Any
 
 
-def read_prices(close: Any, open: Any = None, price: Any = None, features: Any = None) -> Prices:
+def checked_prices(close: Any, open: Any = None, price: Any = None, features: Any = None) -> PriceFrames:
     """Check and align price frames.
 
     Raises TypeError for what is not a frame of numbers; ValueError for an empty frame, an unsorted or repeated
@@ -46,7 +46,7 @@ def read_prices(close: Any, open: Any = None, price: Any = None, features: Any =
         raise ValueError(f"close: the column {frame.columns[np.argmax(empty)]!r} has no price at all")
     opens = None if open is None else _positive(_aligned(open, frame, "open"), "open")
     prices = None if price is None else _positive(_aligned(price, frame, "price"), "price", may_be_infinite=True)
-    return Prices(
+    return PriceFrames(
         frame.index,
         frame.columns,
         closes,
@@ -70,7 +70,8 @@ def as_frame(value: Any, argument: str) -> pd.DataFrame:
 
 def read_features(features: Any, close: pd.DataFrame) -> Any:
     """Features as a pytree of arrays with leading axis time, DataFrames and Series aligned by label. A table of
-    `js.features.stack` is a `Leaf` [time, column, feature], whose columns are those of close: each group sees its own.
+    `js.features.stack` is a `LaneParameter` [time, column, feature], whose columns are those of close: each group sees
+    its own.
 
     Raises ValueError if a leaf does not have one row per bar, or a stack not the columns of close.
     """
@@ -92,11 +93,11 @@ def read_features(features: Any, close: pd.DataFrame) -> Any:
     return jax.tree.map(read, features, is_leaf=lambda x: isinstance(x, pd.DataFrame | pd.Series))
 
 
-def _stacked(table: pd.DataFrame, close: pd.DataFrame) -> Leaf:
+def _stacked(table: pd.DataFrame, close: pd.DataFrame) -> LaneParameter:
     """A table with columns (feature, those of close) as [time, column, feature]."""
     parts = [as_frame(table[name], "features") for name in table.columns.unique(0)]
     arrays = [align(part, close, "features", "close").to_numpy(np.float64) for part in parts]
-    return Leaf(np.stack(arrays, axis=-1), columns=1)
+    return LaneParameter(np.stack(arrays, axis=-1), columns=1)
 
 
 def check_index(index: pd.Index, argument: str) -> None:

@@ -14,7 +14,7 @@ from jaxsim.engine.bar.look_back import History, Planned, Range, allocate
 from jaxsim.engine.policy.host_callback import take_out
 from jaxsim.errors import AllocatorError
 from jaxsim.frames.inputs.groups import Layout
-from jaxsim.frames.inputs.parameters import Leaf, settle
+from jaxsim.frames.inputs.parameters import LaneParameter, resolve
 from jaxsim.frames.plans.job import Answers, PlanJob
 from jaxsim.frames.system.workers import run_everywhere, shares
 
@@ -30,7 +30,7 @@ _SIZES = {16: 16, 64: 64, 128: 256, 384: 2048, 1024: 1 << 62}
 
 
 @dataclass(frozen=True, eq=False)
-class Chunk:
+class RangeChunk:
     """Items that are asked together.
 
     items: their numbers, [range, combination].     longest: rows of their windows.
@@ -57,14 +57,16 @@ def _plan_compiled(job: PlanJob, engine: Any, advance: Callable) -> list[Answers
 def _batch(job: PlanJob, groups: np.ndarray, advance: Any) -> Planned:
     members = job.layout.members
     # On the device once and for all, [group, time, asset].
-    prices = jax.device_put(tuple(Leaf(x, columns=1).of(groups, members, True)[0] for x in (job.close, job.val_price)))
-    leaves, structure = jax.tree.flatten(job.tree, is_leaf=lambda x: isinstance(x, Leaf))
-    found = [settle(leaf).of(groups, members, True) for leaf in leaves]
+    prices = jax.device_put(
+        tuple(LaneParameter(x, columns=1).of(groups, members, True)[0] for x in (job.close, job.val_price))
+    )
+    leaves, structure = jax.tree.flatten(job.tree, is_leaf=lambda x: isinstance(x, LaneParameter))
+    found = [resolve(leaf).of(groups, members, True) for leaf in leaves]
     arrays, has = [array for array, _ in found], [axes for _, axes in found]
     item_axes, group_axes = (jax.tree.unflatten(structure, [0 if h[i] else None for h in has]) for i in (0, 1))
     lanes = job.items.combination[:, None] * job.layout.num_groups + groups
 
-    def ask(chunk: Chunk) -> Planned:
+    def ask(chunk: RangeChunk) -> Planned:
         some, longest = chunk.filled_up, chunk.longest
         per_item = [a[job.items.combination[some]] if h[0] else a for a, h in zip(arrays, has, strict=True)]
         given = jax.tree.unflatten(structure, per_item)
@@ -91,12 +93,12 @@ def _batch(job: PlanJob, groups: np.ndarray, advance: Any) -> Planned:
     return whole
 
 
-def _beside_each_other(ask: Callable, chunks: list[Chunk]) -> Iterator[tuple[Chunk, Planned]]:
+def _beside_each_other(ask: Callable, chunks: list[RangeChunk]) -> Iterator[tuple[RangeChunk, Planned]]:
     """Each chunk and its answers. Two at a time are compiled and run, here and on another thread."""
     device = jax.config.jax_default_device  # pyright: ignore[reportAttributeAccessIssue]
     left, done = deque(chunks), deque()
 
-    def ask_next() -> tuple[Chunk, Planned] | None:
+    def ask_next() -> tuple[RangeChunk, Planned] | None:
         try:
             chunk = left.popleft()
         except IndexError:
@@ -126,7 +128,7 @@ def _beside_each_other(ask: Callable, chunks: list[Chunk]) -> Iterator[tuple[Chu
             left.clear()
 
 
-def _chunks(job: PlanJob, width: int) -> Iterator[Chunk]:
+def _chunks(job: PlanJob, width: int) -> Iterator[RangeChunk]:
     for block in job.items.shared():
         length = (job.items.end - job.items.start)[block[:, 0]]
         longest = _rounded_up(length, _SHORTEST) if job.pad else length
@@ -135,7 +137,7 @@ def _chunks(job: PlanJob, width: int) -> Iterator[Chunk]:
             most = max(2, 1 << int(np.log2(max(1, _CHUNK // (rows * width)))))
             size = min(_size(len(together)), most)
             for begin in range(0, len(together), size):
-                yield Chunk(together[begin : begin + size], int(rows), size)
+                yield RangeChunk(together[begin : begin + size], int(rows), size)
 
 
 def _size(count: int) -> int:
@@ -176,8 +178,8 @@ def _ask_all(
 
 
 def _plan_reference(job: PlanJob, engine: Any, advance: Callable) -> list[Answers]:
-    leaves, structure = jax.tree.flatten(job.tree, is_leaf=lambda x: isinstance(x, Leaf))
-    leaves = [settle(x) for x in leaves]
+    leaves, structure = jax.tree.flatten(job.tree, is_leaf=lambda x: isinstance(x, LaneParameter))
+    leaves = [resolve(x) for x in leaves]
     answers = []
     for groups in job.layout.batches():
         rows = []
@@ -210,7 +212,7 @@ def _ask_here(job: PlanJob, given: Any, item: int, group: int) -> Planned:
     return jax.tree.map(np.asarray, answer)
 
 
-def _one(leaf: Leaf, combination: int, group: int, layout: Layout) -> Any:
+def _one(leaf: LaneParameter, combination: int, group: int, layout: Layout) -> Any:
     array, (by_combination, _) = leaf.of(np.array([group]), layout.members, False)
     return array[combination] if by_combination else array
 
@@ -224,7 +226,7 @@ ENGINES = {"compiled": _plan_compiled, "reference": _plan_reference}
 def plan_elsewhere(job: PlanJob, engine: Any, advance: Callable) -> list[Answers]:
     """Consecutive items on each worker; the answers in their order."""
     parts = shares(len(job.items), engine)
-    settled = replace(job, tree=jax.tree.map(settle, job.tree, is_leaf=lambda x: isinstance(x, Leaf)))
+    settled = replace(job, tree=jax.tree.map(resolve, job.tree, is_leaf=lambda x: isinstance(x, LaneParameter)))
     done: dict[int, list[Answers]] = {}
     for at, answers in run_everywhere(_work, settled, parts, engine):
         done[at] = answers

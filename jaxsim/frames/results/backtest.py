@@ -10,7 +10,7 @@ import pandas as pd
 from jaxsim.frames.inputs.bars_per_year import bar_length, to_timedelta
 from jaxsim.frames.inputs.labels import cross_section, select
 from jaxsim.frames.results.allocations import Allocations
-from jaxsim.frames.results.metric_methods import Scores
+from jaxsim.frames.results.metric_methods import MetricMethods
 from jaxsim.frames.results.paths import Paths
 from jaxsim.frames.results.plots import Plots
 from jaxsim.frames.results.tables import Tables
@@ -19,7 +19,7 @@ from jaxsim.frames.results.tables import Tables
 COPIES_ON_WRITE = int(pd.__version__.split(".")[0]) >= 3
 
 
-class Backtest(Scores, Tables, Plots):
+class Backtest(MetricMethods, Tables, Plots):
     """A simulated portfolio, or many of them side by side ("lanes").
 
     With one unlabelled lane, results over time are Series, results by asset DataFrames [time, asset], metrics floats.

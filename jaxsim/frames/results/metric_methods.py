@@ -13,7 +13,7 @@ from jaxsim import metrics
 
 
 class Metric:
-    """A function of `jaxsim.metrics` as a method of `Scores`.
+    """A function of `jaxsim.metrics` as a method of `MetricMethods`.
 
     It is called with the returns of the portfolio, the benchmark's where it takes one (override by `benchmark=`), and
     `ann_factor` where it needs one (override by `freq=`, `year_freq=` or `ann_factor=`); all other keywords are the
@@ -30,13 +30,13 @@ class Metric:
     def __set_name__(self, owner: type, name: str) -> None:
         self.name = name
 
-    def __get__(self, scores: "Scores | None", owner: type) -> Callable[..., Any]:
+    def __get__(self, scores: "MetricMethods | None", owner: type) -> Callable[..., Any]:
         if scores is None:
             return self.function
         return functools.partial(self._score, scores)
 
     def _score(
-        self, scores: "Scores", *, benchmark: Any = None, freq: Any = None, year_freq: Any = None, **options: Any
+        self, scores: "MetricMethods", *, benchmark: Any = None, freq: Any = None, year_freq: Any = None, **options: Any
     ) -> Any:
         if self._needs_ann_factor and "ann_factor" not in options:
             options["ann_factor"] = scores._ann_factor(freq, year_freq)
@@ -48,7 +48,7 @@ class Metric:
         return scores._label(score, self.name) if score.ndim == 1 else scores._label_path(score, self.name)
 
 
-class Scores(abc.ABC):
+class MetricMethods(abc.ABC):
     """Every function of `jaxsim.metrics` on returns, as a method."""
 
     @abc.abstractmethod

@@ -14,7 +14,7 @@ from jaxsim.frames.results.ledger import Ledger
 
 
 @dataclass(frozen=True, eq=False)
-class Context:
+class RunContext:
     """What a result keeps of the inputs.
 
     index: time labels.     layout: groups and asset names.     close, mark: prices, [time, column].
@@ -37,7 +37,7 @@ class Context:
 class Paths:
     """All lanes of a result. Paths are [time, lane], totals [lane]; amounts are currency."""
 
-    context: Context
+    context: RunContext
     ledgers: Sequence[Ledger]
 
     @property

@@ -17,18 +17,18 @@ from jaxsim.engine.base.enums import SizeType
 from jaxsim.engine.base.fields import BARS, CASH, NUMBERS, shown
 from jaxsim.engine.base.random_keys import as_key, is_seed
 from jaxsim.engine.policy.destinations import AbstractDestination, ToTarget, checked_destination
-from jaxsim.engine.policy.policy import Policy, allocator_name, order_book_policy
+from jaxsim.engine.policy.policy import Policy, allocator_name, given_orders_policy
 from jaxsim.engine.policy.triggers import Never
 from jaxsim.engine.trading.account import Account
 from jaxsim.engine.trading.costs import Costs
 from jaxsim.frames.inputs.bars_per_year import bar_length, to_timedelta
 from jaxsim.frames.inputs.groups import Layout, layout
 from jaxsim.frames.inputs.labels import Level, Sweep, index_of_levels, is_swept
-from jaxsim.frames.inputs.market import Quotes, is_frame_of_prices, read_quotes
-from jaxsim.frames.inputs.parameters import Leaf, made, module, module_of, number, settle, time_asset
-from jaxsim.frames.inputs.prices import Prices, read_prices
+from jaxsim.frames.inputs.market import LanePrices, is_frame_of_prices, read_lane_prices
+from jaxsim.frames.inputs.parameters import LaneParameter, module, module_from, module_of, number, resolve, time_asset
+from jaxsim.frames.inputs.prices import PriceFrames, checked_prices
 from jaxsim.frames.inputs.random_keys import lane_keys
-from jaxsim.frames.results.paths import Context
+from jaxsim.frames.results.paths import RunContext
 from jaxsim.frames.runs.execute import ENGINES, Job
 from jaxsim.frames.runs.terms import MEANING, is_given, read_costs, read_meaning
 from jaxsim.frames.system.workers import check_engine
@@ -45,20 +45,20 @@ class _SentKey(NamedTuple):
 class Reading:
     """What is to be run: checked, with leaves that know their values for any of the combinations.
 
-    prices, layout, sweep: of all lanes.     quotes, policy, costs, cash: pytrees whose leaves are `Leaf`.
+    prices, layout, sweep: of all lanes.     quotes, policy, costs, cash: pytrees whose leaves are `LaneParameter`.
     key: random key or int.     seeds: a seed by combination, where the key is swept.
     bar: length of a bar, if known.     year: length of a year.     engine, keep_log, progress: as the user said.
     """
 
-    prices: Prices
+    prices: PriceFrames
     layout: Layout
     sweep: Sweep
-    quotes: Quotes
+    quotes: LanePrices
     policy: Policy
     costs: Costs
-    cash: Leaf
+    cash: LaneParameter
     key: Any
-    seeds: Leaf | None
+    seeds: LaneParameter | None
     bar: pd.Timedelta | None
     year: pd.Timedelta
     engine: Any
@@ -97,12 +97,12 @@ class Reading:
     def job(self, some: np.ndarray | None = None) -> Job:
         """The simulation of some combinations, by their numbers, or (None) of all."""
         lanes, groups = self.lanes(some), self.layout.num_groups
-        parts = (self.quotes, self.policy, self.costs, made(Account, {"cash": self.cash}))
+        parts = (self.quotes, self.policy, self.costs, module_from(Account, {"cash": self.cash}))
         if some is not None:
-            parts = jax.tree.map(lambda x: settle(x, some), parts, is_leaf=lambda x: isinstance(x, Leaf))
+            parts = jax.tree.map(lambda x: resolve(x, some), parts, is_leaf=lambda x: isinstance(x, LaneParameter))
         quotes, policy, costs, account = parts
         with jax.enable_x64(True):
-            seeds = None if self.seeds is None else np.repeat(settle(self.seeds, some).array, groups)
+            seeds = None if self.seeds is None else np.repeat(resolve(self.seeds, some).array, groups)
             keys = lane_keys(0 if seeds is not None else self.key, lanes, seeds)
         return Job(
             self.prices.index,
@@ -121,13 +121,13 @@ class Reading:
     def opening(self, some: np.ndarray | None = None) -> np.ndarray:
         """Opening cash of each lane, currency, [lane]."""
         combinations = len(self.sweep) if some is None else len(some)
-        cash = np.broadcast_to(settle(self.cash, some).array, (combinations,))
+        cash = np.broadcast_to(resolve(self.cash, some).array, (combinations,))
         return np.repeat(cash, self.layout.num_groups).astype(np.float64)
 
-    def context(self, some: np.ndarray | None = None) -> Context:
+    def context(self, some: np.ndarray | None = None) -> RunContext:
         """What paths of some combinations are worked out from."""
         prices = self.prices
-        return Context(prices.index, self.layout, prices.close, prices.mark, self.opening(some), self.bar, self.year)
+        return RunContext(prices.index, self.layout, prices.close, prices.mark, self.opening(some), self.bar, self.year)
 
 
 def read_backtest(arguments: Mapping[str, Any]) -> Reading:
@@ -140,14 +140,14 @@ def read_backtest(arguments: Mapping[str, Any]) -> Reading:
     )
     terms = terms_of(arguments)
     framed = price if is_frame_of_prices(price, close) else None
-    prices = read_prices(close, arguments["open"], framed, arguments["features"])
+    prices = checked_prices(close, arguments["open"], framed, arguments["features"])
     arrangement, sweep = layout(prices.columns, arguments["groups"], arguments["by"]), Sweep()
     if size is not None:
         _refuse_with_orders(policy, trigger, destination, min_history)
         book = time_asset(size, "size", prices.index, arrangement, sweep, NUMBERS)
         counts = SizeType.AMOUNT if terms["size_type"] is None else terms["size_type"]
         meaning = read_meaning(terms | {"size_type": counts}, prices.index, arrangement, sweep, are_orders=True)
-        whole, leaves = order_book_policy(book), meaning
+        whole, leaves = given_orders_policy(book), meaning
     else:
         whole = _as_policy(policy, trigger, destination, min_history, terms)
         allocator = module(whole.allocator, "policy", prices.index, arrangement, sweep)
@@ -160,7 +160,7 @@ def read_backtest(arguments: Mapping[str, Any]) -> Reading:
 
 
 def read_terms(
-    prices: Prices,
+    prices: PriceFrames,
     price: Any,
     arrangement: Layout,
     sweep: Sweep,
@@ -172,7 +172,7 @@ def read_terms(
     given_price = None if prices.price is not None else price
     moves_prices = is_given(terms["update_value"], False)
     engine, key = terms["engine"], terms["key"]
-    quotes = read_quotes(prices, given_price, terms["ffill_val_price"], moves_prices, arrangement, sweep)
+    quotes = read_lane_prices(prices, given_price, terms["ffill_val_price"], moves_prices, arrangement, sweep)
     costs = read_costs(terms, prices.index, arrangement, sweep)
     if "min_history" not in leaves:
         leaves["min_history"] = number(policy.min_history, "min_history", sweep, BARS)

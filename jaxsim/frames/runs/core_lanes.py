@@ -11,7 +11,7 @@ import pandas as pd
 
 from jaxsim.frames.inputs.groups import Layout
 from jaxsim.frames.inputs.market import market_tree
-from jaxsim.frames.inputs.parameters import Leaf, settle
+from jaxsim.frames.inputs.parameters import LaneParameter, resolve
 from jaxsim.frames.results.backtest import Backtest
 from jaxsim.frames.runs.arguments import read_backtest
 
@@ -51,8 +51,10 @@ class CoreLanes:
 
     def __iter__(self) -> Iterator[CoreLane]:
         """Within x64, as their arrays are float64."""
-        leaves, structure = jax.tree.flatten((self._leaves, self._features), is_leaf=lambda x: isinstance(x, Leaf))
-        leaves = [settle(leaf) if isinstance(leaf, Leaf) else leaf for leaf in leaves]
+        leaves, structure = jax.tree.flatten(
+            (self._leaves, self._features), is_leaf=lambda x: isinstance(x, LaneParameter)
+        )
+        leaves = [resolve(leaf) if isinstance(leaf, LaneParameter) else leaf for leaf in leaves]
         for combination in range(self.num_combinations):
             for group, members in enumerate(self.layout.members):
                 here = [_one(leaf, combination, group, self.layout) for leaf in leaves]
@@ -63,7 +65,7 @@ class CoreLanes:
 
 
 def _one(leaf: Any, combination: int, group: int, layout: Layout) -> Any:
-    if not isinstance(leaf, Leaf):  # features that are the same for all
+    if not isinstance(leaf, LaneParameter):  # features that are the same for all
         return leaf
     array, (by_combination, _) = leaf.of(np.array([group]), layout.members, False)
     return array[combination] if by_combination else array

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxsim.frames.inputs.parameters import Leaf, settle
+from jaxsim.frames.inputs.parameters import LaneParameter, resolve
 from jaxsim.frames.results.ledger import Ledger
 from jaxsim.frames.runs.execute import Job, run_compiled
 from jaxsim.frames.system.workers import run_everywhere, shares
@@ -15,7 +15,7 @@ from jaxsim.frames.system.workers import run_everywhere, shares
 
 def run_elsewhere(job: Job, advance: Callable[[int], object], engine: Any) -> list[Ledger]:
     """Consecutive combinations on each worker of `engine` (see `workers`), as compiled programs."""
-    settled = jax.tree.map(settle, _terms(job), is_leaf=lambda x: isinstance(x, Leaf))
+    settled = jax.tree.map(resolve, _terms(job), is_leaf=lambda x: isinstance(x, LaneParameter))
     whole = replace(job, **settled)
     parts = shares(job.num_combinations, engine)
     done: dict[int, list[Ledger]] = {}
@@ -33,7 +33,7 @@ def _terms(job: Job) -> dict[str, Any]:
 def _work(job: Job, combinations: np.ndarray) -> list[Ledger]:
     """What a worker does."""
 
-    def some(leaf: Leaf) -> Leaf:
+    def some(leaf: LaneParameter) -> LaneParameter:
         return replace(leaf, array=leaf.array[combinations]) if leaf.by_combination else leaf
 
     lanes = (combinations[:, None] * job.layout.num_groups + np.arange(job.layout.num_groups)).ravel()
@@ -42,6 +42,6 @@ def _work(job: Job, combinations: np.ndarray) -> list[Ledger]:
         num_combinations=len(combinations),
         keys=job.keys.take(lanes),
         name_lane=lambda lane: job.name_lane(int(lanes[lane])),
-        **jax.tree.map(some, _terms(job), is_leaf=lambda x: isinstance(x, Leaf)),
+        **jax.tree.map(some, _terms(job), is_leaf=lambda x: isinstance(x, LaneParameter)),
     )
     return [replace(x, lanes=lanes[x.lanes]) for x in run_compiled(here)]

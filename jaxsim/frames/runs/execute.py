@@ -9,16 +9,16 @@ import jax
 import numpy as np
 import pandas as pd
 
-from jaxsim.engine.bar.lanes import LaneAxis, Run
+from jaxsim.engine.bar.lanes import LaneAxis, LaneInputs
 from jaxsim.engine.policy.host_callback import HostRun, interruptibly, take_out
 from jaxsim.engine.policy.policy import allocator_name
-from jaxsim.engine.schedules.next_event import LookAhead
+from jaxsim.engine.schedules.next_event import NextEvent
 from jaxsim.engine.schedules.schedule import Scan, pages
 from jaxsim.engine.trading.status import LaneFault, LaneStatus, OrderStatusInfo
 from jaxsim.errors import AllocationError, AllocatorError, OrderError, RejectedOrderError
 from jaxsim.frames.inputs.groups import Layout
-from jaxsim.frames.inputs.market import Quotes, market_tree
-from jaxsim.frames.inputs.parameters import Leaf, made, settle
+from jaxsim.frames.inputs.market import LanePrices, market_tree
+from jaxsim.frames.inputs.parameters import LaneParameter, module_from, resolve
 from jaxsim.frames.results.ledger import Ledger, ledger_from_pages, ledger_from_runs
 from jaxsim.reference import run_lane
 
@@ -27,8 +27,8 @@ from jaxsim.reference import run_lane
 class Job:
     """Everything that a run of many lanes is made from. Lanes are combinations x groups, groups innermost.
 
-    quotes, policy, costs, account: pytrees whose leaves are `Leaf`.
-    features: as `Market.features`; leaves may be `Leaf`.
+    quotes, policy, costs, account: pytrees whose leaves are `LaneParameter`.
+    features: as `Market.features`; leaves may be `LaneParameter`.
     keep_log: whether to record the account around every order.     schedule: default the faster one.
     keys: [lane].       name_lane: the label of a lane, for messages.
     """
@@ -36,7 +36,7 @@ class Job:
     index: pd.Index
     layout: Layout
     num_combinations: int
-    quotes: Quotes
+    quotes: LanePrices
     features: Any
     policy: Any
     costs: Any
@@ -44,7 +44,7 @@ class Job:
     keys: Any
     name_lane: Callable[[int], str]
     keep_log: bool = False
-    schedule: Scan | LookAhead | None = None
+    schedule: Scan | NextEvent | None = None
 
     def lanes_of(self, groups: np.ndarray) -> np.ndarray:
         """Lane numbers of a batch of groups, [combination, group]."""
@@ -96,7 +96,7 @@ class Batch(NamedTuple):
     host: where its Python functions are called, and what goes wrong in them is noted.
     """
 
-    run: Run
+    run: LaneInputs
     axes: tuple[LaneAxis, ...]
     groups: np.ndarray
     lanes: np.ndarray
@@ -124,15 +124,15 @@ def batch_of(job: Job, groups: np.ndarray, goes_on: bool = False) -> Batch:
         return array[0] if not has_combinations else array if combinations == width else array[filled_up]
 
     bare, functions = take_out(job.policy)
-    closes, (by_combination, by_group) = settle(job.quotes.close).of(groups, job.layout.members, is_grouped)
+    closes, (by_combination, by_group) = resolve(job.quotes.close).of(groups, job.layout.members, is_grouped)
     closes = closes if by_combination else closes[None]
     host = HostRun(closes if by_group else np.expand_dims(closes, 1), lanes.shape, functions, goes_on)
     keys, tickets = (x if is_grouped else x[:, 0] for x in (job.keys.of(lanes), host.tickets()))
-    market, at_end = market_tree(job.quotes, job.features), Leaf(None)
+    market, at_end = market_tree(job.quotes, job.features), LaneParameter(None)
     parts = {"market": market, "policy": bare, "costs": job.costs, "account": job.account}
-    whole = made(Run, parts | {"key": at_end, "keep_log": job.keep_log, "ticket": at_end})
-    leaves, structure = jax.tree.flatten(whole, is_leaf=lambda x: isinstance(x, Leaf))
-    found = [settle(x).of(groups, job.layout.members, is_grouped) for x in leaves if x is not at_end]
+    whole = module_from(LaneInputs, parts | {"key": at_end, "keep_log": job.keep_log, "ticket": at_end})
+    leaves, structure = jax.tree.flatten(whole, is_leaf=lambda x: isinstance(x, LaneParameter))
+    found = [resolve(x).of(groups, job.layout.members, is_grouped) for x in leaves if x is not at_end]
     arrays, has = zip(*found, *((x, (True, is_grouped)) for x in (keys, tickets)), strict=True)
     arrays = [fit(array) if by_combination else array for array, (by_combination, _) in zip(arrays, has, strict=True)]
 
@@ -188,7 +188,7 @@ def ledger_of(job: Job, batch: Batch) -> tuple[Ledger, list[Fault]]:
 
 def with_val_prices(ledger: Ledger, job: Job) -> Ledger:
     """A ledger with the prices that its events were sized at."""
-    prices = settle(job.quotes.val_price)
+    prices = resolve(job.quotes.val_price)
     if prices.columns is None:  # one table per group, as tests make them
         return ledger
     at = ledger.lane_of_event
@@ -204,8 +204,8 @@ def run_reference(job: Job, advance: Callable[[int], object] = _ignore) -> list[
     batches = job.layout.batches()
     batch_of = {int(g): b for b, groups in enumerate(batches) for g in groups}
     parts = (job.quotes, job.features, job.policy, job.costs, job.account)
-    leaves, structure = jax.tree.flatten(parts, is_leaf=lambda x: isinstance(x, Leaf))
-    leaves = [settle(x) for x in leaves]
+    leaves, structure = jax.tree.flatten(parts, is_leaf=lambda x: isinstance(x, LaneParameter))
+    leaves = [resolve(x) for x in leaves]
     runs: list[list] = [[] for _ in batches]
     with jax.enable_x64(True):
         for combination in range(job.num_combinations):
@@ -237,7 +237,7 @@ def run_reference(job: Job, advance: Callable[[int], object] = _ignore) -> list[
     return ledgers
 
 
-def _one(leaf: Leaf, combination: int, group: int, layout: Layout) -> Any:
+def _one(leaf: LaneParameter, combination: int, group: int, layout: Layout) -> Any:
     array, (by_combination, _) = leaf.of(np.array([group]), layout.members, False)
     return array[combination] if by_combination else array
 

@@ -12,7 +12,7 @@ from jaxsim.engine.base.fields import CALL_SEQ, DIRECTION, SIZE_TYPE, Codes
 from jaxsim.engine.trading.costs import NEUTRAL, Costs
 from jaxsim.frames.inputs.groups import Layout
 from jaxsim.frames.inputs.labels import Sweep, is_swept
-from jaxsim.frames.inputs.parameters import Leaf, made, number, time_asset
+from jaxsim.frames.inputs.parameters import LaneParameter, module_from, number, time_asset
 
 #: Terms of the policy rather than of its costs: their kinds, and what they are when they are left out.
 MEANING: Mapping[str, tuple[Codes, int]] = {
@@ -25,7 +25,7 @@ MEANING: Mapping[str, tuple[Codes, int]] = {
 def read_costs(given: Mapping[str, Any], index: pd.Index, layout: Layout, sweep: Sweep) -> Costs:
     """`Costs` with leaves, from the arguments of `backtest` by name. What is neutral everywhere is left out, so that
     programs are compiled without it. Raises ValueError or TypeError naming the argument."""
-    leaves: dict[str, Leaf | None] = {}
+    leaves: dict[str, LaneParameter | None] = {}
     for field in fields(Costs):
         name, kind = field.name, field.metadata["kind"]
         if _is_default(given[name], NEUTRAL.get(name)):
@@ -36,19 +36,19 @@ def read_costs(given: Mapping[str, Any], index: pd.Index, layout: Layout, sweep:
         else:
             leaf = number(given[name], name, sweep, kind)
         leaves[name] = None if name in NEUTRAL and _is(leaf, NEUTRAL[name]) else leaf
-    return made(Costs, leaves)
+    return module_from(Costs, leaves)
 
 
 def read_meaning(
     given: Mapping[str, Any], index: pd.Index, layout: Layout, sweep: Sweep, are_orders: bool = False
-) -> dict[str, Leaf | None]:
+) -> dict[str, LaneParameter | None]:
     """`size_type` and `direction` (and `call_seq`, one for all) as leaves; None where they are left out, or say what is
     meant without them.
 
     are_orders: sizes are those of plain orders, and no weights even where they count what weights count.
     Raises ValueError or TypeError naming the argument.
     """
-    leaves: dict[str, Leaf | None] = {}
+    leaves: dict[str, LaneParameter | None] = {}
     for name, (kind, neutral) in MEANING.items():
         value = given[name]
         if value is None:
@@ -65,7 +65,7 @@ def read_meaning(
     return leaves
 
 
-def _is(leaf: Leaf, neutral: Any) -> bool:
+def _is(leaf: LaneParameter, neutral: Any) -> bool:
     """Whether a leaf is the same neutral value everywhere."""
     if leaf.by_combination:
         return False

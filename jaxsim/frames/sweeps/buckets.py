@@ -6,12 +6,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxsim.engine.bar.lanes import LaneAxis, Run
+from jaxsim.engine.bar.lanes import LaneAxis, LaneInputs
 from jaxsim.engine.trading.costs import Costs
 from jaxsim.frames.inputs.parameters import module_of
 
 
-def with_room(run: Run, axes: tuple[LaneAxis, ...], num_bars: int) -> Run:
+def with_room(run: LaneInputs, axes: tuple[LaneAxis, ...], num_bars: int) -> LaneInputs:
     """A run, or a part of one with None elsewhere, whose market has room for a longer history than its `num_bars`.
 
     Bars after the last one repeat it; whoever runs the run stops before them. What has one row per bar and is neither

@@ -11,13 +11,13 @@ import numpy as np
 import pandas as pd
 
 from jaxsim import metrics
-from jaxsim.engine.bar.lanes import Run, on_device, own_and_common
+from jaxsim.engine.bar.lanes import LaneInputs, on_device, own_and_common
 from jaxsim.engine.metrics import nan_statistics as nanstats
-from jaxsim.engine.metrics.online_formulas import PIECES, STREAMED, needs_ann_factor, needs_benchmark
+from jaxsim.engine.metrics.online_formulas import ONLINE_METRICS, PIECES, needs_ann_factor, needs_benchmark
 from jaxsim.engine.metrics.returns import deflated
 from jaxsim.engine.schedules.streaming_run import compiled_once, scored
 from jaxsim.errors import AllocationError, AllocatorError, OrderError
-from jaxsim.frames.inputs.parameters import Leaf
+from jaxsim.frames.inputs.parameters import LaneParameter
 from jaxsim.frames.results.backtest import Backtest
 from jaxsim.frames.results.metric_methods import ONE_PER_LANE
 from jaxsim.frames.results.paths import Paths, benchmark_growth
@@ -40,7 +40,7 @@ DEFLATED = "deflated_sharpe_ratio"
 
 
 @dataclass(frozen=True, eq=False)
-class Part:
+class ChunkMetrics:
     """The scores of a chunk.
 
     scores: [lane, column], NaN where a lane failed.     failures: why, by place of the lane in the chunk.
@@ -51,7 +51,7 @@ class Part:
 
 
 @dataclass(frozen=True, eq=False)
-class Chunk:
+class SweepChunk:
     """A chunk that is ready to be simulated.
 
     number: of the chunk.     combinations: those in it, filled up with the last one.     job: their simulation.
@@ -61,7 +61,7 @@ class Chunk:
     number: int
     combinations: np.ndarray
     job: Job
-    inputs: list[tuple[Batch, Run, Any]]
+    inputs: list[tuple[Batch, LaneInputs, Any]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,13 +90,13 @@ class Scoring:
         """Those of a chunk."""
         return len(self.combinations(number)) * self.reading.layout.num_groups
 
-    def part(self, number: int, num_bars: int | None = None) -> Part:
+    def part(self, number: int, num_bars: int | None = None) -> ChunkMetrics:
         """Simulate and score a chunk; only its first `num_bars`, to see how long that takes."""
         if self.reading.engine == "reference":
             return self._one_by_one(self.combinations(number))
         return self.scored(self.chunk(number), num_bars)
 
-    def chunk(self, number: int) -> Chunk:
+    def chunk(self, number: int) -> SweepChunk:
         """A chunk made ready. That is Python's part of the work, which threads would only take turns at."""
         wanted = self.combinations(number)
         is_whole = len(wanted) == len(self.reading.sweep)
@@ -104,9 +104,9 @@ class Scoring:
         job = replace(self.reading.job(None if is_whole else padded), name_lane=_nameless)
         with jax.enable_x64(True):
             groups = job.layout.batches() if are_streamed(self.columns) else []
-            return Chunk(number, padded, job, [self._inputs(job, some) for some in groups])
+            return SweepChunk(number, padded, job, [self._inputs(job, some) for some in groups])
 
-    def scored(self, chunk: Chunk, num_bars: int | None = None) -> Part:
+    def scored(self, chunk: SweepChunk, num_bars: int | None = None) -> ChunkMetrics:
         """A chunk simulated and scored; see `part`."""
         with jax.enable_x64(True):
             if are_streamed(self.columns):
@@ -116,14 +116,14 @@ class Scoring:
         count = self.num_lanes(chunk.number)
         failures = {lane: why for lane, why in failures.items() if lane < count}
         scores[list(failures)] = np.nan
-        return Part(scores[:count], failures)
+        return ChunkMetrics(scores[:count], failures)
 
-    def _inputs(self, job: Job, groups: np.ndarray) -> tuple[Batch, Run, Any]:
+    def _inputs(self, job: Job, groups: np.ndarray) -> tuple[Batch, LaneInputs, Any]:
         batch = batch_of(job, groups, goes_on=True)
         run = self._with_room(batch)
         return batch, run, self._benchmark(job, groups, run) if needs_benchmark(self.columns) else None
 
-    def _streamed(self, chunk: Chunk, num_bars: int | None) -> tuple[np.ndarray, dict[int, str]]:
+    def _streamed(self, chunk: SweepChunk, num_bars: int | None) -> tuple[np.ndarray, dict[int, str]]:
         job, bars = chunk.job, self.reading.num_bars
         bars = bars if num_bars is None else min(num_bars, bars)
         scores, failures = np.empty((_num_lanes(job), len(self.columns))), {}
@@ -141,7 +141,7 @@ class Scoring:
             failures |= _why(job, batch, faults_of(batch, status))
         return scores, failures
 
-    def _with_room(self, batch: Batch) -> Run:
+    def _with_room(self, batch: Batch) -> LaneInputs:
         """The run of a batch with room for a longer history. What all chunks have in common, prices above all, is made
         and handed to the device once."""
         num_bars = self.reading.num_bars
@@ -184,7 +184,7 @@ class Scoring:
         bt = Backtest(paths, pd.RangeIndex(paths.num_lanes, name="lane"))
         return np.stack([_score(bt, name, self.ann_factor) for name in self.columns], axis=1)
 
-    def _one_by_one(self, combinations: np.ndarray) -> Part:
+    def _one_by_one(self, combinations: np.ndarray) -> ChunkMetrics:
         """By the reference engine, which raises at the first thing that goes wrong."""
         num_groups, rows, failures = self.reading.layout.num_groups, [], {}
         for combination in combinations:
@@ -198,7 +198,7 @@ class Scoring:
                 except (AllocationError, AllocatorError, OrderError, TypeError, ValueError) as error:
                     failures[len(rows)] = str(error)
                     rows.append(np.full(len(self.columns), np.nan))
-        return Part(np.array(rows), failures)
+        return ChunkMetrics(np.array(rows), failures)
 
 
 def columns_of(names: Sequence[str]) -> tuple[str, ...]:
@@ -210,7 +210,7 @@ def columns_of(names: Sequence[str]) -> tuple[str, ...]:
 
 def are_streamed(columns: Sequence[str]) -> bool:
     """Whether no paths are needed."""
-    return all(name in STREAMED for name in columns)
+    return all(name in ONLINE_METRICS for name in columns)
 
 
 def finish(
@@ -277,10 +277,10 @@ def _group_of(job: Job, group: int) -> Job:
     parts = (job.quotes, job.policy, job.costs, job.account)
 
     def of_group(leaf: Any) -> Any:
-        is_by_group = isinstance(leaf, Leaf) and leaf.by_group
+        is_by_group = isinstance(leaf, LaneParameter) and leaf.by_group
         return replace(leaf, array=np.take(leaf.array, [group], int(leaf.by_combination))) if is_by_group else leaf
 
-    quotes, policy, costs, account = jax.tree.map(of_group, parts, is_leaf=lambda x: isinstance(x, Leaf))
+    quotes, policy, costs, account = jax.tree.map(of_group, parts, is_leaf=lambda x: isinstance(x, LaneParameter))
     here = replace(layout, members=[layout.members[group]], levels=levels)
     keys = job.keys.take(np.array([group]))
     return replace(job, layout=here, quotes=quotes, policy=policy, costs=costs, account=account, keys=keys)

@@ -5,7 +5,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxsim.frames.inputs.parameters import Leaf, settle
+from jaxsim.frames.inputs.parameters import LaneParameter, resolve
 from jaxsim.frames.runs.arguments import Reading
 from jaxsim.frames.runs.execute import power_of_two_from
 from jaxsim.frames.sweeps.chunk_metrics import are_streamed
@@ -58,7 +58,7 @@ def bytes_per_combination(reading: Reading, columns: tuple[str, ...]) -> int:
     else:
         numbers = reading.num_bars * (14 + 10 * assets)
     own = jax.tree.leaves((reading.quotes, reading.policy, reading.costs, reading.cash), is_leaf=_is_leaf)
-    swept = sum(_size(settle(x, np.zeros(1, int))) for x in own if isinstance(x, Leaf) and x.by_combination)
+    swept = sum(_size(resolve(x, np.zeros(1, int))) for x in own if isinstance(x, LaneParameter) and x.by_combination)
     return 8 * numbers * groups + 3 * swept
 
 
@@ -70,10 +70,10 @@ def bytes_in_all(reading: Reading, columns: tuple[str, ...], size: int, workers:
 
 
 def _is_leaf(x: Any) -> bool:
-    return isinstance(x, Leaf)
+    return isinstance(x, LaneParameter)
 
 
-def _size(leaf: Leaf) -> int:
+def _size(leaf: LaneParameter) -> int:
     return np.asarray(leaf.array).nbytes
 
 

@@ -11,7 +11,7 @@ from dataclasses import replace
 import jax
 
 from jaxsim.frames.sweeps import chunking as chunks
-from jaxsim.frames.sweeps.chunk_metrics import Chunk, Part, Scoring
+from jaxsim.frames.sweeps.chunk_metrics import ChunkMetrics, Scoring, SweepChunk
 from jaxsim.frames.sweeps.store_parts import Parts
 from jaxsim.frames.system.memory import show_size
 from jaxsim.frames.system.progress import progress_bar
@@ -34,7 +34,7 @@ def compute(scoring: Scoring, parts: Parts, workers: int, progress: bool) -> Non
                 advance(scoring.num_lanes(number))
 
 
-def _parts(scoring: Scoring, pending: Sequence[int], workers: int) -> Iterator[tuple[int, Part]]:
+def _parts(scoring: Scoring, pending: Sequence[int], workers: int) -> Iterator[tuple[int, ChunkMetrics]]:
     engine = scoring.reading.engine
     if is_distributed(engine):
         here = replace(scoring, reading=replace(scoring.reading, engine="compiled"))
@@ -48,7 +48,7 @@ def _parts(scoring: Scoring, pending: Sequence[int], workers: int) -> Iterator[t
     yield from _on_threads(scoring, pending, workers)
 
 
-def _on_threads(scoring: Scoring, pending: Sequence[int], workers: int) -> Iterator[tuple[int, Part]]:
+def _on_threads(scoring: Scoring, pending: Sequence[int], workers: int) -> Iterator[tuple[int, ChunkMetrics]]:
     """Chunks side by side: this thread makes them ready, others wait for their programs. Devices take turns."""
     devices, left = jax.local_devices(), list(reversed(pending))
     pool = ThreadPoolExecutor(workers, thread_name_prefix="jaxsim-sweep")
@@ -56,7 +56,7 @@ def _on_threads(scoring: Scoring, pending: Sequence[int], workers: int) -> Itera
     def on_device(number: int) -> AbstractContextManager:
         return jax.default_device(devices[number % len(devices)]) if len(devices) > 1 else nullcontext()
 
-    def work(chunk: Chunk) -> Part:
+    def work(chunk: SweepChunk) -> ChunkMetrics:
         with on_device(chunk.number):
             return scoring.scored(chunk)
 

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from jaxsim.frames.sweeps.chunk_metrics import Part
+from jaxsim.frames.sweeps.chunk_metrics import ChunkMetrics
 
 _MANIFEST = "manifest.json"
 
@@ -17,17 +17,17 @@ class Parts(Protocol):
     """Parts by number. A part is there as a whole or not at all."""
 
     def __contains__(self, number: int) -> bool: ...
-    def put(self, number: int, part: Part) -> None: ...
-    def get(self, number: int) -> Part: ...
+    def put(self, number: int, part: ChunkMetrics) -> None: ...
+    def get(self, number: int) -> ChunkMetrics: ...
 
 
 class InMemory(dict):
     """Parts that nobody needs to find again."""
 
-    def put(self, number: int, part: Part) -> None:
+    def put(self, number: int, part: ChunkMetrics) -> None:
         self[number] = part
 
-    def get(self, number: int) -> Part:  # type: ignore[override]
+    def get(self, number: int) -> ChunkMetrics:  # type: ignore[override]
         return self[number]
 
 
@@ -43,18 +43,18 @@ class InFolder:
     def __contains__(self, number: int) -> bool:
         return self._path(number).is_file()
 
-    def put(self, number: int, part: Part) -> None:
+    def put(self, number: int, part: ChunkMetrics) -> None:
         table = {name: part.scores[:, i] for i, name in enumerate(self.columns)}
         write_table(table | {"status": statuses(part)}, self._path(number))
 
-    def get(self, number: int) -> Part:
+    def get(self, number: int) -> ChunkMetrics:
         table = parquet().read_table(self._path(number))
         scores = np.stack([table[name].to_numpy() for name in self.columns], axis=1)
         status = table["status"].to_pylist()
-        return Part(scores, {lane: why for lane, why in enumerate(status) if why})
+        return ChunkMetrics(scores, {lane: why for lane, why in enumerate(status) if why})
 
 
-def statuses(part: Part) -> np.ndarray:
+def statuses(part: ChunkMetrics) -> np.ndarray:
     """Why each lane of a part failed, [lane]; empty where all went well."""
     status = np.full(len(part.scores), "", dtype=object)
     for lane, why in part.failures.items():

@@ -14,7 +14,7 @@ from jaxsim.engine.metrics.returns import sharpe_ratio
 from jaxsim.engine.policy.policy import Policy, RecordedTargets
 from jaxsim.engine.policy.triggers import AtBars
 from jaxsim.engine.training.gradient_ascent import Score
-from jaxsim.engine.training.minibatches import AbstractBatch, Paths, Windows, num_paths
+from jaxsim.engine.training.minibatches import AbstractBatch, PathBatch, WindowBatch, num_paths
 from jaxsim.frames.training.data import Data
 
 
@@ -103,8 +103,8 @@ def check_batch(batch: Any, policy: Policy, data: Data) -> None:
     if batch is None:
         return
     if not isinstance(batch, AbstractBatch):
-        raise TypeError(f"batch: expected js.Windows or js.Paths, got {shown(batch)}"[:200])
-    if isinstance(batch, Windows):
+        raise TypeError(f"batch: expected js.WindowBatch or js.PathBatch, got {shown(batch)}"[:200])
+    if isinstance(batch, WindowBatch):
         if batch.length > data.num_training_bars:
             raise ValueError(f"batch: windows of {batch.length} bars, of {data.num_training_bars} to train on")
         numbered = AtBars | RecordedTargets
@@ -113,5 +113,5 @@ def check_batch(batch: Any, policy: Policy, data: Data) -> None:
                 "batch: the policy counts bars from the first of the market, which a window does not begin at"
             )
     paths = None if callable(data.training) else num_paths(data.training)
-    if isinstance(batch, Paths) and paths is not None and batch.count > paths:
+    if isinstance(batch, PathBatch) and paths is not None and batch.count > paths:
         raise ValueError(f"batch: {batch.count} paths at a time, but there are {paths}")

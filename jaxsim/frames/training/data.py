@@ -93,7 +93,8 @@ def stacked(market: Any, name: str) -> Market:
         if not same or jax.tree.structure(one) != jax.tree.structure(first):
             raise ValueError(
                 f"{name}: they must be alike, but one is {first.dtype}{list(first.close.shape)}, another "
-                f"{one.dtype}{list(one.close.shape)}, or has other features; js.Windows cuts equal parts of one market"
+                f"{one.dtype}{list(one.close.shape)}, or has other features; js.WindowBatch cuts equal parts of one "
+                "market"
             )
     if first.close.ndim != 2:
         raise ValueError(f"{name}: a list of markets [time, asset], or one stack [path, time, asset]")

@@ -10,7 +10,7 @@ import pandas as pd
 
 from jaxsim.engine.policy.policy import Policy
 from jaxsim.engine.trading.status import LaneFault
-from jaxsim.engine.training.gradient_ascent import Evaluation, Failure, Problem, TrainState
+from jaxsim.engine.training.gradient_ascent import Evaluation, Problem, TrainingFailure, TrainState
 from jaxsim.errors import AllocationError
 from jaxsim.frames.training.fitted import Fitted
 
@@ -25,7 +25,7 @@ class Stop:
     asset: int
 
     @classmethod
-    def of(cls, failure: Failure, restart: int) -> "Stop":
+    def of(cls, failure: TrainingFailure, restart: int) -> "Stop":
         step, fault, bar, asset = (int(x[restart]) for x in (failure.step, failure.fault, failure.bar, failure.asset))
         return cls(step, LaneFault(fault), bar, asset)
 

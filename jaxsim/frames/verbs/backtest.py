@@ -11,14 +11,14 @@ import pandas as pd
 from jaxsim.engine.base.fields import shown
 from jaxsim.engine.policy.destinations import AbstractDestination, SpreadOver
 from jaxsim.engine.policy.policy import Policy, RecordedTargets, replay_policy
-from jaxsim.engine.policy.stops import AbstractCheck
-from jaxsim.engine.schedules.next_event import LookAhead
+from jaxsim.engine.policy.stops import AbstractStop
+from jaxsim.engine.schedules.next_event import NextEvent
 from jaxsim.engine.schedules.schedule import Scan, checked_schedule
 from jaxsim.frames.inputs.groups import Layout, layout
 from jaxsim.frames.inputs.labels import Axis, Sweep
 from jaxsim.frames.inputs.market import is_frame_of_prices
-from jaxsim.frames.inputs.parameters import Leaf, Pending, module
-from jaxsim.frames.inputs.prices import read_prices
+from jaxsim.frames.inputs.parameters import LaneParameter, Unresolved, module
+from jaxsim.frames.inputs.prices import checked_prices
 from jaxsim.frames.results.allocations import Allocations
 from jaxsim.frames.results.backtest import Backtest
 from jaxsim.frames.results.ledger import Ledger
@@ -104,7 +104,7 @@ def backtest(
     key: random key or int.
     engine: "compiled"; "reference": plain NumPy, one lane after the other, allocators called as ordinary Python;
         "processes": lanes on all cores of this machine; "dask" or a `dask.distributed.Client`: lanes on a cluster.
-    schedule: how the compiled engine goes through the bars, `js.LookAhead()` or `js.Scan()`: it changes the time that
+    schedule: how the compiled engine goes through the bars, `js.NextEvent()` or `js.Scan()`: it changes the time that
         this takes, nothing else. Default the faster one.
     log: whether to keep the account around every order, for `Backtest.logs`.
     progress: whether to show a progress bar.
@@ -172,7 +172,7 @@ def replay(
     if not isinstance(allocations, Allocations):
         raise TypeError(f"allocations: expected js.Allocations, got {type(allocations).__name__}")
     terms = terms_of(locals() | {"reject_prob": 0.0, "key": 0, "size_type": None, "direction": None})
-    prices = read_prices(close, open, price if is_frame_of_prices(price, close) else None)
+    prices = checked_prices(close, open, price if is_frame_of_prices(price, close) else None)
     arrangement = layout(prices.columns, groups, by)
     recorded = _Recorded(allocations, arrangement, prices.index)
     sweep = Sweep(recorded.axis)
@@ -186,10 +186,10 @@ def replay(
     return _run(read_terms(prices, price, arrangement, sweep, recorded.policy(sweep, rule, guards), leaves, terms))
 
 
-def _checks(checks: Any, allocations: Allocations, destination: AbstractDestination) -> list[AbstractCheck]:
+def _checks(checks: Any, allocations: Allocations, destination: AbstractDestination) -> list[AbstractStop]:
     """Raises TypeError or ValueError naming the argument for what is no check, or cannot be one here."""
-    found = [checks] if isinstance(checks, AbstractCheck) else checks
-    if not isinstance(found, list | tuple) or not all(isinstance(x, AbstractCheck) for x in found):
+    found = [checks] if isinstance(checks, AbstractStop) else checks
+    if not isinstance(found, list | tuple) or not all(isinstance(x, AbstractStop) for x in found):
         raise TypeError(f"checks: expected checks such as js.StopLoss(0.1), got {shown(checks)}"[:200])
     if found and allocations.size_type is not None:
         raise ValueError("checks: they close what target weights have opened; these allocations are other sizes")
@@ -198,7 +198,7 @@ def _checks(checks: Any, allocations: Allocations, destination: AbstractDestinat
     return list(found)
 
 
-def _run(reading: Reading, schedule: Scan | LookAhead | None = None) -> Backtest:
+def _run(reading: Reading, schedule: Scan | NextEvent | None = None) -> Backtest:
     """Simulate all lanes and keep what happened."""
     _refuse_too_many(reading)
     job, engine = replace(reading.job(), schedule=schedule), reading.engine
@@ -262,8 +262,8 @@ class _Recorded:
                     table[(*at, slice(0, len(columns)))] = getattr(allocations, name)[here][:, np.maximum(columns, 0)]
 
     def _leaf(self, sweep: Sweep, array: np.ndarray, pads_assets: bool = False) -> Any:
-        pending = Pending(lambda some: array[sweep.recorded_places(some)])
-        return Leaf(pending, by_combination=True, by_group=True, pads_assets=pads_assets)
+        pending = Unresolved(lambda some: array[sweep.recorded_places(some)])
+        return LaneParameter(pending, by_combination=True, by_group=True, pads_assets=pads_assets)
 
     def first_bar(self, sweep: Sweep) -> Any:
         """Before it nothing trades, whatever a trigger says."""

@@ -22,7 +22,7 @@ from jaxsim.frames.evaluation.changed_prices import KINDS, FrameSource, MarketSo
 from jaxsim.frames.evaluation.policy_probe import Witness, context_of, questions
 from jaxsim.frames.inputs.groups import layout
 from jaxsim.frames.inputs.labels import Sweep
-from jaxsim.frames.inputs.parameters import Leaf, module, settle
+from jaxsim.frames.inputs.parameters import LaneParameter, module, resolve
 from jaxsim.frames.inputs.prices import as_frame, read_features
 from jaxsim.reference import run_lane
 
@@ -122,7 +122,7 @@ def _rows_of(features: Any, source: Any) -> Any:
     """Features as arrays with one row per bar."""
     close = source.close if isinstance(source, FrameSource) else pd.DataFrame(index=source.index)
     rows = read_features(features, close)
-    is_leaf = lambda x: isinstance(x, Leaf)  # noqa: E731
+    is_leaf = lambda x: isinstance(x, LaneParameter)  # noqa: E731
     return jax.tree.map(lambda x: x.array if is_leaf(x) else x, rows, is_leaf=is_leaf)
 
 
@@ -167,10 +167,10 @@ class _Probe:
         if len(sweep) > 1 or arrangement.num_groups > 1:
             raise ValueError("policy: one lane is looked at a time; nothing can be swept here")
 
-        def one(leaf: Leaf) -> Any:
-            return settle(leaf).of(np.array([0]), arrangement.members, False)[0]
+        def one(leaf: LaneParameter) -> Any:
+            return resolve(leaf).of(np.array([0]), arrangement.members, False)[0]
 
-        return replace(policy, **jax.tree.map(one, tables, is_leaf=lambda x: isinstance(x, Leaf)))
+        return replace(policy, **jax.tree.map(one, tables, is_leaf=lambda x: isinstance(x, LaneParameter)))
 
     # --- where to look
 

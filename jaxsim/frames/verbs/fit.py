@@ -83,7 +83,7 @@ def fit(
         or a pytree of bools. Default: all floating-point arrays of allocator, trigger and destination.
     constraints: pairs (where, constraint), as `(lambda p: p.allocator.weights, js.Simplex())`; after every step the
         leaf goes to the nearest point that satisfies it. Fields with bounds (a threshold is >= 0) keep them anyway.
-    batch: what a step looks at: `js.Windows(length, count)` or `js.Paths(count)`; default all of the data.
+    batch: what a step looks at: `js.WindowBatch(length, count)` or `js.PathBatch(count)`; default all of the data.
     validation: data to choose the best step by: a fraction in (0, 1), the last part of the bars, which is then not
         trained on (the account and the history go on from the part before it); or a market, or several.
     patience: stop when so many steps have brought no better score on the validation data (without any: on the data

@@ -13,10 +13,10 @@ from jaxsim.frames.inputs.bars_per_year import bar_length, to_timedelta
 from jaxsim.frames.inputs.groups import Layout, layout
 from jaxsim.frames.inputs.labels import lane_index
 from jaxsim.frames.inputs.price_arrays import valuation_prices
-from jaxsim.frames.inputs.prices import read_prices
+from jaxsim.frames.inputs.prices import checked_prices
 from jaxsim.frames.results.backtest import Backtest
 from jaxsim.frames.results.ledger import Ledger
-from jaxsim.frames.results.paths import Context, Paths
+from jaxsim.frames.results.paths import Paths, RunContext
 from jaxsim.frames.verbs.order_sheet import OrderSheet, read_orders
 from jaxsim.reference import AccountState, bought, sold
 
@@ -50,7 +50,7 @@ def from_records(
 
     Raises TypeError or ValueError naming what is wrong with the table.
     """
-    prices = read_prices(close, open)
+    prices = checked_prices(close, open)
     arrangement = layout(prices.columns, groups, by)
     table = read_orders(orders, prices.index, arrangement, lanes)
     labels = _lane_labels(table.combinations, arrangement)
@@ -62,7 +62,7 @@ def from_records(
     if poorest < -1e-9 * opening.max():
         warnings.warn(f"the orders cost more than there was: cash falls to {poorest:g}; see init_cash", stacklevel=2)
     bar, year = bar_length(prices.index, freq), to_timedelta(year_freq, "year_freq")
-    context = Context(prices.index, arrangement, prices.close, prices.mark, opening, bar, year, is_of_orders=True)
+    context = RunContext(prices.index, arrangement, prices.close, prices.mark, opening, bar, year, is_of_orders=True)
     return Backtest(Paths(context, ledgers), labels)
 
 

@@ -10,9 +10,9 @@ from jaxsim.engine.base.fields import BARS, CASH
 from jaxsim.engine.policy.policy import allocator_name, keeps_state
 from jaxsim.frames.inputs.groups import layout
 from jaxsim.frames.inputs.labels import Sweep, is_swept
-from jaxsim.frames.inputs.parameters import module, number, settle
+from jaxsim.frames.inputs.parameters import module, number, resolve
 from jaxsim.frames.inputs.price_arrays import valuation_prices
-from jaxsim.frames.inputs.prices import read_prices
+from jaxsim.frames.inputs.prices import checked_prices
 from jaxsim.frames.inputs.random_keys import lane_keys
 from jaxsim.frames.plans.engines import ENGINES, plan_elsewhere
 from jaxsim.frames.plans.job import PlanJob, collect, unasked
@@ -64,7 +64,7 @@ def optimize(
     Raises TypeError or ValueError naming the argument; AllocationError naming lane, asset and bar for weights that
     cannot be traded; AllocatorError naming lane and bar, from what a function that runs in Python has raised.
     """
-    prices = read_prices(close, open, None, features)
+    prices = checked_prices(close, open, None, features)
     arrangement, sweep = layout(prices.columns, groups, by), Sweep()
     schedule = Timetable(
         prices.index, dict(every=every, on=on, at_time=at_time, lookback=lookback, offset=offset), sweep
@@ -81,7 +81,7 @@ def optimize(
         raise TypeError(f"pad: expected True or False, got {pad!r}")
     lanes = lane_labels(sweep, arrangement)
     with jax.enable_x64(True):
-        per_lane = None if seeds is None else np.repeat(settle(seeds).array, arrangement.num_groups)
+        per_lane = None if seeds is None else np.repeat(resolve(seeds).array, arrangement.num_groups)
         keys = lane_keys(0 if seeds is not None else key, lanes, per_lane)
         job = PlanJob(
             prices.index, arrangement, prices.close, valuation_prices(prices.close, prices.open),

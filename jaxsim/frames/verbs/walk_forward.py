@@ -15,7 +15,7 @@ from jaxsim.engine.policy.triggers import Never
 from jaxsim.engine.trading.market import Market
 from jaxsim.frames.evaluation.splits import Split, WalkForwardSplits
 from jaxsim.frames.inputs.market import is_frame_of_prices
-from jaxsim.frames.inputs.prices import as_frame, read_prices
+from jaxsim.frames.inputs.prices import as_frame, checked_prices
 from jaxsim.frames.results.backtest import Backtest
 from jaxsim.frames.results.metric_names import Metric, metric_list, metric_name, needs_ann_factor, scorer
 from jaxsim.frames.runs.arguments import as_allocator
@@ -125,7 +125,7 @@ def walk_forward(
     _check_terms(terms, splits)
     closes = as_frame(close, "close")
     executed = price if is_frame_of_prices(price, close) else None
-    prices = read_prices(closes, open, None if executed is None else as_frame(executed, "price"), features)
+    prices = checked_prices(closes, open, None if executed is None else as_frame(executed, "price"), features)
     scored, learners = metric_list(metrics), _named(learn)
     others = _named_policies(benchmarks, set(learners))
     default = {"trigger": trigger, "destination": destination, "min_history": min_history}

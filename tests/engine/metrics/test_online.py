@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 
 from jaxsim import metrics
-from jaxsim.engine.metrics.online import Tally
-from jaxsim.engine.metrics.online_formulas import PIECES, STREAMED, needs_benchmark
+from jaxsim.engine.metrics.online import RunningSums
+from jaxsim.engine.metrics.online_formulas import ONLINE_METRICS, PIECES, needs_benchmark
 from jaxsim.engine.metrics.returns import deflated
 from jaxsim.frames.results.metric_methods import ONE_PER_LANE
 from tests.helpers.markets import on_host
 
 BARS, LANES = 300, 24
 TRADED = ("turnover", "turnover_two_way", "num_rebalances", "total_fees")
-OF_RETURNS = [name for name in STREAMED if name in ONE_PER_LANE and name not in TRADED]
+OF_RETURNS = [name for name in ONLINE_METRICS if name in ONE_PER_LANE and name not in TRADED]
 
 
 def nasty() -> tuple[np.ndarray, np.ndarray]:
@@ -50,7 +50,7 @@ def told(r, b, blocks, names=OF_RETURNS) -> dict[str, np.ndarray]:
             return tally.add(r, (bars < num_bars)[:, None], b), None
 
         parts = [x.reshape(-1, blocks, *x.shape[1:]) for x in (jnp.arange(len(r)), r, b)]
-        return jax.lax.scan(one, Tally.start(names, r.dtype, r.shape[1:]), tuple(parts))[0]
+        return jax.lax.scan(one, RunningSums.start(names, r.dtype, r.shape[1:]), tuple(parts))[0]
 
     with jax.enable_x64(True):
         padded = (np.pad(x, ((0, room), (0, 0)), constant_values=7.0) for x in (r, b))
@@ -79,7 +79,9 @@ def test_a_tally_of_one_lane_and_of_a_part_of_the_metrics():
     r, b = nasty()
     with jax.enable_x64(True):
         for name in ("sharpe_ratio", "max_drawdown", "beta"):
-            tally = jax.jit(lambda r, b, name=name: Tally.start([name], r.dtype).add(r, True, b))(r[:, 0], b[:, 0])
+            tally = jax.jit(lambda r, b, name=name: RunningSums.start([name], r.dtype).add(r, True, b))(
+                r[:, 0], b[:, 0]
+            )
             got = on_host(tally).finish([name], ann_factor=252.0)[name]
             np.testing.assert_allclose(got, whole(name, r, b)[0], rtol=1e-9)
             assert (tally.pair is None) == (name != "beta"), "no part that no metric needs"
@@ -99,7 +101,7 @@ def test_rebalances_add_up():
     value[4] = 0
     happens, asked = rng.random((2, 20)) < 0.6
     with jax.enable_x64(True):
-        tally = Tally.start(TRADED, jnp.float64)
+        tally = RunningSums.start(TRADED, jnp.float64)
         for row in zip(happens, traded, value, fees, asked, strict=True):
             tally = tally.rebalanced(*map(np.asarray, row))
         got = on_host(tally).finish(TRADED)
@@ -112,5 +114,5 @@ def test_rebalances_add_up():
 
 def test_what_is_streamed():
     by_order = {"value_at_risk", "cond_value_at_risk", "tail_ratio", "common_sense_ratio"}
-    assert ONE_PER_LANE - set(STREAMED) == by_order | {"deflated_sharpe_ratio"}
+    assert ONE_PER_LANE - set(ONLINE_METRICS) == by_order | {"deflated_sharpe_ratio"}
     assert needs_benchmark(["sharpe_ratio", "alpha"]) and not needs_benchmark(["sharpe_ratio"])

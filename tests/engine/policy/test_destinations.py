@@ -210,7 +210,7 @@ def test_widths_by_asset_and_by_bar():
 
 def test_short_only_weights_are_told_by_their_sign():
     """Where orders are short only, a weight of 0.3 is a short position: a part of the way leads towards that."""
-    options = dict(policy=al.FixedWeights([0.3, 0.2, 0.1]), trigger=js.EveryN(5), direction="short_only", min_size=0)
+    options = dict(policy=al.FixedWeights([0.3, 0.2, 0.1]), trigger=js.EveryBars(5), direction="short_only", min_size=0)
     half, whole = (run(js.Fraction(x), **options) for x in (0.5, 1.0))
     at = slice(6, None)
     assert (half.units.iloc[at] < 0).all().all()
@@ -229,7 +229,7 @@ def test_equal_parts_by_hand():
     def turns(obs):
         return targets[int(obs.step >= 10)]
 
-    options = dict(trigger=js.EveryN(10), destination=js.SpreadOver(3), engine="reference")
+    options = dict(trigger=js.EveryBars(10), destination=js.SpreadOver(3), engine="reference")
     bt = js.backtest(close, turns, open=close, **options)
     np.testing.assert_allclose(bt.weights["A"].iloc[9:14], [0.5, 0.4, 0.3, 0.2, 0.2])
     assert list(bt.rebalance_index[:3]) == [INDEX[0], INDEX[10], INDEX[20]] and bt.num_rebalances() == 6
@@ -283,7 +283,7 @@ def test_an_account_that_goes_flat_on_its_way_is_done():
 
 
 def test_the_size_of_units_is_traded_at_once():
-    options = dict(policy=al.FixedWeights([0.1, 0.1, 0.1]), trigger=js.EveryN(7), size_type="target_amount")
+    options = dict(policy=al.FixedWeights([0.1, 0.1, 0.1]), trigger=js.EveryBars(7), size_type="target_amount")
     one, other = (run(d, **options) for d in (js.SpreadOver(5), js.ToTarget()))
     np.testing.assert_array_equal(one.value, other.value)
 

@@ -51,8 +51,8 @@ def on_odd_bars(obs):
 
 COMPOSED = [
     js.Threshold(0.03),
-    js.Threshold(0.1, relative=True) & js.EveryN(3),
-    js.HalfL1Drift(0.04) | js.EveryN(50),
+    js.Threshold(0.1, relative=True) & js.EveryBars(3),
+    js.HalfL1Drift(0.04) | js.EveryBars(50),
     js.L2Drift(0.02) & on_odd_bars,
     js.TrackingError(0.002, 12) | js.Threshold(np.linspace(0.02, 0.1, 5)),
 ]
@@ -152,7 +152,7 @@ def test_the_surrogate_is_the_kernel_times_what_the_rebalance_changes():
     assert float(slope) == pytest.approx(0.0, abs=1e-12)
 
     def later(threshold, gate):
-        policy = js.Policy(al.EqualWeight(), js.Threshold(threshold) & js.EveryN(3, start=1), gate)
+        policy = js.Policy(al.EqualWeight(), js.Threshold(threshold) & js.EveryBars(3, start=1), gate)
         return js.simulate(market, policy).value[2]
 
     sold = 2.5 / 1.1

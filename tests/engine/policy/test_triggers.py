@@ -62,7 +62,7 @@ FORMULAS = {
     "half L1": (js.HalfL1Drift(0.05), lambda obs: np.abs(known(drifts(obs))).sum() / 2 >= 0.05),
     "L2": (js.L2Drift(0.06), lambda obs: np.sqrt((known(drifts(obs)) ** 2).sum()) >= 0.06),
     "tracking error": (js.TrackingError(0.02, 20, ann_factor=252.0), lambda obs: tracking_error(obs, 0.02, 20)),
-    "every n": (js.EveryN(7, start=3), lambda obs: obs.step >= 3 and (obs.step - 3) % 7 == 0),
+    "every n": (js.EveryBars(7, start=3), lambda obs: obs.step >= 3 and (obs.step - 3) % 7 == 0),
 }
 
 
@@ -74,8 +74,8 @@ def test_a_trigger_is_its_formula(name):
 
 
 COMPOSED = {
-    "and": (js.Threshold(0.02) & js.EveryN(3), [js.Threshold(0.02), js.EveryN(3)], all),
-    "or": (js.Threshold(0.06) | js.EveryN(9), [js.Threshold(0.06), js.EveryN(9)], any),
+    "and": (js.Threshold(0.02) & js.EveryBars(3), [js.Threshold(0.02), js.EveryBars(3)], all),
+    "or": (js.Threshold(0.06) | js.EveryBars(9), [js.Threshold(0.06), js.EveryBars(9)], any),
 }
 
 
@@ -94,7 +94,7 @@ def test_functions_stand_on_either_side():
     left, right = js.Threshold(0.02) & every_third, every_third & js.Threshold(0.02)
     either = every_third | js.Threshold(0.02) | every_third
     rest = dict(open=OPEN, engine="reference")
-    runs = [js.backtest(CLOSE, POLICY, trigger=t, **rest) for t in (left, right, js.Threshold(0.02) & js.EveryN(3))]
+    runs = [js.backtest(CLOSE, POLICY, trigger=t, **rest) for t in (left, right, js.Threshold(0.02) & js.EveryBars(3))]
     for other in runs[1:]:
         np.testing.assert_array_equal(runs[0].rebalances, other.rebalances)
     assert js.backtest(CLOSE, POLICY, trigger=either, **rest).rebalances.iloc[::3].all()
@@ -110,7 +110,7 @@ def test_a_target_of_zero(held, fires):
 
 
 ALL = {
-    "numbers": (js.Threshold(js.grid(t=[0.1, 0.3]), relative=True) & js.EveryN(js.grid(n=[2, 5])))
+    "numbers": (js.Threshold(js.grid(t=[0.1, 0.3]), relative=True) & js.EveryBars(js.grid(n=[2, 5])))
     | js.TrackingError(0.02, 20, ann_factor=252.0)
     | (js.HalfL1Drift(0.04) & js.L2Drift(0.05)),
     "dates": (js.Threshold(0.01) & js.Every(pd.Index(["W", "3D"], name="every"))) | js.On([INDEX[7], "2020-02-01"]),
@@ -132,12 +132,12 @@ def test_engines_agree(name):
 
 def test_swept_numbers_are_those_of_single_runs():
     swept = js.backtest(
-        CLOSE, POLICY, open=OPEN, trigger=js.Threshold(js.grid(t=[0.02, 0.04])) & js.EveryN(js.grid(n=[2, 5]))
+        CLOSE, POLICY, open=OPEN, trigger=js.Threshold(js.grid(t=[0.02, 0.04])) & js.EveryBars(js.grid(n=[2, 5]))
     )
     assert swept.lanes.names == ["t", "n"]
     for t in (0.02, 0.04):
         for n in (2, 5):
-            trigger = js.Threshold(t) & js.EveryN(n)
+            trigger = js.Threshold(t) & js.EveryBars(n)
             alone = js.backtest(CLOSE, POLICY, open=OPEN, trigger=trigger, engine="reference")
             np.testing.assert_array_equal(swept[t, n].rebalances, alone.rebalances)
 
@@ -151,7 +151,7 @@ def test_a_users_trigger_with_a_bounded_field_is_swept_like_ours():
         def __call__(self, obs):
             return abs(obs.units[0] * obs.val_price[0] / obs.value - obs.target[0]) >= self.size
 
-    swept = js.backtest(CLOSE, POLICY, open=OPEN, trigger=Gap(js.grid(size=[0.02, 0.05])) & js.EveryN(2))
+    swept = js.backtest(CLOSE, POLICY, open=OPEN, trigger=Gap(js.grid(size=[0.02, 0.05])) & js.EveryBars(2))
     assert swept.lanes.names == ["size"] and swept.num_rebalances()[0.02] > swept.num_rebalances()[0.05] > 1
 
 
@@ -307,8 +307,8 @@ MISUSE = {
         ValueError,
         "on: the dates",
     ),
-    "half a bar": (lambda: run(js.EveryN(1.5)), ValueError, "bars: expected a whole number >= 1"),
-    "no bars": (lambda: run(js.EveryN(0)), ValueError, "bars: "),
+    "half a bar": (lambda: run(js.EveryBars(1.5)), ValueError, "bars: expected a whole number >= 1"),
+    "no bars": (lambda: run(js.EveryBars(0)), ValueError, "bars: "),
     "too few closes": (
         lambda: js.TrackingError(0.02, 2),
         ValueError,

@@ -12,11 +12,11 @@ import pytest
 
 import allocators as al
 import jaxsim as js
-from jaxsim.engine.bar.lanes import LaneAxis, Run
+from jaxsim.engine.bar.lanes import LaneAxis, LaneInputs
 from jaxsim.engine.base.random_keys import as_key
-from jaxsim.engine.policy.policy import order_book_policy
-from jaxsim.engine.policy.screening import Glance
-from jaxsim.engine.schedules.next_event import LookAhead
+from jaxsim.engine.policy.policy import given_orders_policy
+from jaxsim.engine.policy.screening import Screening
+from jaxsim.engine.schedules.next_event import NextEvent
 from jaxsim.engine.schedules.schedule import Scan, pages
 from jaxsim.engine.schedules.streaming_run import stream
 from jaxsim.frames.inputs.price_arrays import mark_prices, priced_at, valuation_prices
@@ -24,7 +24,7 @@ from tests.helpers.markets import on_host
 
 LANES, BARS, ASSETS = 11, 90, 3
 METRICS = ("sharpe_ratio", "total_return", "max_drawdown", "turnover", "total_fees", "num_rebalances")
-SMALL = LookAhead(block=7, slots=4, page=5)  # blocks, slots and pages that never fit
+SMALL = NextEvent(block=7, slots=4, page=5)  # blocks, slots and pages that never fit
 
 
 def every_other_time(obs):
@@ -50,7 +50,7 @@ def thresholds(rng: np.random.Generator) -> np.ndarray:
     return np.concatenate([[0.0, 0.0], rng.uniform(0.005, 0.12, LANES - 2)])
 
 
-def case(name: str) -> tuple[Run, tuple[LaneAxis, ...]]:
+def case(name: str) -> tuple[LaneInputs, tuple[LaneAxis, ...]]:
     """What lanes are simulated from; those leaves differ by lane that have an axis for it."""
     rng = np.random.default_rng(sum(map(ord, name)))
     market = jax.tree.map(lambda x: x[0], markets(rng, 1))
@@ -59,7 +59,7 @@ def case(name: str) -> tuple[Run, tuple[LaneAxis, ...]]:
     if name == "drawn weights":
         policy = js.Policy(al.RandomWeights(), js.Threshold(thresholds(rng)), min_history=np.int32(3))
     elif name == "spread, order by order":
-        when = js.Threshold(thresholds(rng) * 5, relative=True) | js.EveryN(np.int32(17))
+        when = js.Threshold(thresholds(rng) * 5, relative=True) | js.EveryBars(np.int32(17))
         policy = js.Policy(al.EqualWeight(), when, destination=js.SpreadOver(np.int32(3)))
         costs, by_lane[1] = js.Costs(costs.fees, fixed_fees=np.float64(0.01)), "policy.trigger.left.threshold"
     elif name == "sums of drifts":
@@ -73,9 +73,9 @@ def case(name: str) -> tuple[Run, tuple[LaneAxis, ...]]:
     else:
         market = markets(rng, LANES)
         size = np.where(rng.random((LANES, BARS, ASSETS)) < 0.1, rng.normal(0, 2, (LANES, BARS, ASSETS)), np.nan)
-        policy = order_book_policy(size, size_type=np.int32(0))
+        policy = given_orders_policy(size, size_type=np.int32(0))
         by_lane = ["costs.fees", "policy.allocator.size", "policy.trigger.book.size"]
-    run = Run(market, policy, costs, account, jax.random.split(as_key(7), LANES))
+    run = LaneInputs(market, policy, costs, account, jax.random.split(as_key(7), LANES))
     nothing = jax.tree.map(lambda x: None, run)
     marked = eqx.tree_at(lambda r: r.key, nothing, 0, is_leaf=lambda x: x is None)
     for path in by_lane:
@@ -91,10 +91,10 @@ def _at(tree, path: str):
     return tree
 
 
-def plain(run: Run, axes: tuple[LaneAxis, ...]) -> js.Simulation:
+def plain(run: LaneInputs, axes: tuple[LaneAxis, ...]) -> js.Simulation:
     """All lanes by the scan, bar after bar."""
 
-    def one(run: Run) -> js.Simulation:
+    def one(run: LaneInputs) -> js.Simulation:
         save = js.Save(units=True, events=True)
         how = dict(costs=run.costs, account=run.account, key=run.key, save=save, lane_axis="combination")
         return js.simulate(run.market, run.policy, **how)
@@ -156,7 +156,7 @@ def test_a_simulation_that_looks_ahead(name):
         run, axes = case(name)
         judge = plain(run, axes)
 
-        def one(run: Run) -> js.Simulation:
+        def one(run: LaneInputs) -> js.Simulation:
             how = dict(costs=run.costs, account=run.account, key=run.key, save=js.Save(events=True))
             return js.simulate(run.market, run.policy, **how, schedule=SMALL)
 
@@ -174,12 +174,12 @@ def test_a_forward_schedule_has_no_derivative():
 
     def end(fees, **how):
         policy = how.pop("policy", js.Policy(al.EqualWeight(), js.Threshold(0.05)))
-        return js.simulate(market, policy, costs=js.Costs(fees), schedule=js.LookAhead(), **how).value[-1]
+        return js.simulate(market, policy, costs=js.Costs(fees), schedule=js.NextEvent(), **how).value[-1]
 
     for derivative in (jax.grad, jax.jacfwd):
-        with pytest.raises(TypeError, match=r"^schedule: js.LookAhead\(\) runs forward only"):
+        with pytest.raises(TypeError, match=r"^schedule: js.NextEvent\(\) runs forward only"):
             derivative(end)(0.01)
-    with pytest.raises(ValueError, match=r"^adjoint: js.LookAhead\(\) runs"):
+    with pytest.raises(ValueError, match=r"^adjoint: js.NextEvent\(\) runs"):
         end(0.01, adjoint=js.Checkpointed())
     soft = js.Policy(al.EqualWeight(), js.Threshold(0.05), js.Sigmoid(0.01))
     with pytest.raises(ValueError, match=r"^schedule: Sigmoid trades a little at every bar"):
@@ -199,7 +199,7 @@ def test_a_glance_misses_nothing(num_assets):
             *(jnp.int32(0), units, units, value, cash, units, cash, price, target, price > 0, None, None, price[None])
         )
         columns = (tuple(x) if num_assets <= 16 else x for x in (units, price, target))
-        glance = Glance(jnp.int32(0), *columns, value)
+        glance = Screening(jnp.int32(0), *columns, value)
         return [jnp.stack([trigger(obs), trigger.may_fire(glance)]) for trigger in triggers]
 
     with jax.enable_x64(True):
@@ -227,7 +227,7 @@ class SmallDrift(js.Threshold):
         return ~super().__call__(obs)
 
 
-class OneMoreDate(js.EveryN):
+class OneMoreDate(js.EveryBars):
     def __call__(self, obs):
         return super().__call__(obs) | (obs.step == 7)
 
@@ -241,7 +241,7 @@ def test_triggers_whose_quick_answer_is_not_the_obvious_one(trigger):
     close = pd.DataFrame(markets(np.random.default_rng(2), 1).close[0][10:40]).ffill().bfill()
     ahead, scan = (
         js.backtest(close, al.FixedWeights([0.0, 0.5, 0.5]), trigger=trigger, schedule=x).rebalances.to_numpy()
-        for x in (js.LookAhead(), js.Scan())
+        for x in (js.NextEvent(), js.Scan())
     )
     np.testing.assert_array_equal(ahead, scan)
 
@@ -260,8 +260,8 @@ class KeptKey(eqx.Module):
 
 def test_a_key_that_an_allocator_remembers_moves_on():
     close = pd.DataFrame(markets(np.random.default_rng(1), 1).close[0][10:40]).ffill().bfill()
-    options = dict(trigger=js.EveryN(4), fees=js.grid(fees=[0.0, 0.001]))
-    ahead, scan = (js.backtest(close, KeptKey(), schedule=x, **options) for x in (js.LookAhead(), js.Scan()))
+    options = dict(trigger=js.EveryBars(4), fees=js.grid(fees=[0.0, 0.001]))
+    ahead, scan = (js.backtest(close, KeptKey(), schedule=x, **options) for x in (js.NextEvent(), js.Scan()))
     np.testing.assert_allclose(ahead.value, scan.value, rtol=1e-12)
     weights = ahead.allocations.weights
     assert len(weights.drop_duplicates()) == len(weights) // 2 > 5  # two lanes, the same draws
@@ -282,13 +282,13 @@ class Watching(eqx.Module):
 @pytest.mark.parametrize(
     "options, error, message",
     [
-        (dict(schedule="scan"), TypeError, r"^schedule: expected js.LookAhead\(\) or js.Scan\(\), got 'scan'"),
+        (dict(schedule="scan"), TypeError, r"^schedule: expected js.NextEvent\(\) or js.Scan\(\), got 'scan'"),
         (
             dict(schedule=js.Scan(), engine="reference"),
             ValueError,
             "^schedule: the reference engine has one of its own",
         ),
-        (dict(schedule=js.LookAhead(), policy=Watching()), ValueError, "^schedule: Watching observes every bar"),
+        (dict(schedule=js.NextEvent(), policy=Watching()), ValueError, "^schedule: Watching observes every bar"),
     ],
 )
 def test_what_is_no_schedule(options, error, message):
@@ -298,7 +298,7 @@ def test_what_is_no_schedule(options, error, message):
 
 
 @pytest.mark.parametrize(
-    "schedule, name", [(js.LookAhead, "block"), (js.LookAhead, "slots"), (js.LookAhead, "page"), (js.Scan, "page")]
+    "schedule, name", [(js.NextEvent, "block"), (js.NextEvent, "slots"), (js.NextEvent, "page"), (js.Scan, "page")]
 )
 def test_what_is_no_size_of_a_schedule(schedule, name):
     for value in (0, -1, 2.5, True):

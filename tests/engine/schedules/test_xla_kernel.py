@@ -7,7 +7,7 @@ import pytest
 
 import allocators as al
 import jaxsim as js
-from jaxsim.engine.bar.lanes import LaneAxis, Run
+from jaxsim.engine.bar.lanes import LaneAxis, LaneInputs
 from jaxsim.engine.schedules import xla_kernel as kernel
 from jaxsim.engine.schedules.streaming_run import stream
 
@@ -86,10 +86,10 @@ def scores(allocator, **options):
     policy = js.Policy(allocator, js.Threshold(thresholds), destination=js.Fraction(0.8))
     with jax.enable_x64(True):
         market = js.Market(close, close, close, np.nan_to_num(close, nan=1.0))
-        run = Run(market, policy, js.Costs(np.float64(0.002)), js.Account(np.float64(100.0)), jax.random.key(3))
+        run = LaneInputs(market, policy, js.Costs(np.float64(0.002)), js.Account(np.float64(100.0)), jax.random.key(3))
         axes = (LaneAxis.of("lane", 6, jax.tree.map(lambda x: 0 if x is thresholds else None, run)),)
         names = ("sharpe_ratio", "max_drawdown", "turnover", "num_rebalances")
-        return jax.tree.map(np.asarray, stream(run, axes, names, schedule=js.LookAhead(**options)))
+        return jax.tree.map(np.asarray, stream(run, axes, names, schedule=js.NextEvent(**options)))
 
 
 def same_to_the_last_digit(one, other):

@@ -13,7 +13,7 @@ import pytest
 
 import allocators as al
 import jaxsim as js
-from jaxsim.engine.policy.policy import order_book_policy
+from jaxsim.engine.policy.policy import given_orders_policy
 from tests.helpers.cases import assert_same_portfolio
 from tests.helpers.markets import AS_IT_STANDS, prices
 
@@ -293,7 +293,7 @@ def test_gradients_equal_differences():
         scale, fees, fixed_fees, slippage, price = x
         book = jnp.where(np.isnan(BOOK.to_numpy()), jnp.nan, scale * sizes)
         costs = js.Costs(fees=fees, fixed_fees=fixed_fees, slippage=slippage, lock_cash=lock_cash)
-        policy = order_book_policy(book, size_type=kinds)
+        policy = given_orders_policy(book, size_type=kinds)
         at = eqx.tree_at(lambda m: m.price, MARKET, MARKET.price * price)
         sim = js.simulate(at, policy, costs=costs)
         return sim.value[-1], (sim.units, sim.status.is_ok)

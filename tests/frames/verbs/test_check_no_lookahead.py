@@ -209,7 +209,7 @@ def momentum(obs):
     [
         js.Policy(momentum, js.Threshold(0.05), destination=js.ToEdge(), min_history=5),
         js.Policy(al.RandomWeights(), js.Every("W") | js.TrackingError(0.05, 10), destination=js.SpreadOver(3)),
-        js.Policy(al.InverseVolatility(lookback=10), js.EveryN(7), min_history=11),
+        js.Policy(al.InverseVolatility(lookback=10), js.EveryBars(7), min_history=11),
         js.Policy(al.host(lambda obs: obs.rng().dirichlet(np.ones(3))), js.Always()),
         js.Policy(al.FixedWeights(pd.Series([0.2, 0.3, 0.5], CLOSE.columns)), js.L2Drift(0.05)),
     ],

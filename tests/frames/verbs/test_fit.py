@@ -129,7 +129,7 @@ def test_restarts_windows_annealing_and_constraints():
     fitted = fit(
         soft,
         restarts=3,
-        batch=js.Windows(length=25, count=2),
+        batch=js.WindowBatch(length=25, count=2),
         anneal=optax.linear_schedule(0.02, 0.002, 20),
         constraints=[(lambda p: p.trigger.threshold, js.Box(0.04, 0.06))],
         validation=MARKETS[1],
@@ -160,7 +160,7 @@ def test_markets_from_a_function_paths_simplex_and_leaves_that_nothing_moves():
     simplex = (lambda p: p.allocator, js.Simplex())
     still = pytest.warns(UserWarning, match=r"^trainable: the derivative of trigger.threshold was zero")
     with jax.enable_x64(True), still:
-        fitted = fit(with_weights([0.5, 0.5, 0.4]), walk, batch=js.Paths(3), steps=10, constraints=simplex, **FREE)
+        fitted = fit(with_weights([0.5, 0.5, 0.4]), walk, batch=js.PathBatch(3), steps=10, constraints=simplex, **FREE)
     weights = fitted.policy.allocator.weights
     assert weights.sum() == pytest.approx(1, abs=1e-9) and weights[1] > 0.5 > weights[0] > weights[2] >= 0
     assert fitted.policy.trigger.threshold == 0.05
@@ -176,8 +176,8 @@ def test_batches_are_parts_of_the_data():
             (jnp.arange(3 * BARS).reshape(3, BARS), jnp.tile(2 * jnp.arange(BARS)[None, :, None], (3, 1, 3))),
             is_leaf=lambda x: x is None,
         )
-        windows = js.Windows(length=7, count=50).draw(stack, jax.random.key(1))
-        paths = js.Paths(3).draw(stack, jax.random.key(2))
+        windows = js.WindowBatch(length=7, count=50).draw(stack, jax.random.key(1))
+        paths = js.PathBatch(3).draw(stack, jax.random.key(2))
     assert windows.close.shape == (50, 7, 3) and paths.close.shape == (3, BARS, 3)
     firsts = np.asarray(windows.features[:, 0])
     assert len(set(firsts // BARS)) == 3 and (firsts % BARS <= BARS - 7).all() and len(set(firsts)) > 30
@@ -357,11 +357,11 @@ BAD = {
         "trainable": LOGITS,
     },
     "constraints: expected a function of the policy": {"constraints": (lambda p: p.nothing, js.Positive())},
-    "batch: expected js.Windows": {"batch": 32},
-    "batch: windows of 41 bars, of 40": {"batch": js.Windows(41, 1)},
-    "batch: 2 paths at a time": {"batch": js.Paths(2)},
+    "batch: expected js.WindowBatch": {"batch": 32},
+    "batch: windows of 41 bars, of 40": {"batch": js.WindowBatch(41, 1)},
+    "batch: 2 paths at a time": {"batch": js.PathBatch(2)},
     "batch: the policy counts bars": {
-        "batch": js.Windows(20, 1),
+        "batch": js.WindowBatch(20, 1),
         "policy": js.Policy(al.SoftmaxWeights(3), js.AtBars(np.ones(BARS, bool))),
     },
     "validation: expected a fraction": {"validation": 1.5},
@@ -410,8 +410,8 @@ def test_every_argument_is_misused_once():
 @pytest.mark.parametrize(
     ("message", "make"),
     [
-        ("length: expected a whole number >= 1", lambda: js.Windows(0, 1)),
-        ("count: expected a whole number >= 1", lambda: js.Paths(2.5)),
+        ("length: expected a whole number >= 1", lambda: js.WindowBatch(0, 1)),
+        ("count: expected a whole number >= 1", lambda: js.PathBatch(2.5)),
         ("total: expected a finite number > 0", lambda: js.Simplex(0)),
         ("least: expected a finite number > 0", lambda: js.Positive(-1)),
         ("low: expected at most high", lambda: js.Box(2, 1)),

@@ -9,7 +9,7 @@ import pytest
 
 import allocators as al
 import jaxsim as js
-from jaxsim.engine.schedules.next_event import LookAhead
+from jaxsim.engine.schedules.next_event import NextEvent
 from tests.helpers.markets import ASSETS, BARS, INDEX, THRESHOLDS, grouped, prices, run, with_holes
 
 CLOSE, OPEN = prices(0)
@@ -91,7 +91,7 @@ COHORTS = {
 def test_lanes_of_unequal_number_go_in_cohorts(name, page, monkeypatch):
     """In any order, over several pages as over one: each lane is the one that it is alone, to the last bit."""
     if page is not None:
-        monkeypatch.setattr(LookAhead, "num_rows", lambda *_: page)
+        monkeypatch.setattr(NextEvent, "num_rows", lambda *_: page)
     case, rng = COHORTS[name], np.random.default_rng(1)
     num_bars = 53 if page is None else 54  # programs of their own
     bars = pd.RangeIndex(num_bars, name="time")

@@ -114,7 +114,7 @@ class Trend(eqx.Module):
 def test_groups_states_and_holes():
     pairs = [("tech", "A"), ("tech", "B"), ("bank", "B"), ("bank", "D")]  # of one size: one program
     close, open_ = with_holes(*prices(4, pd.MultiIndex.from_tuples(pairs, names=["sector", "symbol"])))
-    trigger = js.Threshold(0.05) & js.EveryN(2) | js.EveryN(11)
+    trigger = js.Threshold(0.05) & js.EveryBars(2) | js.EveryBars(11)
     found = js.sensitivities(
         close,
         js.Policy(Trend(np.asarray(0.1)), trigger, destination=js.ToEdge(), min_history=3),

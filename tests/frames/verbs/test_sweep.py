@@ -16,7 +16,7 @@ import pytest
 
 import allocators as al
 import jaxsim as js
-from jaxsim.engine.metrics.online_formulas import STREAMED
+from jaxsim.engine.metrics.online_formulas import ONLINE_METRICS
 from jaxsim.frames.results.metric_methods import ONE_PER_LANE
 from jaxsim.frames.sweeps import chunking as chunks
 from jaxsim.frames.sweeps.chunk_metrics import Scoring
@@ -72,7 +72,7 @@ def test_every_metric_of_groups_with_holes():
     options = dict(close=close, open=open_, min_history=3, trigger=js.Threshold(THRESHOLDS[:4]))
     bt, names = backtest(**options), sorted(ONE_PER_LANE)
     check(sweep(**options, metrics=names, threads=1), bt, names)
-    names = [name for name in names if name in STREAMED or name == "deflated_sharpe_ratio"]
+    names = [name for name in names if name in ONLINE_METRICS or name == "deflated_sharpe_ratio"]
     check(sweep(**options, metrics=names, threads=1), bt, names)
 
 
@@ -132,7 +132,7 @@ def test_a_lane_that_fails_is_said_and_the_others_go_on():
             return jnp.where(obs.step >= self.below, jnp.nan, 1.0) * jnp.full(obs.num_assets, 1 / 3)
 
     policy = Strange(below=js.grid(below=[1000.0, 10.0, 2000.0]))
-    options = dict(trigger=js.EveryN(5), fees=0.001)
+    options = dict(trigger=js.EveryBars(5), fees=0.001)
     table = js.sweep(CLOSE, policy, metrics=METRICS, **options)
     assert table["status"][10.0].startswith("the allocator returned a NaN weight")
     assert table["status"][10.0].endswith("(asset 'A', bar 10, 2021-01-14 00:00:00)")
@@ -152,7 +152,7 @@ def fails_at_ten(obs, until):
 @pytest.mark.parametrize("engine", ["compiled", "reference"])
 def test_a_python_function_that_fails_ends_its_lanes_alone(engine):
     policy = al.host(fails_at_ten, until=js.grid(until=[1000.0, 10.0]))
-    options = dict(trigger=js.EveryN(5))
+    options = dict(trigger=js.EveryBars(5))
     table = js.sweep(CLOSE, policy, metrics=METRICS, engine=engine, **options)
     assert "raised KeyError: 'nothing here' (bar 10, 2021-01-14 00:00:00)" in table["status"][10.0]
     good = js.backtest(CLOSE, al.EqualWeight(), **options)
