@@ -1,7 +1,7 @@
 """Metrics without paths: what a lane carries along so that its scores can be told at the end.
 
-A `RunningSums` holds running sums of one lane, and takes a block of bars at a time, [block]; with fields [lane] it holds
-the sums of many and takes blocks [block, lane]. It has only the parts that the metrics asked for need.
+A `RunningSums` holds running sums of one lane, and takes a block of bars at a time, [block]; with fields [lane] it
+holds the sums of many and takes blocks [block, lane]. It has only the parts that the metrics asked for need.
 
 Sums of powers are taken about one of the lane's first returns, not about zero (Chan, Golub and LeVeque 1983, "shifted
 data"): they are plain sums, and they are stable. Since the shift is one of the n values, its squared distance from

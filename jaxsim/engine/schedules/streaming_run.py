@@ -42,8 +42,8 @@ def stream(
     num_bars: how many bars of the market there are; those after them only fill up its shape. Default all.
     schedule: default the fastest for the policy.
 
-    The program depends on shapes alone: neither numbers nor `num_bars` compile it anew. `RunningSums` and `LaneState` have
-    the lane axes in front.
+    The program depends on shapes alone: neither numbers nor `num_bars` compile it anew. `RunningSums` and `LaneState`
+    have the lane axes in front.
     """
     return _run(_tallies, run, (benchmark,), axes, names, num_bars, schedule)
 
