@@ -23,7 +23,6 @@ from jaxsim.engine.trading.costs import Costs
 from jaxsim.engine.trading.market import Market
 from jaxsim.engine.trading.status import LaneFault
 from jaxsim.errors import OrderError
-from jaxsim.reference.guard import Positions
 from jaxsim.reference.orders import (
     AccountState,
     OrderRequest,
@@ -33,6 +32,7 @@ from jaxsim.reference.orders import (
     snap,
 )
 from jaxsim.reference.records import LaneRun, LoggedOrder, Rebalance, columns_of
+from jaxsim.reference.stops import Positions
 
 _key_at = jax.jit(jax.random.fold_in)  # only for speed: uncompiled, a key takes ten times as long
 
@@ -107,7 +107,7 @@ class _Lane:
         self.state = initial_state(policy.allocator, self.num_assets)
         self.fault = (LaneFault.NONE, -1, -1)
         self.plan: _Plan | None = None
-        self.positions = None if policy.guard is None else Positions(policy.guard, self.num_assets)
+        self.positions = None if policy.stops is None else Positions(policy.stops, self.num_assets)
         self.rebalances: list[Rebalance] = []
         self.bar_aux: list[dict] = []
         self.seen: Observation | None = None
@@ -148,7 +148,7 @@ class _Lane:
         if self.positions is None:
             self.rebalance(bar, value, answer)  # 5. order
         else:
-            self.rebalance_guarded(bar, value, answer, self.positions)
+            self.rebalance_with_stops(bar, value, answer, self.positions)
 
     def valuation(self, bar: int) -> list[float]:
         """The market's valuation prices, or those of later fills that moved them (SEMANTICS 3.10, 4.3)."""
@@ -290,13 +290,13 @@ class _Lane:
             self.plan = _Plan(answer, self.destination(bar, value, answer), parts)
         self.trade_to(bar, value, answer, excess)
 
-    def rebalance_guarded(self, bar: int, value: float, answer: _Answer, positions: Positions) -> None:
-        """A rebalance, or what checks close, or both."""
+    def rebalance_with_stops(self, bar: int, value: float, answer: _Answer, positions: Positions) -> None:
+        """A rebalance, or what stop rules close, or both."""
         obs, remembered = self.observation(bar, value), self.target
         asked = positions.asked(obs, answer.weights, self.is_triggered(bar, value))
         self.rebalance(bar, value, replace(answer, weights=asked, skip=[isnan(x) for x in asked]))
         if not positions.is_due(obs):
-            # What a check has left alone keeps its target, which a threshold goes on to compare with.
+            # What a stop rule has left alone keeps its target, which a threshold goes on to compare with.
             self.target = [old if isnan(new) else new for old, new in zip(remembered, self.target, strict=True)]
 
     def excess(self, bar: int, value: float) -> list[float]:

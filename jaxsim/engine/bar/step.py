@@ -87,7 +87,7 @@ class LaneState(eqx.Module):
     status: LaneStatus
     last_fills: LastFills | None  # only if they can be newer than the market's prices
     plan: SpreadRebalance | None = None  # only if rebalances are spread over several bars
-    entries: Entries | None = None  # only if there are checks
+    entries: Entries | None = None  # only if there are stop rules
 
     @classmethod
     def start(cls, market: Market, policy: Policy, costs: Costs, account: Account) -> "LaneState":
@@ -97,7 +97,7 @@ class LaneState(eqx.Module):
         moves_prices = costs.update_value is not None and market.priced_at is not None
         last_fills = LastFills(unknown, jnp.zeros(num_assets, jnp.int32)) if moves_prices else None
         lane = cls(holdings, unknown, memory, LaneStatus.ok(), last_fills)
-        entries = None if policy.guard is None else Entries.none(num_assets, dtype)
+        entries = None if policy.stops is None else Entries.none(num_assets, dtype)
         return replace(lane, plan=SpreadRebalance.blank(market, policy, lane), entries=entries)
 
     @property
@@ -169,9 +169,9 @@ def must_trade(policy: Policy, lane: LaneState, obs: Observation) -> Bool[Array,
     must = ~jnp.any(obs.units != 0) if policy.trades_when_flat else jnp.asarray(False)
     if lane.plan is not None:
         must = must | lane.is_on_its_way
-    if policy.guard is not None:
+    if policy.stops is not None:
         assert lane.entries is not None
-        must = must | policy.guard.closes(obs, lane.entries).any()
+        must = must | policy.stops.closes(obs, lane.entries).any()
     return must
 
 
@@ -200,11 +200,11 @@ def rebalance(
     allocation, memory = ask(policy.allocator, obs, lane.memory, market.dtype)
     memory = as_state(memory, lane.memory, allocator_name(policy.allocator))
     entries, closing, target = lane.entries, None, allocation.weights
-    if policy.guard is not None:
+    if policy.stops is not None:
         assert entries is not None
-        target, is_out, closing = policy.guard.sizes(obs, entries, target, policy.trigger(obs))
+        target, is_out, closing = policy.stops.sizes(obs, entries, target, policy.trigger(obs))
         allocation = replace(allocation, weights=target, skip=jnp.isnan(target))
-        entries = Entries(entries.price, jnp.where(policy.guard.due(obs), obs.value, entries.value), is_out)
+        entries = Entries(entries.price, jnp.where(policy.stops.due(obs), obs.value, entries.value), is_out)
     request = request_of(policy, allocation, obs)
     if closing is not None:
         request = replace(request, size=jnp.where(closing, 0.0, request.size))  # however far the others go
@@ -234,11 +234,11 @@ def rebalance(
     excess = excess_of(policy.trigger, obs)
     asked = (request.size_type, request.direction, request.sequence)
     event = Rebalance(obs.value, excess, target, *asked, fills, dict(allocation.aux), is_decision)
-    if policy.guard is not None:
+    if policy.stops is not None:
         assert entries is not None
         entries = entries.after(lane.holdings, holdings, fills)
-        # What a check has left alone keeps its target, which a threshold goes on to compare with.
-        target = jnp.where(jnp.isnan(target) & ~policy.guard.due(obs), lane.target, target)
+        # What a stop rule has left alone keeps its target, which a threshold goes on to compare with.
+        target = jnp.where(jnp.isnan(target) & ~policy.stops.due(obs), lane.target, target)
     return LaneState(holdings, target, memory, status, last_fills, plan, entries), event
 
 

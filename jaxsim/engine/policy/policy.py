@@ -14,7 +14,7 @@ from jaxsim.engine.policy.allocation import Allocation, as_allocation
 from jaxsim.engine.policy.destinations import AbstractDestination, ToTarget, checked_destination
 from jaxsim.engine.policy.gates import AbstractGate, Hard, checked_gate
 from jaxsim.engine.policy.observation import Observation
-from jaxsim.engine.policy.stops import StopRules
+from jaxsim.engine.policy.stops import AbstractStop, StopRules
 from jaxsim.engine.policy.triggers import AbstractDated, AbstractTrigger, AtBars, Never
 
 
@@ -32,7 +32,7 @@ class Policy(eqx.Module):
     direction: Direction: which positions its orders may lead to unless it says so itself; None: both.
     call_seq: CallSeq: in which order the assets trade unless the allocator says so itself; None: by order value.
     trades_when_flat: trade also without the trigger while no position is held; off in a replay.
-    guard: checks that close positions between the dates of a replay.
+    stops: the rules that close positions between the dates of a replay.
 
     `size_type` and `direction` are one code, one per asset, or [time or 1, asset or 1].
     """
@@ -46,7 +46,7 @@ class Policy(eqx.Module):
     direction: Any = bounded("direction", DIRECTION, by_bar_and_asset=True, default=None, kw_only=True)
     call_seq: Any = bounded("call_seq", CALL_SEQ, default=None, kw_only=True)
     trades_when_flat: bool = eqx.field(static=True, default=True, kw_only=True)
-    guard: StopRules | None = eqx.field(default=None, kw_only=True)
+    stops: StopRules | None = eqx.field(default=None, kw_only=True)
 
     def __check_init__(self):
         for name in ("allocator", "trigger"):
@@ -176,19 +176,19 @@ class AtRecorded(AbstractDated):
 
 
 def replay_policy(
-    mask: Number | None, targets: RecordedTargets, trigger: Callable | None = None, checks: tuple = ()
+    mask: Number | None, targets: RecordedTargets, trigger: Callable | None = None, stops: tuple[AbstractStop, ...] = ()
 ) -> Policy:
     """The policy that acts at the recorded bars and asks for what was asked for then.
 
-    mask: bool [time], true at the recorded bars; needed only beside a trigger or checks.
+    mask: bool [time], true at the recorded bars; needed only beside a trigger or stops.
     trigger: when else to go back to the targets that hold.
-    checks: what closes positions in between.
+    stops: the rules that close positions in between.
     """
-    if trigger is None and not checks:
+    if trigger is None and not stops:
         return Policy(targets, AtRecorded(targets.bars), trades_when_flat=False)
     recorded = AtBars(mask)  # pyright: ignore[reportArgumentType]
     when = recorded if trigger is None else recorded | trigger
-    return Policy(targets, when, trades_when_flat=False, guard=StopRules(recorded, checks) if checks else None)
+    return Policy(targets, when, trades_when_flat=False, stops=StopRules(recorded, stops) if stops else None)
 
 
 class GivenOrders(eqx.Module):

@@ -1,5 +1,5 @@
-"""When to get out: checks at every bar between the dates of a plan. What a check closes stays closed until the next
-recorded date."""
+"""Rules that close positions between the dates of a plan. They look at every bar. A position that a rule has closed
+stays closed until the next recorded date."""
 
 import abc
 from typing import Any
@@ -18,12 +18,12 @@ from jaxsim.engine.trading.rebalance import Fills
 
 
 class Entries(eqx.Module):
-    """What checks compare the present with.
+    """What stop rules compare the present with.
 
     price: at which each position was entered, currency per unit: the mean of its purchases (of its sales, for a short
         one), with slippage, fees not counted; NaN where there is none.
     value: of the account when the last recorded date came, currency.
-    is_out: which assets have been closed by a check since then.
+    is_out: which assets have been closed by a stop rule since then.
     """
 
     price: Float[Array, " asset"]
@@ -64,10 +64,10 @@ def _of(value: Any) -> str:
     return value
 
 
-def _gain(check: Any, obs: Observation, entries: Entries) -> Float[Array, " asset"]:
+def _gain(stop: Any, obs: Observation, entries: Entries) -> Float[Array, " asset"]:
     """Of each position since its entry, or of the account since the last recorded date; in parts of what it was."""
     xp = namespace(obs.units)
-    if check.of == "portfolio":
+    if stop.of == "portfolio":
         return xp.broadcast_to(xp.asarray(obs.value / entries.value - 1), obs.units.shape)
     return xp.sign(obs.units) * (obs.val_price / entries.price - 1)
 
@@ -103,17 +103,18 @@ class TakeProfit(AbstractStop):
 
 
 class StopRules(eqx.Module):
-    """The checks of a policy.
+    """The stop rules of a policy.
 
-    due: the recorded dates.        checks: any of which closes.
+    due: true at the recorded dates.
+    rules: a position is closed when any of these rules says so.
     """
 
     due: AtBars
-    checks: tuple
+    rules: tuple[AbstractStop, ...]
 
     def closes(self, obs: Observation, entries: Entries) -> Bool[Array, " asset"]:
         """Which positions to close now."""
-        wants = [check(obs, entries) for check in self.checks]
+        wants = [rule(obs, entries) for rule in self.rules]
         return (obs.units != 0) & sum(wants[1:], start=wants[0])
 
     def sizes(

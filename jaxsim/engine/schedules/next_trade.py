@@ -122,7 +122,7 @@ class NextTrade(eqx.Module):
 def _kind(run: LaneInputs, axes: tuple[LaneAxis, ...], lane: LaneState) -> tuple[bool, bool]:
     """Whether the bars at which lanes trade are dates, and whether the trigger has a quick answer. What closes
     positions between the dates, and fills that move valuation prices, have to be looked at exactly."""
-    if run.policy.guard is not None or lane.last_fills is not None:
+    if run.policy.stops is not None or lane.last_fills is not None:
         return False, False
     found = []
 

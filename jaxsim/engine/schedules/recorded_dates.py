@@ -39,7 +39,7 @@ LARGEST_COPIED = 256
 def trades_as_recorded(policy: Policy) -> bool:
     """Whether a policy trades at the recorded bars, and at no others."""
     is_recorded = isinstance(policy.allocator, RecordedTargets) and isinstance(policy.trigger, AtRecorded)
-    return is_recorded and policy.guard is None and not isinstance(policy.destination, SpreadOver)
+    return is_recorded and policy.stops is None and not isinstance(policy.destination, SpreadOver)
 
 
 class Cohorts(eqx.Module):

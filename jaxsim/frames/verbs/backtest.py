@@ -129,7 +129,7 @@ def replay(
     *,
     trigger: Any = None,
     destination: Any = None,
-    checks: Any = (),
+    stops: Any = (),
     call_seq: Any = None,
     open: Any = None,
     price: Any = None,
@@ -161,8 +161,8 @@ def replay(
     trigger: when to go back to the last recorded targets between the recorded bars; without it, never.
     destination: how far towards the targets to trade, at recorded bars and at others; that of the portfolio which they
         come from is not recorded. The bands of `js.ToEdge` and `js.OnlyBreached` are those of the trigger here.
-    checks: what closes positions between the recorded bars: a check such as `js.StopLoss(0.1)`, or a list of them. What
-        has been closed stays closed until the next recorded bar.
+    stops: rules that close positions between the recorded bars: one, such as `js.StopLoss(0.1)`, or a list of them. A
+        position that a rule has closed stays closed until the next recorded bar.
     The other arguments are those of `backtest`.
 
     An asset of `close` that the allocations do not know is left alone.
@@ -179,23 +179,24 @@ def replay(
     when, how_far = rules(trigger, destination)
     rule = None if trigger is None else module(when, "trigger", prices.index, arrangement, sweep)
     way = module(how_far, "destination", prices.index, arrangement, sweep)
-    guards = _checks(checks, allocations, how_far)
-    guards = tuple(module(check, "checks", prices.index, arrangement, sweep) for check in guards)
+    closing = tuple(
+        module(stop, "stops", prices.index, arrangement, sweep) for stop in _stops(stops, allocations, how_far)
+    )
     meaning = read_meaning(terms, prices.index, arrangement, sweep)
     leaves = {"destination": way, "call_seq": meaning["call_seq"], "min_history": recorded.first_bar(sweep)}
-    return _run(read_terms(prices, price, arrangement, sweep, recorded.policy(sweep, rule, guards), leaves, terms))
+    return _run(read_terms(prices, price, arrangement, sweep, recorded.policy(sweep, rule, closing), leaves, terms))
 
 
-def _checks(checks: Any, allocations: Allocations, destination: AbstractDestination) -> list[AbstractStop]:
-    """Raises TypeError or ValueError naming the argument for what is no check, or cannot be one here."""
-    found = [checks] if isinstance(checks, AbstractStop) else checks
-    if not isinstance(found, list | tuple) or not all(isinstance(x, AbstractStop) for x in found):
-        raise TypeError(f"checks: expected checks such as js.StopLoss(0.1), got {shown(checks)}"[:200])
-    if found and allocations.size_type is not None:
-        raise ValueError("checks: they close what target weights have opened; these allocations are other sizes")
-    if found and isinstance(destination, SpreadOver):
-        raise ValueError("checks: not beside SpreadOver, whose parts are on their way already")
-    return list(found)
+def _stops(stops: Any, allocations: Allocations, destination: AbstractDestination) -> list[AbstractStop]:
+    """Raises TypeError or ValueError naming the argument for what is no stop rule, or cannot be one here."""
+    as_list = [stops] if isinstance(stops, AbstractStop) else stops
+    if not isinstance(as_list, list | tuple) or not all(isinstance(x, AbstractStop) for x in as_list):
+        raise TypeError(f"stops: expected stops such as js.StopLoss(0.1), got {shown(stops)}"[:200])
+    if as_list and allocations.size_type is not None:
+        raise ValueError("stops: they close what target weights have opened; these allocations are other sizes")
+    if as_list and isinstance(destination, SpreadOver):
+        raise ValueError("stops: not beside SpreadOver, whose parts are on their way already")
+    return list(as_list)
 
 
 def _run(reading: Reading, schedule: Scan | NextEvent | None = None) -> Backtest:
@@ -269,12 +270,12 @@ class _Recorded:
         """Before it nothing trades, whatever a trigger says."""
         return self._leaf(sweep, self._bars[:, :, 0].astype(np.float64))
 
-    def policy(self, sweep: Sweep, trigger: Any = None, checks: tuple = ()) -> Policy:
+    def policy(self, sweep: Sweep, trigger: Any = None, stops: tuple[AbstractStop, ...] = ()) -> Policy:
         asked = {n: None if x is None else self._leaf(sweep, x, pads_assets=True) for n, x in self._asked.items()}
         weights = self._leaf(sweep, self._weights, pads_assets=True)
         targets = RecordedTargets(self._leaf(sweep, self._bars), weights, **asked)
-        mask = None if trigger is None and not checks else self._leaf(sweep, self._mask())
-        return replay_policy(mask, targets, trigger, checks)
+        mask = None if trigger is None and not stops else self._leaf(sweep, self._mask())
+        return replay_policy(mask, targets, trigger, stops)
 
     def _mask(self) -> np.ndarray:
         """The bars with an allocation, [combination, group, time]."""

@@ -12,8 +12,8 @@ CLOSE = pd.DataFrame({"A": [10, 10, 9, 10, 10, 10, 8, 8], "B": [5, 5, 5, 5.5, 6,
 PLAN = js.Allocations.from_weights(pd.DataFrame({"A": 0.5, "B": 0.5}, INDEX[[1, 5]]), INDEX)
 
 
-def units(checks, **options):
-    bt = js.replay(PLAN, CLOSE, open=CLOSE, checks=checks, engine="reference", freq="1D", **options)
+def units(stops, **options):
+    bt = js.replay(PLAN, CLOSE, open=CLOSE, stops=stops, engine="reference", freq="1D", **options)
     return bt.units.round(10).to_numpy().tolist()
 
 
@@ -49,17 +49,17 @@ def test_the_entry_is_the_mean_price_of_purchases():
     plan = js.Allocations.from_weights(size, INDEX[:4])
     # 2.5 units at 10.1 leave 74.75; at 20 the value is 124.75, so 3.7425 units: 1.2425 more at 20.2, mean 13.453
     options = dict(open=close, engine="reference", slippage=0.01, init_cash=100.0)
-    bt = js.replay(plan, close, checks=js.TakeProfit(0.04), **options)
+    bt = js.replay(plan, close, stops=js.TakeProfit(0.04), **options)
     assert bt.orders["size"].round(9).tolist()[:2] == [2.5, 1.2425]
     assert bt.units["A"].tolist()[2] == 0, "14 is 4.065 % above it"
-    bt = js.replay(plan, close, checks=js.TakeProfit(0.041), **options)
+    bt = js.replay(plan, close, stops=js.TakeProfit(0.041), **options)
     assert bt.units["A"].tolist()[2] > 0, "and 5.1 % above the mean without slippage"
 
 
 def test_short_positions_lose_when_prices_rise():
     plan = js.Allocations.from_weights(pd.DataFrame({"A": -0.5}, INDEX[[0]]), INDEX[:4])
     close = pd.DataFrame({"A": [10.0, 10.9, 11.0, 11.0]}, INDEX[:4])
-    bt = js.replay(plan, close, open=close, checks=js.StopLoss(0.1), engine="reference", init_cash=100.0)
+    bt = js.replay(plan, close, open=close, stops=js.StopLoss(0.1), engine="reference", init_cash=100.0)
     assert bt.units["A"].round(9).tolist() == [-5, -5, 0, 0]
 
 
@@ -91,15 +91,15 @@ def test_engines_agree(which):
     weights.columns, weights.index.names = list("ABCD"), ["case", None]
     plan = js.Allocations.from_weights(weights, TIMES)
     trigger = {"stops": None, "both": js.Threshold(0.05), "portfolio": js.Every("2D")}[which]
-    options = dict(open=open_, fees=0.002, slippage=0.001, trigger=trigger, freq="6h", checks=SETS[which]())
+    options = dict(open=open_, fees=0.002, slippage=0.001, trigger=trigger, freq="6h", stops=SETS[which]())
     if which == "portfolio":
         options["destination"] = js.Fraction(0.5)
     one, other = js.replay(plan, close, **options), js.replay(plan, close, engine="reference", **options)
     np.testing.assert_array_equal(one.rebalances, other.rebalances)
     np.testing.assert_allclose(one.value, other.value, rtol=1e-12)
     np.testing.assert_allclose(one.allocations.targets, other.allocations.targets, rtol=1e-12)
-    plain = js.replay(plan, close, engine="reference", **{**options, "checks": ()})
-    assert one.num_rebalances().sum() > plain.num_rebalances().sum() + 20, "checks close positions"
+    plain = js.replay(plan, close, engine="reference", **{**options, "stops": ()})
+    assert one.num_rebalances().sum() > plain.num_rebalances().sum() + 20, "stops close positions"
     changed = close.copy()
     changed.iloc[100:] *= 1.1
     later = js.replay(plan, changed, **options)
@@ -110,11 +110,11 @@ def test_engines_agree(which):
 
 
 MISUSE = {
-    "no check": (dict(checks=0.1), TypeError, "checks: expected checks such as"),
-    "a class": (dict(checks=[js.StopLoss]), TypeError, "checks: expected checks such as"),
-    "a loss of nothing": (dict(checks=js.StopLoss(0.0)), ValueError, "loss: "),
-    "a negative gain": (dict(checks=js.TakeProfit(js.grid(gain=[0.1, -1.0]))), ValueError, "gain: "),
-    "a spread": (dict(checks=js.StopLoss(0.1), destination=js.SpreadOver(3)), ValueError, "checks: not beside"),
+    "no stop": (dict(stops=0.1), TypeError, "stops: expected stops such as"),
+    "a class": (dict(stops=[js.StopLoss]), TypeError, "stops: expected stops such as"),
+    "a loss of nothing": (dict(stops=js.StopLoss(0.0)), ValueError, "loss: "),
+    "a negative gain": (dict(stops=js.TakeProfit(js.grid(gain=[0.1, -1.0]))), ValueError, "gain: "),
+    "a spread": (dict(stops=js.StopLoss(0.1), destination=js.SpreadOver(3)), ValueError, "stops: not beside"),
 }
 
 
@@ -130,7 +130,7 @@ def test_misuse(case):
         js.replay(PLAN, CLOSE, **options)
 
 
-def test_plain_orders_have_no_checks():
+def test_plain_orders_have_no_stops():
     orders = js.backtest(CLOSE, size=CLOSE.where(CLOSE > 1e9).fillna(0.1)).allocations
-    with pytest.raises(ValueError, match=r"^checks: they close what target weights"):
-        js.replay(orders, CLOSE, checks=js.StopLoss(0.1))
+    with pytest.raises(ValueError, match=r"^stops: they close what target weights"):
+        js.replay(orders, CLOSE, stops=js.StopLoss(0.1))

@@ -1,4 +1,4 @@
-"""Checks between the dates of a replay, one lane, one asset at a time."""
+"""Stop rules between the dates of a replay, one lane, one asset at a time."""
 
 from math import isnan, nan
 from typing import Any
@@ -10,22 +10,22 @@ from jaxsim.engine.policy.stops import Entries, StopRules
 
 
 class Positions:
-    """How the positions of a lane were entered, and which of them checks have closed."""
+    """How the positions of a lane were entered, and which of them a stop rule has closed."""
 
-    def __init__(self, guard: StopRules, num_assets: int):
-        self.guard = guard
+    def __init__(self, stops: StopRules, num_assets: int):
+        self.stops = stops
         self.price = [nan] * num_assets  # mean price of each entry
         self.value = nan  # of the account at the last recorded date
         self.is_out = [False] * num_assets
         self.closing = [False] * num_assets  # at this bar
 
     def is_due(self, obs: Observation) -> bool:
-        return bool(self.guard.due.mask[obs.step])
+        return bool(self.stops.due.mask[obs.step])
 
     def breached(self, obs: Observation) -> list[bool]:
-        """Which positions a check wants closed at this bar."""
+        """Which positions a stop rule wants closed at this bar."""
         entries: Any = Entries(np.array(self.price), float(self.value), np.array(self.is_out))
-        answers = [np.broadcast_to(check(obs, entries), obs.units.shape) for check in self.guard.checks]
+        answers = [np.broadcast_to(rule(obs, entries), obs.units.shape) for rule in self.stops.rules]
         return [bool(units != 0 and any(a[n] for a in answers)) for n, units in enumerate(obs.units)]
 
     def asked(self, obs: Observation, weights: list[float], is_rebalance: bool) -> list[float]:
