@@ -63,7 +63,7 @@ def estimates(market: js.Market, key: Any, num_samples: int) -> Any:
     """By `js.smoothed`, every threshold with noise of its own."""
 
     def hard(policy):
-        sim = js.simulate(market, policy, costs=js.Costs(FEES), lane_axis=js.SAMPLES, save=js.Save(units=False))
+        sim = js.simulate(market, policy, costs=js.Costs(FEES), lane_axis=js.smoothed.AXIS, save=js.Save(units=False))
         return js.metrics.sharpe_ratio(sim.returns, ann_factor=8760)
 
     def one(threshold_and_key):

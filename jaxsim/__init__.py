@@ -65,14 +65,10 @@ from jaxsim.engine.training.block_length import optimal_block_length as optimal_
 from jaxsim.engine.training.bootstrap import bootstrap as bootstrap
 from jaxsim.engine.training.constraints import AbstractConstraint as AbstractConstraint
 from jaxsim.engine.training.constraints import Box as Box
-from jaxsim.engine.training.constraints import Positive as Positive
 from jaxsim.engine.training.constraints import Simplex as Simplex
-from jaxsim.engine.training.gap import Gap as Gap
-from jaxsim.engine.training.gap import gap as gap
 from jaxsim.engine.training.minibatches import AbstractBatch as AbstractBatch
 from jaxsim.engine.training.minibatches import PathBatch as PathBatch
 from jaxsim.engine.training.minibatches import WindowBatch as WindowBatch
-from jaxsim.engine.training.smoothing import SAMPLES as SAMPLES
 from jaxsim.engine.training.smoothing import smoothed as smoothed
 from jaxsim.errors import AllocationError as AllocationError
 from jaxsim.errors import AllocatorError as AllocatorError
@@ -92,9 +88,8 @@ from jaxsim.frames.results.drawdowns import DrawdownStatus as DrawdownStatus
 from jaxsim.frames.results.trades import TradeDirection as TradeDirection
 from jaxsim.frames.results.trades import TradeStatus as TradeStatus
 from jaxsim.frames.system.program_cache import cache_programs as cache_programs
+from jaxsim.frames.training import policy_file as _policy_file  # noqa: F401  attaches Policy.save and Policy.load
 from jaxsim.frames.training.fitted import Fitted as Fitted
-from jaxsim.frames.training.policy_files import load_policy as load_policy
-from jaxsim.frames.training.policy_files import save_policy as save_policy
 from jaxsim.frames.verbs.backtest import backtest as backtest
 from jaxsim.frames.verbs.backtest import replay as replay
 from jaxsim.frames.verbs.check_float32 import check_float32 as check_float32

@@ -1,7 +1,7 @@
 """What to do: an allocator asked for weights, and a trigger that says when."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
@@ -47,6 +47,9 @@ class Policy(eqx.Module):
     call_seq: Any = bounded("call_seq", CALL_SEQ, default=None, kw_only=True)
     trades_when_flat: bool = eqx.field(static=True, default=True, kw_only=True)
     stops: StopRules | None = eqx.field(default=None, kw_only=True)
+
+    save: ClassVar[Callable[..., None]]  # both are defined in jaxsim.frames.training.policy_file, which knows files
+    load: ClassVar[Callable[..., "Policy"]]
 
     def __check_init__(self):
         for name in ("allocator", "trigger"):

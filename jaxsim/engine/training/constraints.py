@@ -41,36 +41,24 @@ class Simplex(AbstractConstraint):
 
 
 class Box(AbstractConstraint):
-    """Entries from `low` to `high`.
+    """Entries from `lower` to `upper`: `js.Box(lower=0)` for entries that must not become negative.
 
-    low, high: numbers, or arrays that broadcast to the leaf; infinite for no limit.
+    lower, upper: numbers, or arrays that broadcast to the leaf, in the unit of the leaf; infinite for no limit, which
+        is the default.
+
+    Raises ValueError that begins with the argument for NaN, or for a lower limit above the upper one.
     """
 
-    low: Number = bounded("low", _LIMIT)
-    high: Number = bounded("high", _LIMIT)
+    lower: Number = bounded("lower", _LIMIT, default=-np.inf)
+    upper: Number = bounded("upper", _LIMIT, default=np.inf)
 
     def __check_init__(self):
-        _LIMIT.check(np.asarray(self.low), "low")
-        _LIMIT.check(np.asarray(self.high), "high")
-        if (np.asarray(self.low) > np.asarray(self.high)).any():
-            raise ValueError(f"low: expected at most high, got {self.low} and {self.high}")
+        _LIMIT.check(np.asarray(self.lower), "lower")
+        _LIMIT.check(np.asarray(self.upper), "upper")
+        if (np.asarray(self.lower) > np.asarray(self.upper)).any():
+            raise ValueError(f"lower: expected at most upper, got {self.lower} and {self.upper}")
 
     def project(self, leaf: Inexact[Array, "*shape"]) -> Inexact[Array, "*shape"]:
         from optax.projections import projection_box
 
-        return projection_box(leaf, self.low, self.high).astype(leaf.dtype)
-
-
-class Positive(AbstractConstraint):
-    """Entries of at least `least`.
-
-    least: > 0.
-    """
-
-    least: Number = bounded("least", _POSITIVE, default=1e-6)
-
-    def __check_init__(self):
-        _POSITIVE.check(np.asarray(self.least), "least")
-
-    def project(self, leaf: Inexact[Array, "*shape"]) -> Inexact[Array, "*shape"]:
-        return Box(self.least, np.inf).project(leaf)
+        return projection_box(leaf, self.lower, self.upper).astype(leaf.dtype)

@@ -11,8 +11,9 @@ from jax import lax
 from jaxsim.engine.base.numerics import Number
 from jaxsim.engine.base.random_keys import as_key
 
-#: The name of the axis of samples; inside the score, `js.simulate(..., lane_axis=js.SAMPLES)` makes them lanes.
-SAMPLES = "sample"
+#: The name of the axis of samples, `js.smoothed.AXIS`. Inside the score, `js.simulate(..., lane_axis=js.smoothed.AXIS)`
+#: makes the samples lanes.
+AXIS = "sample"
 
 
 def thresholds(tree: Any) -> Any:
@@ -34,7 +35,7 @@ def smoothed(
     key: random key or int. The same key is the same noise: values for different trees compare well.
     scale: standard deviation of the noise, in units of the parameter; a number, or a pytree like the tree.
     num_samples: even, >= 2; they come in pairs of opposite noise and run side by side, as lanes if the score says
-        `js.simulate(..., lane_axis=js.SAMPLES)`.
+        `js.simulate(..., lane_axis=js.smoothed.AXIS)`.
     where: of a tree, a pytree of booleans: the parameters to shake; by default all named `threshold`.
 
     Returns a function with the signature of `score`, for `grad`, `jvp` and `jit`. Its derivative by what is shaken is
@@ -68,7 +69,7 @@ def smoothed(
             return score(eqx.combine(jax.tree.unflatten(structure, moved), fixed), *arguments)
 
         moves = [jnp.concatenate([z, -z]) * s for z, s in zip(noise, scales, strict=True)]
-        values = jax.vmap(at, axis_name=SAMPLES)(moves)
+        values = jax.vmap(at, axis_name=AXIS)(moves)
         slopes = lax.stop_gradient(values[:half] - values[half:]) / 2
         # Nothing as a value; as a derivative, the estimate.
         lean = [
@@ -78,6 +79,9 @@ def smoothed(
         return values.mean() + sum(part.sum() for part in lean)
 
     return mean_score
+
+
+smoothed.AXIS = AXIS  # pyright: ignore[reportFunctionMemberAccess]
 
 
 def _scales(scale: Number, shaken: Any) -> list:

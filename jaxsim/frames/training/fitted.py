@@ -41,14 +41,20 @@ class Fitted:
         return float(values.loc[(self.best_restart, self.best_step) if is_many else self.best_step])
 
     @property
-    def gap(self) -> float:
-        """By how much the score as trained promises more than `policy` holds: score - hard score."""
-        return self._at_best("gap")
+    def score(self) -> float:
+        """Score of `policy` on the training data, under the gate `Hard`: the score that a backtest shows."""
+        return self._at_best("hard")
 
     @property
-    def score(self) -> float:
-        """Score of `policy`, under the hard gate, on the data that it was trained on."""
-        return self._at_best("hard")
+    def soft_score(self) -> float:
+        """Score of `trained` on the same data, under the gate that it was trained with."""
+        return self._at_best("score")
+
+    @property
+    def gap(self) -> float:
+        """`soft_score - score`: above 0, the training score promises more than the policy keeps. 0 for gates whose
+        values are those of `Hard`."""
+        return self._at_best("gap")
 
     @property
     def validation(self) -> float:

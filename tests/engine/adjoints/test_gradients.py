@@ -226,7 +226,7 @@ def test_the_smoothed_derivative_is_that_of_the_smoothed_score():
     exact = (density * noise * scores(at + scale * noise)).sum() / scale
 
     def of_policy(policy):
-        sim = js.simulate(market, policy, costs=COSTS, lane_axis=js.SAMPLES)
+        sim = js.simulate(market, policy, costs=COSTS, lane_axis=js.smoothed.AXIS)
         return js.metrics.sharpe_ratio(sim.returns, ann_factor=8760)
 
     @jax.jit

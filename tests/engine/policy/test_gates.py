@@ -219,15 +219,20 @@ def test_a_backtest_runs_hard():
 
 
 def test_the_gap():
+    """A gate that is exact scores as `Hard` does; one that is not, otherwise; and `fit` gives both scores."""
     market = simulated(250)
-    policy = js.Policy(al.EqualWeight(), js.Threshold(0.03), js.Sigmoid(0.01))
-    gap = js.gap(sharpe, market, policy, costs=COSTS)
-    assert isinstance(policy.hardened().gate, js.Hard)
-    assert gap.hard == sharpe(js.simulate(market, policy.hardened(), costs=COSTS).returns)
-    assert gap.soft == sharpe(js.simulate(market, policy, costs=COSTS).returns)
-    assert gap.gap == gap.soft - gap.hard != 0
-    exact = js.gap(sharpe, market, js.Policy(al.EqualWeight(), js.Threshold(0.03), js.StraightThrough()), costs=COSTS)
-    assert exact.gap == 0
+
+    def fitted_with(gate):
+        policy = js.Policy(al.EqualWeight(), js.Threshold(0.03), gate)
+        return js.fit(policy, market, objective=sharpe, costs=COSTS, steps=1, every=1)
+
+    soft = fitted_with(js.Sigmoid(0.01))
+    assert isinstance(soft.policy.gate, js.Hard) and isinstance(soft.trained.gate, js.Sigmoid)
+    hard_score = sharpe(js.simulate(market, soft.trained.hardened(), costs=COSTS).returns)
+    soft_score = sharpe(js.simulate(market, soft.trained, costs=COSTS).returns)
+    np.testing.assert_allclose([soft.score, soft.soft_score], [hard_score, soft_score], rtol=1e-12)
+    assert soft.gap == soft.soft_score - soft.score != 0
+    assert fitted_with(js.StraightThrough()).gap == 0
 
 
 @pytest.mark.parametrize("temperature", [0.0, -0.1, np.nan, np.inf])

@@ -1,0 +1,55 @@
+"""`Policy.save` and `Policy.load`: policies on disk, without pickle. A file holds numbers and names, and no code.
+
+The engine writes no files, so the two methods live here and are attached to `Policy`."""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxsim.engine.policy.policy import Policy
+from jaxsim.frames.system.files import read_tree, structure_of, write_tree
+
+KIND = "policy"
+
+
+def save(policy: Policy, path: str | Path) -> None:
+    """Write the numbers of the policy to a file, with a description of the classes and functions they belong to.
+
+    path: of the file. A file that exists is replaced whole: a reader finds the old policy or the new one.
+
+    Raises OSError if the file cannot be written.
+    """
+    policy = _with_numpy(policy)
+    write_tree(Path(path), KIND, policy, structure=structure_of(policy))
+
+
+def load(path: str | Path, like: Policy) -> Policy:
+    """The policy in a file that `Policy.save` has written. Its arrays are NumPy arrays.
+
+    like: a policy built in the same way as the saved one, with any numbers. Its classes and functions are used; the
+        file holds only their names.
+
+    Raises FileNotFoundError; ValueError that begins with `path` for a file that `Policy.save` has not written, or a
+    damaged one; ValueError that begins with `like` if `like` is built in another way; TypeError if `like` is no
+    `Policy`.
+    """
+    if not isinstance(like, Policy):
+        raise TypeError(f"like: expected a Policy, got {type(like).__name__}")
+    header, policy = read_tree(Path(path), KIND, _with_numpy(like))
+    structure = structure_of(like)
+    if header["structure"] != structure:
+        raise ValueError(f"like: built otherwise than the policy in {path}: {structure}, there {header['structure']}")
+    return policy
+
+
+def _with_numpy(policy: Policy) -> Policy:
+    def plain(leaf: Any) -> Any:
+        return np.asarray(leaf) if isinstance(leaf, jax.Array | np.generic) else leaf
+
+    return jax.tree.map(plain, policy)
+
+
+Policy.save = save
+Policy.load = staticmethod(load)
