@@ -1,0 +1,5 @@
+"""What the verbs that judge a policy share: splits of time, prices changed on purpose, policies that note what they
+see.
+
+`verbs` imports from here.
+"""
