@@ -69,7 +69,7 @@ def when_it_trades() -> go.Figure:
     triggers = {
         "Threshold(0.05)": js.Threshold(0.05),
         'Every("MS")': js.Every("MS"),
-        "EveryN(42)": js.EveryBars(42),
+        "EveryBars(42)": js.EveryBars(42),
         'Threshold(0.05) & Every("MS")': js.Threshold(0.05) & js.Every("MS"),
         'Threshold(0.05) | Every("QS")': js.Threshold(0.05) | js.Every("QS"),
     }
