@@ -4,6 +4,7 @@ from importlib import import_module as _import_module
 from typing import TYPE_CHECKING
 
 from jaxsim import datasets as datasets
+from jaxsim import enums as enums
 from jaxsim import metrics as metrics
 from jaxsim import random as random
 from jaxsim import reference as reference
@@ -35,6 +36,7 @@ from jaxsim.engine.policy.drift_triggers import Threshold as Threshold
 from jaxsim.engine.policy.drift_triggers import TrackingError as TrackingError
 from jaxsim.engine.policy.gates import AbstractGate as AbstractGate
 from jaxsim.engine.policy.gates import Hard as Hard
+from jaxsim.engine.policy.gates import Passage as Passage
 from jaxsim.engine.policy.gates import Sigmoid as Sigmoid
 from jaxsim.engine.policy.gates import StraightThrough as StraightThrough
 from jaxsim.engine.policy.host_callback import call_host as call_host
@@ -42,7 +44,9 @@ from jaxsim.engine.policy.observation import Observation as Observation
 from jaxsim.engine.policy.observation import Window as Window
 from jaxsim.engine.policy.policy import Policy as Policy
 from jaxsim.engine.policy.stops import AbstractStop as AbstractStop
+from jaxsim.engine.policy.stops import Entries as Entries
 from jaxsim.engine.policy.stops import StopLoss as StopLoss
+from jaxsim.engine.policy.stops import StopRules as StopRules
 from jaxsim.engine.policy.stops import TakeProfit as TakeProfit
 from jaxsim.engine.policy.triggers import AbstractTrigger as AbstractTrigger
 from jaxsim.engine.policy.triggers import Always as Always
@@ -56,9 +60,12 @@ from jaxsim.engine.schedules.schedule import Scan as Scan
 from jaxsim.engine.score import score as score
 from jaxsim.engine.simulate import simulate as simulate
 from jaxsim.engine.trading.account import Account as Account
+from jaxsim.engine.trading.account import Holdings as Holdings
 from jaxsim.engine.trading.costs import Costs as Costs
 from jaxsim.engine.trading.market import Market as Market
+from jaxsim.engine.trading.rebalance import Fills as Fills
 from jaxsim.engine.trading.status import LaneFault as LaneFault
+from jaxsim.engine.trading.status import LaneStatus as LaneStatus
 from jaxsim.engine.trading.status import OrderStatus as OrderStatus
 from jaxsim.engine.trading.status import OrderStatusInfo as OrderStatusInfo
 from jaxsim.engine.training.block_length import optimal_block_length as optimal_block_length
@@ -72,7 +79,10 @@ from jaxsim.engine.training.minibatches import WindowBatch as WindowBatch
 from jaxsim.engine.training.smoothing import smoothed as smoothed
 from jaxsim.errors import AllocationError as AllocationError
 from jaxsim.errors import AllocatorError as AllocatorError
+from jaxsim.errors import JaxsimError as JaxsimError
 from jaxsim.errors import LookAheadError as LookAheadError
+from jaxsim.errors import OrderError as OrderError
+from jaxsim.errors import RejectedOrderError as RejectedOrderError
 from jaxsim.frames.evaluation.splits import CombinatorialSplits as CombinatorialSplits
 from jaxsim.frames.evaluation.splits import PurgedSplits as PurgedSplits
 from jaxsim.frames.evaluation.splits import WalkForwardSplits as WalkForwardSplits
@@ -84,9 +94,11 @@ from jaxsim.frames.inputs.labels import grid as grid
 from jaxsim.frames.inputs.labels import zipped as zipped
 from jaxsim.frames.results.allocations import Allocations as Allocations
 from jaxsim.frames.results.backtest import Backtest as Backtest
-from jaxsim.frames.results.drawdowns import DrawdownStatus as DrawdownStatus
-from jaxsim.frames.results.trades import TradeDirection as TradeDirection
-from jaxsim.frames.results.trades import TradeStatus as TradeStatus
+from jaxsim.frames.results.drawdown_table import DrawdownTable as DrawdownTable
+from jaxsim.frames.results.log_table import LogTable as LogTable
+from jaxsim.frames.results.orders import OrderTable as OrderTable
+from jaxsim.frames.results.record_tables import RecordTable as RecordTable
+from jaxsim.frames.results.trade_table import TradeTable as TradeTable
 from jaxsim.frames.system.program_cache import cache_programs as cache_programs
 from jaxsim.frames.training import policy_file as _policy_file  # noqa: F401  attaches Policy.save and Policy.load
 from jaxsim.frames.training.fitted import Fitted as Fitted
@@ -98,7 +110,7 @@ from jaxsim.frames.verbs.fit import fit as fit
 from jaxsim.frames.verbs.from_records import from_records as from_records
 from jaxsim.frames.verbs.optimize import optimize as optimize
 from jaxsim.frames.verbs.overfitting import Overfitting as Overfitting
-from jaxsim.frames.verbs.overfitting import deflated_sharpe_ratio as deflated_sharpe_ratio
+from jaxsim.frames.verbs.overfitting import deflate_sharpe_ratio as deflate_sharpe_ratio
 from jaxsim.frames.verbs.overfitting import probability_of_overfitting as probability_of_overfitting
 from jaxsim.frames.verbs.sensitivities import sensitivities as sensitivities
 from jaxsim.frames.verbs.sweep import sweep as sweep

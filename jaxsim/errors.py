@@ -1,12 +1,17 @@
-"""The errors that jaxsim raises on its own account. Bad arguments are plain ValueErrors and TypeErrors."""
+"""The errors that a run raises. Bad arguments are plain ValueErrors and TypeErrors."""
 
 from typing import Any
 
 
-class OrderError(ValueError):
-    """An order that makes no sense, or an account that no order can act on; it ends the simulation.
+class JaxsimError(Exception):
+    """Something went wrong during a run: an order, an allocator, its answer, or a policy that knows the future. The
+    base class of all errors that jaxsim defines."""
 
-    bar, asset: numbers, where the order is one of a simulation; the asset is that of the price frame.
+
+class OrderError(JaxsimError, ValueError):
+    """An order that cannot exist, or an account that no order can act on. It ends the simulation.
+
+    bar, asset: numbers of the bar and of the asset's column in the price frame; None outside a simulation.
     """
 
     def __init__(self, message: str, bar: int | None = None, asset: int | None = None):
@@ -15,13 +20,13 @@ class OrderError(ValueError):
 
 
 class RejectedOrderError(OrderError):
-    """An order was rejected that had asked for an error in this case (`raise_reject`)."""
+    """An order was rejected while `raise_reject` was set."""
 
 
-class AllocatorError(RuntimeError):
-    """A Python function that was asked for weights raised; its exception, with its traceback, is the `__cause__`.
+class AllocatorError(JaxsimError, RuntimeError):
+    """A Python function that was asked for weights has raised. Its exception, with the traceback, is the `__cause__`.
 
-    bar: number of the bar at which it was asked.
+    bar: number of the bar at which it was asked; None if unknown.
     """
 
     def __init__(self, message: str, bar: int | None = None):
@@ -29,14 +34,14 @@ class AllocatorError(RuntimeError):
         self.bar = bar
 
 
-class AllocationError(ValueError):
+class AllocationError(JaxsimError, ValueError):
     """An allocator returned weights that cannot be traded; the message names the lane, the asset and the bar."""
 
 
-class LookAheadError(ValueError):
-    """Something that a policy goes by has changed when prices that nobody could know yet were changed.
+class LookAheadError(JaxsimError, ValueError):
+    """A policy knows the future: prices that nobody could know yet were changed, and what it saw or did changed too.
 
-    leaks: what saw the future and where, a DataFrame; see `js.check_no_lookahead`.
+    leaks: a DataFrame, one row for each place where the future was seen; see `js.check_no_lookahead`.
     """
 
     def __init__(self, message: str, leaks: Any = None):

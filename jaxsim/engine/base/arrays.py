@@ -1,5 +1,7 @@
-"""What an array is: JAX's in the compiled engine, NumPy's in the reference engine, where scalars are Python's."""
+"""The types of arrays: those of JAX in the compiled engine, those of NumPy in the reference engine, where scalars are
+Python's."""
 
+from types import ModuleType
 from typing import Any
 
 import jax
@@ -13,6 +15,6 @@ Step = Int[Array, ""] | int
 Answer = Bool[Array, ""] | bool | np.bool_
 
 
-def namespace(x: Any) -> Any:
-    """NumPy for NumPy arrays (the reference engine), jax.numpy for all else."""
-    return np if isinstance(x, np.ndarray) else jnp
+def namespace(*values: Any) -> ModuleType:
+    """`jax.numpy` if any of the values is a JAX array or a tracer, else `numpy`: one formula serves both engines."""
+    return jnp if any(isinstance(value, jax.Array) for value in values) else np

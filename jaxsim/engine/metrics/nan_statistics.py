@@ -8,15 +8,10 @@ out is replaced *before* it meets a product, a division or a root: a gradient fl
 from types import ModuleType
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-
-def namespace(*values: Any) -> ModuleType:
-    """`jax.numpy` if any of the values is a JAX array or a tracer, else `numpy`."""
-    return jnp if any(isinstance(value, jax.Array) for value in values) else np
+from jaxsim.engine.base.arrays import namespace
 
 
 def as_float(x: Any, xp: ModuleType) -> Any:

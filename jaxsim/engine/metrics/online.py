@@ -23,8 +23,8 @@ from jax import lax
 from jaxtyping import Bool, Float
 
 from jaxsim.engine.bar.step import Rebalance
-from jaxsim.engine.base.arrays import Array
-from jaxsim.engine.metrics.nan_statistics import divide, namespace, power, root
+from jaxsim.engine.base.arrays import Array, namespace
+from jaxsim.engine.metrics.nan_statistics import divide, power, root
 from jaxsim.engine.metrics.online_formulas import ONLINE_METRICS
 from jaxsim.engine.trading.status import OrderStatusInfo
 

@@ -8,8 +8,9 @@ from typing import Any
 import equinox as eqx
 import numpy as np
 
+from jaxsim.engine.base.arrays import namespace
 from jaxsim.engine.metrics import returns as metrics
-from jaxsim.engine.metrics.nan_statistics import divide, namespace, power, root
+from jaxsim.engine.metrics.nan_statistics import divide, power, root
 
 
 class OnlineMetric(eqx.Module):

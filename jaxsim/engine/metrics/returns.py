@@ -20,9 +20,10 @@ import jax
 import numpy as np
 from jax.scipy.special import ndtr
 
+from jaxsim.engine.base.arrays import namespace
 from jaxsim.engine.base.numerics import Number
 from jaxsim.engine.metrics import nan_statistics as nanstats
-from jaxsim.engine.metrics.nan_statistics import as_float, divide, mean, namespace, power, root
+from jaxsim.engine.metrics.nan_statistics import as_float, divide, mean, power, root
 from jaxsim.engine.metrics.rolling import over_lanes_too, over_time, rolling
 
 

@@ -9,7 +9,8 @@ import jax
 import numpy as np
 from jax import lax
 
-from jaxsim.engine.metrics.nan_statistics import as_float, namespace
+from jaxsim.engine.base.arrays import namespace
+from jaxsim.engine.metrics.nan_statistics import as_float
 
 #: Numbers that a rolling metric looks at together; bounds its memory, whatever the window.
 CHUNK = 1 << 20

@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from jaxsim.engine.base.arrays import namespace
 from jaxsim.engine.base.numerics import Number
 from jaxsim.engine.metrics import returns as metrics
-from jaxsim.engine.metrics.nan_statistics import as_float, divide, namespace, running_max
+from jaxsim.engine.metrics.nan_statistics import as_float, divide, running_max
 
 
 def portfolio_stats(

@@ -4,8 +4,9 @@ from typing import Any
 
 import numpy as np
 
+from jaxsim.engine.base.arrays import namespace
 from jaxsim.engine.metrics import nan_statistics as nanstats
-from jaxsim.engine.metrics.nan_statistics import divide, namespace, root
+from jaxsim.engine.metrics.nan_statistics import divide, root
 from jaxsim.engine.metrics.rolling import over_time, rolling
 
 
@@ -24,14 +25,14 @@ def lagged(x: Any, bars: int) -> Any:
     return xp.concatenate([blank, x[: len(x) - len(blank)]])
 
 
-def ratio(a: Any, b: Any) -> Any:
+def relative_change(a: Any, b: Any) -> Any:
     """a / b - 1; NaN where either is or b is zero."""
     return divide(a, b, np.nan) - 1
 
 
 def change(x: Any, bars: int) -> Any:
     """Simple return since so many bars ago."""
-    return ratio(x, lagged(x, bars))
+    return relative_change(x, lagged(x, bars))
 
 
 @over_time
@@ -76,7 +77,7 @@ def standardized(x: Any, mean: Any, std: Any) -> Any:
     return xp.where(xp.isnan(x), np.nan, divide(x - mean, std, 0.0))
 
 
-def cross_section(x: Any) -> tuple[Any, Any]:
+def across_assets(x: Any) -> tuple[Any, Any]:
     """Mean and standard deviation (ddof 1) over the last axis, NaN skipped; [..., 1]."""
     turned = namespace(x).moveaxis(x, -1, 0)
     known = ~namespace(x).isnan(turned)

@@ -14,15 +14,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from jaxsim.engine.base.arrays import namespace
 from jaxsim.engine.base.fields import shown
 from jaxsim.engine.metrics import trailing
-from jaxsim.engine.metrics.nan_statistics import as_float, divide, namespace
-from jaxsim.engine.metrics.trailing import carried, change, lagged, ratio
+from jaxsim.engine.metrics.nan_statistics import as_float, divide
+from jaxsim.engine.metrics.trailing import carried, change, lagged, relative_change
 from jaxsim.frames.inputs.prices import FEATURE, align, as_frame, check_index
 
 __all__ = [
-    "average_crossover", "cross_zscore", "drawdown", "gap", "lag", "momentum", "moving_average", "price_to_average",
-    "returns", "rsi", "stack", "volatility", "zscore",
+    "average_crossover", "cross_zscore", "drawdown_from_high", "gap", "lag", "momentum", "moving_average",
+    "price_to_average", "returns", "rsi", "stack", "volatility", "zscore",
 ]  # fmt: skip
 
 
@@ -124,7 +125,7 @@ def moving_average(close: Any, window: int) -> Any:
 def price_to_average(close: Any, window: int) -> Any:
     """Last close / mean of the last `window` closes - 1. Of volumes: how busy the last bar was."""
     prices = carried(close)
-    return lagged(ratio(prices, trailing.trailing_mean(prices, window=window)), 1)
+    return lagged(relative_change(prices, trailing.trailing_mean(prices, window=window)), 1)
 
 
 @_by_bar("close")
@@ -132,7 +133,7 @@ def average_crossover(close: Any, fast: int, slow: int) -> Any:
     """Mean of the last `fast` closes / mean of the last `slow` closes - 1."""
     prices = carried(close)
     averages = (trailing.trailing_mean(prices, window=window) for window in (fast, slow))
-    return lagged(ratio(*averages), 1)
+    return lagged(relative_change(*averages), 1)
 
 
 @_by_bar("close")
@@ -151,16 +152,16 @@ def rsi(close: Any, window: int = 14) -> Any:
 
 
 @_by_bar("close")
-def drawdown(close: Any, window: int) -> Any:
+def drawdown_from_high(close: Any, window: int) -> Any:
     """Last close / highest of the last `window` closes - 1; negative or zero."""
     prices = carried(close)
-    return lagged(ratio(prices, trailing.trailing_max(prices, window=window)), 1)
+    return lagged(relative_change(prices, trailing.trailing_max(prices, window=window)), 1)
 
 
 @_by_bar("open", "close")
 def gap(open: Any, close: Any) -> Any:
     """Open of the bar / the last close before it - 1. The open is that of bar t itself: it is known by then."""
-    return ratio(open, lagged(carried(close), 1))
+    return relative_change(open, lagged(carried(close), 1))
 
 
 # --- of features, not lagged again
@@ -195,7 +196,7 @@ def zscore(feature: Any, window: int | None = None, min_periods: int = 20) -> An
 def cross_zscore(feature: Any) -> Any:
     """(feature - mean) / standard deviation (ddof 1) over the assets at the same bar, missing ones left out: which
     assets have more of it than others now. 0 where all have the same, or there is but one."""
-    mean, std = trailing.cross_section(feature)
+    mean, std = trailing.across_assets(feature)
     xp = namespace(feature)
     return trailing.standardized(feature, mean, xp.where(xp.isnan(std), 0, std))
 

@@ -3,7 +3,7 @@
 import numpy as np
 
 from jaxsim.frames.results.drawdowns import DrawdownStatus
-from jaxsim.frames.results.record_tables import LaneRecords, RecordTable, quotient
+from jaxsim.frames.results.record_tables import LaneRecords, RecordTable, divide_floats
 
 
 class DrawdownTable(RecordTable):
@@ -24,10 +24,10 @@ class DrawdownTable(RecordTable):
         lanes, r = self._source, self._source.records
         over, active = r["status"] == DrawdownStatus.RECOVERED, r["status"] == DrawdownStatus.ACTIVE
         depth, bars = -_depth(r, "valley") * 100, r["end_idx"] - r["start_idx"] + active  # active: with the last bar
-        rebound = quotient(r["end_val"] - r["valley_val"], r["valley_val"]) * 100
-        recovered = quotient(r["end_val"] - r["valley_val"], r["peak_val"] - r["valley_val"]) * 100
+        rebound = divide_floats(r["end_val"] - r["valley_val"], r["valley_val"]) * 100
+        recovered = divide_floats(r["end_val"] - r["valley_val"], r["peak_val"] - r["valley_val"]) * 100
         down, up = r["valley_idx"] - r["peak_idx"], r["end_idx"] - r["valley_idx"]
-        covered = quotient(lanes.total(bars), len(lanes.index)) * 100
+        covered = divide_floats(lanes.total(bars), len(lanes.index)) * 100
         return {
             "Coverage [%]": np.where(lanes.count() > 0, covered, np.nan),
             "Total Records": lanes.count(),
@@ -48,7 +48,7 @@ class DrawdownTable(RecordTable):
             "Avg Recovery Return [%]": lanes.mean(rebound, over),
             "Max Recovery Duration": lanes.greatest(up, over),
             "Avg Recovery Duration": lanes.mean(up, over),
-            "Avg Recovery Duration Ratio": lanes.mean(quotient(up, down), over),
+            "Avg Recovery Duration Ratio": lanes.mean(divide_floats(up, down), over),
         }
 
 
@@ -56,4 +56,4 @@ _POINTS = ("peak", "start", "valley", "end")
 
 
 def _depth(records: np.ndarray, at: str) -> np.ndarray:
-    return quotient(records[f"{at}_val"] - records["peak_val"], records["peak_val"])
+    return divide_floats(records[f"{at}_val"] - records["peak_val"], records["peak_val"])

@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from jaxsim.frames.results.paths import ratio
+from jaxsim.frames.results.paths import ratio_or_zero
 
 #: As in SEMANTICS 1.1.
 REL_TOL = 1e-9
@@ -70,11 +70,11 @@ class Match:
     @property
     def exit_fees(self) -> np.ndarray:
         """The part of each order's fees that its exit bears, [order]; its entry bears the rest."""
-        return self.orders["fees"] * ratio(self.closed, self.closed + self.opened)
+        return self.orders["fees"] * ratio_or_zero(self.closed, self.closed + self.opened)
 
     @property
     def entry_fees(self) -> np.ndarray:
-        return self.orders["fees"] * ratio(self.opened, self.closed + self.opened)
+        return self.orders["fees"] * ratio_or_zero(self.opened, self.closed + self.opened)
 
     @property
     def num_positions(self) -> np.ndarray:
@@ -136,12 +136,12 @@ def _after(
 ) -> Lots:
     kept = held.size - closed
     is_new = (kept == 0) & (opened > 0)
-    part = ratio(kept, held.size)
+    part = ratio_or_zero(kept, held.size)
     return Lots(
         size=kept + opened,
         entered=np.where(kept == 0, 0.0, held.entered) + opened,
         value=held.value * part + opened * price,
-        fees=held.fees * part + fees * ratio(opened, closed + opened),
+        fees=held.fees * part + fees * ratio_or_zero(opened, closed + opened),
         begin=np.where(is_new, idx, held.begin),
         direction=np.where(is_new, side, held.direction),
         position=held.position + is_new,

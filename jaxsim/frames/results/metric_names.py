@@ -26,7 +26,7 @@ def _is_of_returns(name: str) -> bool:
 OF_RETURNS = sorted(name for name in ONE_PER_LANE - {"deflated_sharpe_ratio"} if _is_of_returns(name))
 
 
-def needs_ann_factor(metric: Metric) -> bool:
+def is_annual(metric: Metric) -> bool:
     """Whether a metric must be told how many bars make a year. Raises as `scorer`."""
     return "ann_factor" in _needs(_function(metric, "metric"))
 

@@ -135,14 +135,16 @@ class Paths:
     @property
     def weights(self) -> list[np.ndarray]:
         values = self.value.T
-        return [ratio(a, values[x.lanes][:, None, :]) for a, x in zip(self.asset_value, self.ledgers, strict=True)]
+        return [
+            ratio_or_zero(a, values[x.lanes][:, None, :]) for a, x in zip(self.asset_value, self.ledgers, strict=True)
+        ]
 
     @property
     def gross_exposure(self) -> np.ndarray:
         c = self.context
         invested = self.by_lane([np.abs(a).sum(axis=1) for a in self.asset_value]).T
         free = self.by_lane([x.free_cash_path(c.init_cash[x.lanes], len(c.index)) for x in self.ledgers]).T
-        return ratio(invested, invested + free)
+        return ratio_or_zero(invested, invested + free)
 
     @cached_property
     def benchmark_value(self) -> np.ndarray:
@@ -173,7 +175,7 @@ class Paths:
     @property
     def turnover_two_way(self) -> np.ndarray:
         traded = [np.where(x.filled, np.abs(x.trade) * x.price, 0.0).sum(axis=1) for x in self.ledgers]
-        return self.total([ratio(t, np.abs(x.value)) for t, x in zip(traded, self.ledgers, strict=True)])
+        return self.total([ratio_or_zero(t, np.abs(x.value)) for t, x in zip(traded, self.ledgers, strict=True)])
 
     @property
     def num_rebalances(self) -> np.ndarray:
@@ -237,6 +239,6 @@ def benchmark_growth(close: np.ndarray) -> np.ndarray:
     return mark / mark[0]
 
 
-def ratio(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+def ratio_or_zero(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """a / b, 0 where b is 0."""
     return np.divide(a, b, out=np.zeros(np.broadcast_shapes(a.shape, b.shape)), where=b != 0)

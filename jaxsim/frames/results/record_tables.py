@@ -44,7 +44,7 @@ class LaneRecords:
         return self._reduce(np.add, values, where, 0.0)
 
     def mean(self, values: np.ndarray, where: np.ndarray | None = None) -> np.ndarray:
-        return quotient(self.total(values, where), self.count(where))
+        return divide_floats(self.total(values, where), self.count(where))
 
     def least(self, values: np.ndarray, where: np.ndarray | None = None) -> np.ndarray:
         return self._reduce(np.fmin, values, where, np.nan)
@@ -68,7 +68,7 @@ class LaneRecords:
     def deviation(self, values: np.ndarray, where: np.ndarray | None = None) -> np.ndarray:
         """The standard deviation (ddof 1); NaN for fewer than two records."""
         apart = (values - self.mean(values, where)[self.lane]) ** 2
-        return np.sqrt(quotient(self.total(apart, where), np.maximum(self.count(where) - 1, 0)))
+        return np.sqrt(divide_floats(self.total(apart, where), np.maximum(self.count(where) - 1, 0)))
 
     def _reduce(self, reduce: np.ufunc, values: np.ndarray, where: np.ndarray | None, empty: float) -> np.ndarray:
         out = np.full(self.num_lanes, empty)
@@ -135,7 +135,7 @@ class RecordTable(pd.DataFrame):
         return pd.Series(values, index=self._source.lanes, name=name)
 
 
-def quotient(a: Any, b: Any) -> np.ndarray:
+def divide_floats(a: Any, b: Any) -> np.ndarray:
     """a / b as floating-point numbers divide: by zero, NaN or infinite."""
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.divide(a, b)

@@ -10,7 +10,7 @@ from jaxsim.engine.metrics import stats as tables
 from jaxsim.frames.results.record_tables import lane_table
 
 
-def portfolio_stats(
+def portfolio_stats_table(
     value: pd.DataFrame,
     returns: pd.DataFrame,
     benchmark_returns: pd.DataFrame,
@@ -49,7 +49,7 @@ def portfolio_stats(
     return _table(rows, value, period)
 
 
-def returns_stats(
+def returns_stats_table(
     returns: pd.DataFrame, benchmark_returns: pd.DataFrame, period: pd.Timedelta | None, ann_factor: float
 ) -> pd.DataFrame:
     """The statistics of a series of returns, [lane, statistic] (SEMANTICS 8.3).

@@ -17,7 +17,7 @@ from jaxsim.frames.results.order_records import order_records
 from jaxsim.frames.results.orders import OrderTable
 from jaxsim.frames.results.paths import Paths
 from jaxsim.frames.results.record_tables import LaneRecords
-from jaxsim.frames.results.stats import portfolio_stats, returns_stats
+from jaxsim.frames.results.stats import portfolio_stats_table, returns_stats_table
 from jaxsim.frames.results.trade_table import TradeTable, portfolio_rows
 
 
@@ -146,7 +146,7 @@ class Tables(abc.ABC):
         Raises ValueError if the length of a bar is not known; so does `returns_stats`.
         """
         paths, labels = self._paths, self._frame_columns
-        table = portfolio_stats(
+        table = portfolio_stats_table(
             self._frame(paths.value),
             self._frame(paths.returns),
             self._frame(paths.benchmark_returns),
@@ -164,7 +164,7 @@ class Tables(abc.ABC):
         paths = self._paths
         returns, benchmark = self._frame(paths.returns), self._frame(paths.benchmark_returns)
         return self._one_or_all(
-            returns_stats(returns, benchmark, self._bar_length(freq), self._ann_factor(freq, year_freq))
+            returns_stats_table(returns, benchmark, self._bar_length(freq), self._ann_factor(freq, year_freq))
         )
 
     @property

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from jaxsim.frames.results.record_tables import LaneRecords, RecordTable, quotient, whole
+from jaxsim.frames.results.record_tables import LaneRecords, RecordTable, divide_floats, whole
 from jaxsim.frames.results.trades import TradeDirection, TradeStatus
 
 
@@ -83,10 +83,10 @@ def scores(lanes: LaneRecords, where: np.ndarray) -> dict[str, np.ndarray]:
     wins, losses = where & (pnl > 0), where & (pnl < 0)
     gain, loss = lanes.total(pnl, wins), abs(lanes.total(pnl, losses))
     return {
-        "win_rate": quotient(lanes.count(wins), count),
-        "profit_factor": quotient(gain, loss),
-        "expectancy": quotient(gain - loss, count),
-        "sqn": np.sqrt(count) * quotient(lanes.mean(pnl, where), lanes.deviation(pnl, where)),
+        "win_rate": divide_floats(lanes.count(wins), count),
+        "profit_factor": divide_floats(gain, loss),
+        "expectancy": divide_floats(gain - loss, count),
+        "sqn": np.sqrt(count) * divide_floats(lanes.mean(pnl, where), lanes.deviation(pnl, where)),
     }
 
 

@@ -145,7 +145,7 @@ def _judged(inside: np.ndarray, outside: np.ndarray, trials: pd.Index) -> tuple[
     return float((rank <= 0.5).mean()), pd.DataFrame(columns, pd.RangeIndex(len(best), name="half"))
 
 
-def deflated_sharpe_ratio(
+def deflate_sharpe_ratio(
     returns: pd.Series | pd.DataFrame, trials: Any, *, ann_factor: float, num_independent: int | None = None
 ) -> float | pd.Series:
     """Probability that a Sharpe ratio beats the best that luck alone would bring in all that was tried (Bailey and

@@ -17,7 +17,7 @@ from jaxsim.frames.evaluation.splits import Split, WalkForwardSplits
 from jaxsim.frames.inputs.market import is_frame_of_prices
 from jaxsim.frames.inputs.prices import as_frame, checked_prices
 from jaxsim.frames.results.backtest import Backtest
-from jaxsim.frames.results.metric_names import Metric, metric_list, metric_name, needs_ann_factor, scorer
+from jaxsim.frames.results.metric_names import Metric, is_annual, metric_list, metric_name, scorer
 from jaxsim.frames.runs.arguments import as_allocator
 from jaxsim.frames.system.progress import progress_bar
 from jaxsim.frames.verbs.backtest import backtest
@@ -145,7 +145,7 @@ def walk_forward(
                 runs[name].append((data.run(policy, train, terms), data.run(policy, test, terms)))
                 advance(1)
     ann_factor = None
-    if any(needs_ann_factor(metric) for metric in scored):
+    if any(is_annual(metric) for metric in scored):
         ann_factor = next(iter(runs.values()))[0][0].ann_factor
     inside, outside = (
         {

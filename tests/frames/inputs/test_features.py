@@ -34,7 +34,7 @@ CASES = {
         lambda: jf.rsi(CLOSE, 5),
         lambda: (MOVES.clip(lower=0).rolling(5).sum() / MOVES.abs().rolling(5).sum()).shift(),
     ),
-    "drawdown": (lambda: jf.drawdown(CLOSE, 6), lambda: (FULL / FULL.rolling(6).max() - 1).shift()),
+    "drawdown_from_high": (lambda: jf.drawdown_from_high(CLOSE, 6), lambda: (FULL / FULL.rolling(6).max() - 1).shift()),
     "gap": (lambda: jf.gap(OPEN, CLOSE), lambda: OPEN / FULL.shift() - 1),
     "lag": (lambda: jf.lag(CLOSE, 2), lambda: CLOSE.shift(2)),
     "zscore": (
@@ -59,7 +59,7 @@ CALLS = {
     "price_to_average": lambda x: jf.price_to_average(x, 4),
     "average_crossover": lambda x: jf.average_crossover(x, 2, 6),
     "rsi": lambda x: jf.rsi(x, 4),
-    "drawdown": lambda x: jf.drawdown(x, 4),
+    "drawdown_from_high": lambda x: jf.drawdown_from_high(x, 4),
     "gap": lambda x: jf.gap(x, x),
     "lag": lambda x: jf.lag(x),
     "zscore": lambda x: jf.zscore(x, min_periods=5),

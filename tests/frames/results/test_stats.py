@@ -8,7 +8,7 @@ import pytest
 
 from jaxsim import metrics
 from jaxsim.frames.results.record_tables import LaneRecords
-from jaxsim.frames.results.stats import portfolio_stats, returns_stats
+from jaxsim.frames.results.stats import portfolio_stats_table, returns_stats_table
 from jaxsim.frames.results.trade_table import portfolio_rows
 from jaxsim.frames.results.trades import exit_trades
 
@@ -49,7 +49,7 @@ def test_returns_stats_as_vectorbt(vbt):
     returns.loc[TIMES[20], "ruin"] = -1.0
     accessor = returns.vbt.returns(benchmark_rets=benchmark, freq="D", year_freq="252D")
     theirs = pd.DataFrame({lane: accessor.stats(column=lane) for lane in LANES}).T.rename_axis("lane")
-    ours = returns_stats(returns, benchmark, DAY, ANN_FACTOR)
+    ours = returns_stats_table(returns, benchmark, DAY, ANN_FACTOR)
     assert list(ours.columns) == list(theirs.columns)
     assert_tables(ours, theirs)
 
@@ -75,10 +75,10 @@ def test_portfolio_stats_as_vectorbt(vbt):
         DAY,
         ANN_FACTOR,
     )
-    ours = portfolio_stats(*given, portfolio_rows(LaneRecords(trades, trades["col"], LANES, TIMES, DAY)))
+    ours = portfolio_stats_table(*given, portfolio_rows(LaneRecords(trades, trades["col"], LANES, TIMES, DAY)))
     assert list(ours.columns) == list(theirs.columns)
     assert_tables(ours, theirs.rename_axis("lane"))
-    without = portfolio_stats(*given)
+    without = portfolio_stats_table(*given)
     assert list(without.columns) == [*theirs.columns[:11], *theirs.columns[-4:]]
     pd.testing.assert_frame_equal(without, ours[without.columns])
 
@@ -86,7 +86,7 @@ def test_portfolio_stats_as_vectorbt(vbt):
 def drawdown_of(values: list[float], period: pd.Timedelta | None = None) -> tuple:
     path = pd.DataFrame({"a": np.array(values, dtype=float)})
     lanes = pd.Series([100.0], index=path.columns)
-    table = portfolio_stats(path, path * 0, path * 0, path * 0, lanes, lanes, period, ANN_FACTOR)
+    table = portfolio_stats_table(path, path * 0, path * 0, path * 0, lanes, lanes, period, ANN_FACTOR)
     return table["Max Drawdown [%]"].iloc[0], table["Max Drawdown Duration"].iloc[0]
 
 
@@ -108,7 +108,7 @@ def test_drawdowns(values, depth, bars):
 
 
 def test_periods_are_bars_without_a_frequency():
-    table = returns_stats(random_frame(1), random_frame(2), None, ANN_FACTOR)
+    table = returns_stats_table(random_frame(1), random_frame(2), None, ANN_FACTOR)
     assert (table["Period"] == 60).all()
     assert table["Start"].iloc[0] == TIMES[0] and table["End"].iloc[0] == TIMES[-1]
 
@@ -117,11 +117,11 @@ def test_labels_must_agree():
     frame = random_frame(1)
     lanes = pd.Series(1.0, index=LANES)
     with pytest.raises(ValueError, match="benchmark_returns: index and columns"):
-        returns_stats(frame, frame.rename(columns={"a": "z"}), DAY, ANN_FACTOR)
+        returns_stats_table(frame, frame.rename(columns={"a": "z"}), DAY, ANN_FACTOR)
     with pytest.raises(ValueError, match="gross_exposure: index and columns"):
-        portfolio_stats(frame, frame, frame, frame[1:], lanes, lanes, DAY, ANN_FACTOR)
+        portfolio_stats_table(frame, frame, frame, frame[1:], lanes, lanes, DAY, ANN_FACTOR)
     with pytest.raises(ValueError, match="init_cash: the lanes"):
-        portfolio_stats(frame, frame, frame, frame, lanes, lanes[::-1], DAY, ANN_FACTOR)
+        portfolio_stats_table(frame, frame, frame, frame, lanes, lanes[::-1], DAY, ANN_FACTOR)
 
 
 def test_tables_are_pure_functions_of_arrays():

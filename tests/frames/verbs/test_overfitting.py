@@ -69,9 +69,9 @@ def test_lanes_of_a_backtest_are_trials():
     found = js.probability_of_overfitting(bt.returns, 6)
     assert set(found.table["trial"]) <= {0.02, 0.05, 0.1} and len(found.table) == 20
     whole = bt.deflated_sharpe_ratio()
-    alone = js.deflated_sharpe_ratio(bt.returns, bt.sharpe_ratio(), ann_factor=bt.ann_factor)
+    alone = js.deflate_sharpe_ratio(bt.returns, bt.sharpe_ratio(), ann_factor=bt.ann_factor)
     pd.testing.assert_series_equal(alone, whole, rtol=1e-12)
-    assert js.deflated_sharpe_ratio(bt.returns[0.05], bt.sharpe_ratio(), ann_factor=365) == pytest.approx(whole[0.05])
+    assert js.deflate_sharpe_ratio(bt.returns[0.05], bt.sharpe_ratio(), ann_factor=365) == pytest.approx(whole[0.05])
 
 
 @pytest.mark.parametrize(("trials", "published"), [(100, 0.9004), (46, 0.9505)])
@@ -85,9 +85,9 @@ def test_deflated_sharpe_ratio_of_the_paper(trials, published):
     assert (spread**3).mean() == pytest.approx(-3, abs=0.01) and (spread**4).mean() == pytest.approx(10, abs=0.05)
     tried = np.resize([-1.0, 1.0], trials) * np.sqrt(0.5 * (trials - 1) / trials)
     assert tried.var(ddof=1) == pytest.approx(0.5)
-    assert js.deflated_sharpe_ratio(returns, tried, ann_factor=250) == pytest.approx(published, abs=5e-4)
+    assert js.deflate_sharpe_ratio(returns, tried, ann_factor=250) == pytest.approx(published, abs=5e-4)
     many = np.resize([-1.0, 1.0], 200) * np.sqrt(0.5 * 199 / 200)
-    fewer = js.deflated_sharpe_ratio(returns, many, ann_factor=250, num_independent=trials)
+    fewer = js.deflate_sharpe_ratio(returns, many, ann_factor=250, num_independent=trials)
     assert fewer == pytest.approx(published, abs=5e-4)
 
 
@@ -120,8 +120,8 @@ def test_misuse(given, error, message):
 
 def test_misuse_of_the_deflated_sharpe_ratio():
     with pytest.raises(ValueError, match="trials: expected the finite Sharpe ratios of at least two trials"):
-        js.deflated_sharpe_ratio(NOISE[0], [1.0], ann_factor=252)
+        js.deflate_sharpe_ratio(NOISE[0], [1.0], ann_factor=252)
     with pytest.raises(ValueError, match="num_independent: expected a number from 1 to 2, got 3"):
-        js.deflated_sharpe_ratio(NOISE[0], [1.0, 2.0], ann_factor=252, num_independent=3)
+        js.deflate_sharpe_ratio(NOISE[0], [1.0, 2.0], ann_factor=252, num_independent=3)
     with pytest.raises(TypeError, match="returns: expected a Series"):
-        js.deflated_sharpe_ratio([0.1], [1.0, 2.0], ann_factor=252)
+        js.deflate_sharpe_ratio([0.1], [1.0, 2.0], ann_factor=252)

@@ -1,0 +1,21 @@
+"""The codes that users hand in and the codes that arrays of records hold, as `js.enums.TradeStatus.OPEN`. Their numbers
+are those of vectorbt."""
+
+from jaxsim.engine.base.enums import CallSeq, Direction, OrderSide, SizeType
+from jaxsim.engine.trading.status import Clip, LaneFault, OrderStatus, OrderStatusInfo
+from jaxsim.frames.results.drawdowns import DrawdownStatus
+from jaxsim.frames.results.trades import TradeDirection, TradeStatus
+
+__all__ = [
+    "CallSeq",
+    "Clip",
+    "Direction",
+    "DrawdownStatus",
+    "LaneFault",
+    "OrderSide",
+    "OrderStatus",
+    "OrderStatusInfo",
+    "SizeType",
+    "TradeDirection",
+    "TradeStatus",
+]
