@@ -173,7 +173,7 @@ MUTANTS = [
         "jaxsim/engine/policy/drift_triggers.py",
         "return (self._drift(obs) >= at_bar(self.threshold, obs.step)).any()",
         "return (~(self._drift(obs) < at_bar(self.threshold, obs.step))).any()",
-        parity(0),
+        test("triggers", "test_a_trigger_is_its_formula"),
     ),
     Mutant(
         "history-off-by-one",
