@@ -2,22 +2,18 @@
 
     python -m benchmarks.gradients [--repeats 9]        beside one vectorbt simulation of the same lanes, in turn
     python -m benchmarks.gradients --memory             peak memory of fresh processes, 8,767 and 525,600 bars
-    python -m benchmarks.gradients --against CHECKOUT   the forward pass alone beside that of another checkout of this
-                                                        project, such as one from before there were gates, in turn
 
 Memory is `ru_maxrss` of a process after one gradient, less that after `import jaxsim`. Needs the [compare] extra and
 the data that `benchmarks.data` describes; the memory runs need neither.
 """
 
 import argparse
-import os
 import resource
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import equinox as eqx
@@ -141,57 +137,10 @@ def memory() -> None:
             print(subprocess.run(command, capture_output=True, check=True, text=True).stdout, end="", flush=True)
 
 
-FORWARD = """
-import time
-import equinox as eqx, jax, jax.numpy as jnp, numpy as np
-import jaxsim as js
-
-class Fixed(eqx.Module):
-    weights: jax.Array
-
-    def __call__(self, obs):
-        return self.weights
-
-jax.config.update("jax_enable_x64", True)
-close = 100 * np.exp(np.cumsum(np.random.default_rng(0).normal(0, 0.01, (8767, 5)), axis=0))
-market = jax.tree.map(jnp.asarray, js.Market(close, np.concatenate([close[:1], close[:-1]]), close, close))
-
-def value(weights, threshold, market):
-    policy = js.Policy(Fixed(weights), js.Threshold(threshold))
-    sim = js.simulate(market, policy, costs=js.Costs(0.005), lane_axis="lane")
-    return js.metrics.sharpe_ratio(sim.returns, ann_factor=8760)
-
-program = jax.jit(jax.vmap(value, (0, 0, None), axis_name="lane"))
-leaves = jnp.full((15, 5), 0.2), jnp.arange(1, 16) / 100
-took = []
-for _ in range(20):
-    begin = time.perf_counter()
-    jax.block_until_ready(program(*leaves, market))
-    took.append(time.perf_counter() - begin)
-print(min(took[1:]))
-"""
-
-
-def against(checkout: Path, repeats: int) -> None:
-    """The forward pass of the plain scan here and there: of fresh processes in turn, the least of 19 runs in each."""
-    checkouts = {"here": Path(__file__).parents[1], "there": checkout}
-    seconds: dict[str, list[float]] = {name: [] for name in checkouts}
-    for _ in range(repeats):
-        for name, root in checkouts.items():
-            env = os.environ | {"PYTHONPATH": str(root)}
-            command = [sys.executable, "-c", FORWARD]
-            run = subprocess.run(command, capture_output=True, check=True, text=True, env=env, cwd=root)
-            seconds[name].append(float(run.stdout))
-    ratios = np.divide(seconds["here"], seconds["there"])
-    here, there = (1e3 * statistics.median(values) for values in seconds.values())
-    print(f"forward pass: {here:.1f} ms here, {there:.1f} ms there, ratio {np.median(ratios):.2f} of {repeats} pairs")
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=9)
     parser.add_argument("--memory", action="store_true")
-    parser.add_argument("--against", type=Path)
     parser.add_argument("--one", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args()
     with jax.enable_x64(True):
@@ -199,8 +148,6 @@ def main() -> None:
             one_memory_run(int(options.one[0]), int(options.one[1]), options.one[2])
         elif options.memory:
             memory()
-        elif options.against:
-            against(options.against, options.repeats)
         else:
             print(f"jax {jax.__version__}, numpy {np.__version__}, pandas {pd.__version__}, {jax.devices()}")
             compare(options.repeats)

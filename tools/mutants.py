@@ -1,10 +1,14 @@
 """Would the tests notice? Plants faults in a copy of the package, one at a time, and prints which test catches each.
 
-    python -m tools.mutants [--only NAME ...] [--list] [--jobs 2] [--verbose]
+    python -m tools.mutants [--only NAME ...] [--list] [--jobs 2] [--limit SECONDS] [--named] [--verbose]
 
 A fault is one exact piece of text that is replaced by another; one that no longer occurs exactly once in its file stops
 the script, so that the list cannot go stale unseen. The tests named by a fault run first, all quick ones if those
 let it pass. Before any of it the named tests must pass on the copy as it is. Exit status 1 if a fault survives.
+
+A fault that keeps the program running is caught too: tests that take several times what they take without it are
+stopped, and the fault is listed as caught by "time". `--limit` sets another limit for the tests that a fault names;
+`--named` runs no others.
 
 Needs pytest and what the tests need, vectorbt aside, and the data that `benchmarks.data` describes.
 """
@@ -13,6 +17,7 @@ import argparse
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -25,7 +30,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 COPIED = ("jaxsim", "allocators", "tests", "tools", "benchmarks", "pyproject.toml")
-SECONDS = 900  # for one run of pytest
+TIMES, MARGIN = 5, 120  # a run of pytest may take five times what it takes without a fault, and two minutes
 
 #: The copy must be what is tested, not the installed package; and a failing example need not be made small.
 CONFTEST = """
@@ -168,7 +173,7 @@ MUTANTS = [
         "jaxsim/engine/policy/drift_triggers.py",
         "return (self._drift(obs) >= at_bar(self.threshold, obs.step)).any()",
         "return (~(self._drift(obs) < at_bar(self.threshold, obs.step))).any()",
-        parity(0),
+        test("triggers", "test_a_trigger_is_its_formula"),
     ),
     Mutant(
         "history-off-by-one",
@@ -815,9 +820,11 @@ MUTANTS = [
 class Workshop:
     """Copies of the package in a folder, tests run in them, and one compilation cache for all."""
 
-    def __init__(self, folder: Path):
-        self.folder, self.clean = folder, folder / "clean"
+    def __init__(self, folder: Path, limit: float | None = None, only_named: bool = False):
+        self.folder, self.clean, self.limit, self.only_named = folder, folder / "clean", limit, only_named
+        self.seconds: dict[str, float] = {}  # of each named test without any fault
         self.quick_pass: bool | None = None  # without any fault; None until somebody asks
+        self.quick_seconds = 0.0
         self._lock = threading.Lock()
         self.clean.mkdir()
         for entry in COPIED:
@@ -836,8 +843,11 @@ class Workshop:
         path.write_text(before + mutant.new + after)
         return copy
 
-    def failure(self, copy: Path, tests: Sequence[str]) -> str | None:
-        """What pytest says of the first test that fails; None if all pass. Raises RuntimeError if it could not run."""
+    def failure(self, copy: Path, tests: Sequence[str], limit: float | None = None) -> str | None:
+        """What pytest says of the first test that fails; None if all pass; "time" if they took longer than the limit.
+
+        Fills in `seconds`. Raises RuntimeError if pytest could not run.
+        """
         data = os.environ.get("JAXSIM_DATA") or ROOT.parent / "shared" / "data"
         environment = {
             **os.environ,
@@ -847,36 +857,67 @@ class Workshop:
             "JAX_COMPILATION_CACHE_DIR": str(self.folder / "cache"),
             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         }
-        options = ["-x", "-q", "--tb=no", "-rfE", "-p", "no:cacheprovider", "-p", "no:xdist"]
-        command = [sys.executable, "-m", "pytest", *options, *tests]
-        done = subprocess.run(command, cwd=copy, env=environment, capture_output=True, text=True, timeout=SECONDS)
+        options = ["-x", "-q", "--tb=no", "-rfE", "--durations=0", "--durations-min=0.01"]
+        options += ["-p", "no:cacheprovider", "-p", "no:xdist"]
+        done = run_with_limit([sys.executable, "-m", "pytest", *options, *tests], copy, environment, limit)
+        if done is None:
+            return "time"
+        if copy == self.clean:
+            for seconds, name in re.findall(r"^([\d.]+)s \w+ +(tests/.*)$", done.stdout, re.MULTILINE):
+                self.seconds[name] = self.seconds.get(name, 0.0) + float(seconds)
         if done.returncode == 0:
             return None
         if done.returncode < 0:
             return f"{tests[0]} - signal {-done.returncode} ended the process"
-        found = re.search(r"^(?:FAILED|ERROR) (tests/.*::.*)$", done.stdout, re.MULTILINE)
-        if done.returncode != 1 or not found:
+        failed = re.search(r"^(?:FAILED|ERROR) (tests/.*::.*)$", done.stdout, re.MULTILINE)
+        if done.returncode != 1 or not failed:
             raise RuntimeError(f"pytest could not run in {copy}:\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}")
-        return found[1]
+        return failed[1]
 
     def all_pass(self) -> bool:
         """Whether all quick tests pass without any fault; found out when first asked."""
         with self._lock:
             if self.quick_pass is None:
+                start = time.perf_counter()
                 self.quick_pass = self.failure(self.clean, QUICK) is None
+                self.quick_seconds = time.perf_counter() - start
             return self.quick_pass
+
+    def seconds_of(self, name: str) -> float:
+        """Of a test without any fault, all its parameters together."""
+        return sum(x for test, x in self.seconds.items() if test == name or test.startswith(f"{name}["))
 
     def try_mutant(self, mutant: Mutant) -> tuple[str | None, float]:
         """What catches it, and seconds."""
         start, copy = time.perf_counter(), self.planted(mutant)
-        try:
-            caught = self.failure(copy, mutant.tests)
-            if caught is None and self.all_pass():
-                caught = self.failure(copy, QUICK)
-        except subprocess.TimeoutExpired:
-            caught = None
+        limit = self.limit or TIMES * sum(map(self.seconds_of, mutant.tests)) + MARGIN
+        caught = self.failure(copy, mutant.tests, limit)
+        if caught is None and not self.only_named and self.all_pass():
+            caught = self.failure(copy, QUICK, TIMES * self.quick_seconds + MARGIN)
         shutil.rmtree(copy)
         return caught, time.perf_counter() - start
+
+
+def run_with_limit(
+    command: Sequence[str], folder: Path, environment: dict[str, str], limit: float | None
+) -> subprocess.CompletedProcess[str] | None:
+    """None if the process had to be ended after `limit` seconds, with all that it had started."""
+    process = subprocess.Popen(
+        command,
+        cwd=folder,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        out, err = process.communicate(timeout=limit)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        return None
+    return subprocess.CompletedProcess(command, process.returncode, out, err)
 
 
 QUICK = ("tests", "-m", "not slow")
@@ -904,6 +945,8 @@ def main() -> int:
     parser.add_argument("--only", nargs="+", metavar="NAME", help="only these faults")
     parser.add_argument("--list", action="store_true", help="print the faults and stop")
     parser.add_argument("--jobs", type=int, default=2, help="copies tested at a time")
+    parser.add_argument("--limit", type=float, help="seconds for the tests that a fault names")
+    parser.add_argument("--named", action="store_true", help="run only the tests that the faults name")
     parser.add_argument("--verbose", action="store_true", help="print how the test failed")
     options = parser.parse_args()
     names = [mutant.name for mutant in MUTANTS]
@@ -919,7 +962,7 @@ def main() -> int:
 
     start, survivors = time.perf_counter(), []
     with tempfile.TemporaryDirectory(prefix="mutants-") as folder, ThreadPoolExecutor(options.jobs) as pool:
-        workshop = Workshop(Path(folder))
+        workshop = Workshop(Path(folder), options.limit, options.named)
         check_tests(workshop, pool, options.jobs, mutants)
         print(f"the tests pass without a fault ({time.perf_counter() - start:.0f} s)\n", flush=True)
         print(f"{'fault':{width}} | caught by | seconds")

@@ -1,6 +1,6 @@
 """How often a gate's derivative by the threshold has the sign of the slope of the score smoothed over thresholds.
 
-    python -m benchmarks.gate_signs [--bars 2000] [--markets 6]
+    python -m tools.gate_signs [--bars 2000] [--markets 6]
 
 The Sharpe ratio of equal weights, fees 0.5 %, on Binance's hourly prices of 2020 and on simulated geometric Brownian
 motions of the same volatility; thresholds 0.01 to 0.15. The slope is that of the score smoothed by a normal kernel of

@@ -1,6 +1,6 @@
 """How far float32 drifts from float64: values, decisions and orders.
 
-    python -m benchmarks.float32 [--minutes 525600]
+    python -m tools.float32 [--minutes 525600]
 
 The tutorial's job (a year of hourly bars, fifteen thresholds, fees 0.005), and a year of minute bars of five random
 walks at three thresholds. Needs the data that `benchmarks.data` describes.
