@@ -1,33 +1,39 @@
 """Covariance of simple returns per bar: functions of a `Window`, chosen by the field `covariance` of an allocator.
 
-An asset with fewer than two returns in the window is NaN. Where prices are missing, each asset is taken about its own
-mean, a missing return counts as its mean, and a pair is divided by the geometric mean of what its two variances are
-divided by. That is a Gram matrix, hence positive semidefinite, which pairwise-complete covariances need not be; without
-gaps it is the usual formula. Rows of NaN before the first price change nothing.
+An asset with fewer than two returns in the window is NaN. Where all assets have the same bars, the estimates are the
+usual ones. Where prices are missing, each pair of assets is taken over the bars that both have, about their means on
+those bars (`Window.covariance`); a pair without two common bars has covariance 0. Such a matrix need not be positive
+semidefinite, and a solver needs one that is. So the correlations are projected on the positive semidefinite matrices
+(the nearest in the Frobenius norm) and brought back to a diagonal of one: the variances stay those of the known
+returns, and a matrix that is positive semidefinite already stays as it is. Rows of NaN before the first price change
+nothing.
 """
 
 from typing import Any
 
 import equinox as eqx
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jax import lax
+from jaxtyping import Array, Bool, Float
 
 import jaxsim as js
 from allocators.history import History
 from allocators.numbers import number
+from allocators.spectral import excess, in_any_lane
 
 
 class SampleCovariance(eqx.Module):
-    """The sample covariance, ddof 1: `numpy.cov`, `pandas.DataFrame.cov`."""
+    """The sample covariance, ddof 1: `numpy.cov`; where prices are missing `pandas.DataFrame.cov`, projected."""
 
     def __call__(self, window: js.Window) -> Float[Array, "asset asset"]:
-        history = History.of(window)
-        return _gram(history, jnp.ones(len(history.returns), history.returns.dtype))
+        return _positive(window.covariance(), History.of(window))
 
 
 class ExponentialCovariance(eqx.Module):
     """Exponentially weighted: a return counts 0.5 ** (age / halflife), the last one has age 0; mean and covariance with
-    the same weights, and the covariance corrected for bias by 1 - sum(p^2), p the weights normalised to one.
+    the same weights, and the covariance corrected for bias by 1 - sum(p^2), p the weights normalised to one. Where
+    prices are missing, that is done for each pair over the bars that both have, a return keeping the age of its bar, and
+    the matrix is projected.
 
     halflife: in bars, > 0; may be swept. A decay factor d per bar (RiskMetrics: 0.94) has halflife log(0.5) / log(d).
 
@@ -41,7 +47,7 @@ class ExponentialCovariance(eqx.Module):
         history = History.of(window)
         dtype = history.returns.dtype
         age = jnp.arange(len(history.returns), dtype=dtype)[::-1]
-        return _gram(history, jnp.asarray(0.5 ** (age / self.halflife), dtype))
+        return _positive(window.covariance(weights=jnp.asarray(0.5 ** (age / self.halflife), dtype)), history)
 
 
 class LedoitWolf(eqx.Module):
@@ -49,38 +55,60 @@ class LedoitWolf(eqx.Module):
     the intensity that minimises the expected squared error.
 
     Source: O. Ledoit and M. Wolf, A well-conditioned estimator for large-dimensional covariance matrices, Journal of
-    Multivariate Analysis 88 (2004), 365-411, as `sklearn.covariance.LedoitWolf` computes it. Assets without two returns
-    and bars without any are not counted.
+    Multivariate Analysis 88 (2004), 365-411, as `sklearn.covariance.LedoitWolf` computes it. Where prices are missing,
+    S is the projected covariance of pairs, and the sampling error of each entry, which the intensity weighs, is that of
+    the bars that both assets have: `sum_t (x_ti x_tj - S_ij)^2 / n_ij^2` in place of n for all. Assets without two
+    returns and bars without any are not counted.
     """
 
     def __call__(self, window: js.Window) -> Float[Array, "asset asset"]:
         history = History.of(window)
         enough = history.count >= 2
-        known = history.known & enough
-        num_bars = jnp.maximum(known.any(1).sum(), 1).astype(history.returns.dtype)
-        num_assets = jnp.maximum(enough.sum(), 1).astype(history.returns.dtype)
-        share = jnp.sqrt(num_bars / jnp.maximum(history.count, 1))
-        x = jnp.where(known, (history.returns - history.mean()) * share, 0.0)
-        sample = x.T @ x / num_bars
+        live = enough[:, None] & enough[None, :]
+        pairwise = window.covariance(ddof=0)
+        sample = jnp.where(live, _positive(pairwise, history), 0.0)
+        num_assets = jnp.maximum(enough.sum(), 1).astype(sample.dtype)
         mean_variance = jnp.trace(sample) / num_assets
         squares = (sample**2).sum()
         spread = squares - num_assets * mean_variance**2  # |S - m I|^2
-        noise = ((x**2).sum(1) ** 2).sum() / num_bars**2 - squares / num_bars  # sum |x x' - S|^2 / n^2
+        noise = jnp.where(live, _sampling_error(history, pairwise), 0.0).sum()
         is_spread = spread > 0
         intensity = jnp.where(is_spread, jnp.minimum(noise, spread) / jnp.where(is_spread, spread, 1.0), 0.0)
-        target = mean_variance * jnp.eye(len(enough), dtype=x.dtype)
-        shrunk = (1 - intensity) * sample + intensity * target
-        return jnp.where(enough[:, None] & enough[None, :], shrunk, jnp.nan)
+        target = mean_variance * jnp.eye(len(enough), dtype=sample.dtype)
+        return jnp.where(live, (1 - intensity) * sample + intensity * target, jnp.nan)
 
 
-def _gram(history: History, weights: Float[Array, " time"]) -> Float[Array, "asset asset"]:
-    """Weighted covariance without bias. Equal weights give ddof 1."""
-    known, column = history.known, weights[:, None]
-    total = jnp.where(known, column, 0.0).sum(0)
-    safe = jnp.where(total > 0, total, 1.0)
-    mean = jnp.where(known, column * history.returns, 0.0).sum(0) / safe
-    x = jnp.where(known, jnp.sqrt(column) * (history.returns - mean), 0.0)
-    freedom = total - jnp.where(known, column**2, 0.0).sum(0) / safe
-    enough = (history.count >= 2) & (freedom > 0)
-    root = jnp.sqrt(jnp.where(enough, freedom, 1.0))
-    return jnp.where(enough[:, None] & enough[None, :], x.T @ x / (root[:, None] * root[None, :]), jnp.nan)
+def _sampling_error(history: History, covariance: Float[Array, "asset asset"]) -> Float[Array, "asset asset"]:
+    """Of each entry of a covariance (ddof 0) of pairs: `sum (x_i x_j - S_ij)^2 / n_ij^2` over the common bars, x being
+    the deviations from the means on those bars; 0 for a pair without two of them."""
+    known = history.known.astype(history.returns.dtype)
+    count = known.T @ known
+    is_known = count >= 2
+    safe = jnp.where(is_known, count, 1.0)
+    x = jnp.where(history.known, history.returns - history.mean(), 0.0)
+    mean = x.T @ known / safe
+    x, known = x.T, known.T
+    product = (x[:, None, :] - mean[:, :, None]) * (x[None, :, :] - mean.T[:, :, None])
+    error = known[:, None, :] * known[None, :, :] * (product - jnp.where(is_known, covariance, 0.0)[:, :, None])
+    return jnp.where(is_known, (error**2).sum(-1) / safe**2, 0.0)
+
+
+def _positive(covariance: Float[Array, "asset asset"], history: History) -> Float[Array, "asset asset"]:
+    """A covariance of pairs, positive semidefinite: as it is where all assets with two returns have the same bars."""
+    enough = history.count >= 2
+    live = enough[:, None] & enough[None, :]
+    is_ragged = (history.known.any(1, where=enough) & ~history.known.all(1, where=enough)).any()
+    pairs = jnp.where(live, covariance, 0.0)
+    pairs = jnp.where(jnp.isnan(pairs), 0.0, pairs)
+    projected = lax.cond(in_any_lane(is_ragged), _projected, lambda pairs, is_ragged: pairs, pairs, is_ragged)
+    return jnp.where(live, projected, jnp.nan)
+
+
+def _projected(pairs: Float[Array, "asset asset"], is_ragged: Bool[Array, ""]) -> Float[Array, "asset asset"]:
+    variance = jnp.diagonal(pairs)
+    scale = jnp.where(variance > 0, jnp.sqrt(jnp.where(variance > 0, variance, 1.0)), 1.0)
+    correlation = pairs / (scale[:, None] * scale[None, :])
+    lack = excess(correlation)
+    grown = jnp.sqrt(1 + jnp.where(variance > 0, jnp.diagonal(lack), 0.0))
+    positive = (correlation + lack) / (grown[:, None] * grown[None, :])
+    return jnp.where(is_ragged, positive * (scale[:, None] * scale[None, :]), pairs)

@@ -4,6 +4,7 @@ from typing import Any
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
@@ -40,17 +41,31 @@ class Window(eqx.Module):
         root = xp.where(positive, xp.sqrt(xp.where(positive, variance, 1.0)), 0.0)
         return xp.where(count > ddof, root, xp.nan)
 
-    def covariance(self, ddof: int = 1) -> Float[Array, "asset asset"]:
-        """Covariance of the simple returns per bar, over the bars that both assets of a pair have (pairwise complete,
-        as `pandas.DataFrame.cov`)."""
+    def covariance(
+        self, ddof: int = 1, weights: Float[Array, " time_1"] | None = None
+    ) -> Float[Array, "asset asset"]:
+        """Covariance of the simple returns per bar, each pair of assets over the bars that both have (pairwise
+        complete, as `pandas.DataFrame.cov`). Where prices are missing it need not be positive semidefinite.
+
+        ddof: the sum over n bars is divided by n - ddof. A pair with no more than `ddof` common bars is NaN.
+        weights: of the returns, [time - 1], >= 0. Means are weighted alike, and W, the sum of the weights of the common
+            bars, takes the place of n: the divisor is W - ddof * (sum of their squares) / W. With ddof 1 it is
+            `pandas.DataFrame.ewm(...).cov()`. None: each return counts once.
+        """
         returns, known, _ = self._known_returns()
         xp = namespace(returns)
-        pairs = known.T @ known
-        count = xp.maximum(pairs, 1)
-        x = returns * known
-        mean = (x.T @ known) / count  # mean of asset i over the bars where j is known as well
-        moment = x.T @ x - count * mean * mean.T
-        return xp.where(pairs > ddof, moment / xp.maximum(pairs - ddof, 1), xp.nan)
+        weights = xp.ones(len(returns), returns.dtype) if weights is None else xp.asarray(weights, returns.dtype)
+        # Measured from one of its returns, a constant series has no variance at all, whatever its mean is rounded to.
+        pivot = xp.where(known > 0, returns, -xp.inf).max(0, initial=-xp.inf)
+        pivot = jax.lax.stop_gradient(pivot) if xp is jnp else pivot
+        x = xp.where(known > 0, returns - xp.where(xp.isinf(pivot), 0.0, pivot), 0.0)
+        total = (known * weights[:, None]).T @ known
+        squares = (known * weights[:, None] ** 2).T @ known
+        safe = xp.where(total > 0, total, 1.0)
+        divisor = total - ddof * squares / safe
+        is_known = (known.T @ known > ddof) & (divisor > 0)
+        moment = _pairwise_moment(xp, x, known, weights, safe)
+        return xp.where(is_known, moment / xp.where(is_known, divisor, 1.0), xp.nan)
 
     def _known_returns(self):
         before, after = self.values[:-1], self.values[1:]
@@ -59,6 +74,56 @@ class Window(eqx.Module):
         # Divided only where both are known, so that no NaN reaches a gradient.
         returns = xp.where(known, after, 1.0) / xp.where(known, before, 1.0) - 1
         return returns, known.astype(returns.dtype), known.sum(0).astype(returns.dtype)
+
+
+def _pairwise_moment(xp, x, known, weights, total) -> Float[Array, "asset asset"]:
+    """The weighted sum of `(x_i - mean_ij)(x_j - mean_ji)` over the bars that assets i and j both have, mean_ij being
+    the mean of x_i over these bars.
+
+    x: [time, asset], 0 where unknown.    known: 1.0 where known, else 0.0.    weights: [time].
+    total: of the weights over the common bars, [asset, asset], > 0.
+    """
+    if xp is jnp:
+        return _moment_in_jax(x, known, weights, total)
+    mean = _pairwise_mean(x, known, weights, total)
+    rows = [
+        (weights[:, None] * known[:, i, None] * known * (x[:, i, None] - mean[i]) * (x - mean[:, i])).sum(0)
+        for i in range(x.shape[1])
+    ]
+    return np.stack(rows) if rows else np.zeros((0, 0), x.dtype)
+
+
+def _pairwise_mean(x, known, weights, total) -> Float[Array, "asset asset"]:
+    """Entry [i, j]: the mean of x_i over the bars that i and j both have."""
+    return (weights[:, None] * x).T @ known / total
+
+
+@jax.custom_jvp
+def _moment_in_jax(x, known, weights, total):
+    """Products of deviations: a difference of two sums of products would lose a deviation much smaller than a mean."""
+    mean = _pairwise_mean(x, known, weights, total)
+    x, known = x.T, known.T
+    apart = x[:, None, :] - mean[:, :, None]
+    common = known[:, None, :] * known[None, :, :] * weights
+    return (common * apart * (x[None, :, :] - mean.T[:, :, None])).sum(-1)
+
+
+@_moment_in_jax.defjvp
+def _moment_derivative(primals, tangents):
+    """A deviation sums to zero, so that the means add nothing. Products of matrices: what is summed along time here, a
+    derivative of the function above would keep for each pair of assets."""
+    x, known, weights, total = primals
+    dx, _, dweights, _ = tangents
+    mean = _pairwise_mean(x, known, weights, total)
+    weighted = weights[:, None] * known * dx
+    one_side = weighted.T @ (known * x) - (weighted.T @ known) * mean.T
+    change = one_side + one_side.T
+    # By the weights: sum of dw_t (x_i - mean_ij)(x_j - mean_ji), multiplied out.
+    own = dweights[:, None] * known
+    cross = (own * x).T @ (known * x)
+    slope = (own * x).T @ known * mean.T
+    change += cross - slope - slope.T + (own.T @ known) * mean * mean.T
+    return _moment_in_jax(x, known, weights, total), change
 
 
 class Observation(eqx.Module):

@@ -96,8 +96,8 @@ class PurgedSplits(AbstractSplits):
     the test's.
 
     num_folds: number of folds, of equal length to within a bar, >= 2.
-    horizon: bars that a label looks ahead: that of bar t is known at bar t + horizon. A training bar stays at least so
-        many bars away from the test, and one in any case.
+    horizon: bars that a label looks ahead: that of bar t rests on the prices of bars t to t + horizon. So many bars are
+        purged before and after each test.
     embargo: further bars after each test that are left out, as their features remember it.
     """
 
@@ -170,9 +170,10 @@ class CombinatorialSplits(AbstractSplits):
 def _purged(folds: list[np.ndarray], chosen: list[int], horizon: int, embargo: int) -> Split:
     """The chosen folds as the test, and of the other bars those that are far enough from it.
 
-    The label of bar t covers (t, t + horizon], so that those of bars t <= u overlap unless u >= t + horizon.
+    The label of bar t rests on the prices of bars t to t + horizon, both among them. Two labels share a price unless
+    more than `horizon` bars lie from one bar to the other.
     """
-    apart = max(horizon, 1)
+    apart = horizon + 1
     bars = np.arange(folds[-1][-1] + 1)
     is_kept = np.ones(len(bars), bool)
     for fold in (folds[number] for number in chosen):

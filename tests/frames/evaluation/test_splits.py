@@ -39,26 +39,35 @@ def test_without_a_horizon_k_fold():
 
 @pytest.mark.parametrize(("horizon", "embargo"), [(0, 0), (1, 0), (3, 0), (3, 2), (0, 5)])
 def test_purged_bars_by_the_definition(horizon, embargo):
-    """A label covers (t, t + horizon]: no label of the training set shares a bar with one of the test set."""
+    """A label rests on the prices of bars t to t + horizon: none of the training set shares one with the test set."""
     bars = np.arange(len(X))
     for splits in (js.PurgedSplits(5, horizon, embargo), js.CombinatorialSplits(5, 2, horizon, embargo)):
         for train, test in splits.split(X):
-            covers = {int(t): set(range(t + 1, t + horizon + 1)) for t in bars}
+            covers = {int(t): set(range(t, t + horizon + 1)) for t in bars}
             tested = set().union(*(covers[int(t)] for t in test))
             ends = [int(t) for t in test if t + 1 not in test]
             # Between two bars of a test lies another fold's test or nothing, so that only ends have an embargo.
-            after = {t + max(horizon, 1) + k for t in ends for k in range(embargo)}
+            after = {t + horizon + 1 + k for t in ends for k in range(embargo)}
             kept = [t for t in bars if t not in set(test) and not covers[int(t)] & tested and int(t) not in after]
             np.testing.assert_array_equal(train, kept)
 
 
-def test_combinatorial_as_skfolio():
-    """Theirs purges `purged_size` bars on both sides; ours `horizon` - 1 more than none, since neighbours may touch."""
-    ours = js.CombinatorialSplits(6, 2, horizon=4, embargo=0)
-    theirs = CombinatorialPurgedCV(n_folds=6, n_test_folds=2, purged_size=3)
+@pytest.mark.parametrize("horizon", [0, 1, 3, 5])
+@pytest.mark.parametrize("embargo", [0, 2])
+def test_combinatorial_as_skfolio(horizon, embargo):
+    ours = js.CombinatorialSplits(6, 2, horizon, embargo)
+    theirs = CombinatorialPurgedCV(n_folds=6, n_test_folds=2, purged_size=horizon, embargo_size=embargo)
     whole = np.zeros((102, 2))  # where the folds are of one length in both
     same(ours.split(whole), theirs.split(whole))
     assert ours.get_n_splits() == 15 and ours.num_paths == 5 and ours.paths.shape == (5, 6)
+
+
+@pytest.mark.parametrize("horizon", [0, 1, 3, 5])
+def test_so_many_bars_are_purged_on_either_side(horizon):
+    """By hand: of 20 bars in 4 folds, the test of bars 5 to 9."""
+    train, test = js.PurgedSplits(4, horizon, embargo=1).pairs(20)[1]
+    assert test.tolist() == [5, 6, 7, 8, 9]
+    assert train.tolist() == [*range(5 - horizon), *range(10 + horizon + 1, 20)]
 
 
 def test_paths_are_whole_histories():
