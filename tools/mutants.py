@@ -81,7 +81,7 @@ ORDERS = "jaxsim/engine/trading/rebalance.py"
 FILL = "jaxsim/engine/trading/order.py"
 STEP = "jaxsim/engine/bar/step.py"
 DESTINATIONS = "jaxsim/engine/policy/destinations.py"
-SCHEDULE = "jaxsim/engine/schedules/schedule.py"
+SCHEDULE = "jaxsim/engine/schedules/programs.py"
 LOOK_AHEAD = "jaxsim/engine/schedules/next_event.py"
 PLACES = "jaxsim/engine/schedules/lane_slots.py"
 POLICY = "jaxsim/engine/policy/policy.py"
@@ -187,7 +187,7 @@ MUTANTS = [
         "flat-only-once",
         "a flat portfolio is not asked again after its first allocation",
         STEP,
-        "must = ~jnp.any(obs.units != 0) if",
+        "must = is_flat(obs.units) if",
         "must = jnp.all(jnp.isnan(obs.target)) if",
         parity(0, 1),
     ),
@@ -195,14 +195,14 @@ MUTANTS = [
         "present-weight-remembered",
         "the present weights are remembered as targets, not those asked for",
         STEP,
-        "return LaneState(holdings, target, memory, status, last_fills, plan, entries), event",
-        "return Lane(holdings, obs.weights, memory, status, last_fills, plan, entries), event",
+        "return LaneState(holdings, target, memory, status, last_fills, spread, entries), event",
+        "return LaneState(holdings, obs.weights, memory, status, last_fills, spread, entries), event",
         parity(0),
     ),
     Mutant(
         "leverage-normalised",
         "weights that sum to more than one are scaled down",
-        STEP,
+        "jaxsim/engine/bar/request.py",
         "return Request(size, size_type,",
         "return Request(size / jnp.maximum(jnp.nansum(size), 1.0), size_type,",
         parity(1, 0),
@@ -381,7 +381,7 @@ MUTANTS = [
     Mutant(
         "key-of-every-bar-the-same",
         "obs.key does not depend on the bar",
-        STEP,
+        "jaxsim/engine/bar/lane_state.py",
         "key=None if key is None else fold_in(key, step)",
         "key=key",
         test("properties", "test_the_lane_key_is_the_documented_hash"),
@@ -421,16 +421,16 @@ MUTANTS = [
     # --- schedules
     Mutant(
         "bar-after-event-skipped",
-        "LookAhead does not look at the bar after a rebalance",
+        "NextEvent does not look at the bar after a rebalance",
         LOOK_AHEAD,
-        "some_seen = jnp.where(due, at + 1, some_seen)",
-        "some_seen = jnp.where(due, at + 2, some_seen)",
+        "some_seen = jnp.where(due, lanes.at + 1, lanes.seen)",
+        "some_seen = jnp.where(due, lanes.at + 2, lanes.seen)",
         LOOKING,
     ),
     Mutant(
         "last-block-shifted",
-        "LookAhead's last block sees the prices of other bars",
-        "jaxsim/engine/schedules/next_trade.py",
+        "NextEvent's last block sees the prices of other bars",
+        "jaxsim/engine/schedules/sinks.py",
         "start = jnp.minimum(bar, num_bars - size)",
         "start = bar",
         LOOKING,
@@ -469,26 +469,26 @@ MUTANTS = [
     ),
     Mutant(
         "values-before-the-rebalance",
-        "a streamed value has the units of before the rebalance of its bar",
+        "a value that metrics are made of has the units of before the rebalance of its bar",
         LOOK_AHEAD,
-        "is_new = _by_bar(block.bars, seen) >= seen - 1",
-        "is_new = _by_bar(block.bars, seen) >= seen",
+        "return block.by_bar(block.bars, seen.ndim) >= seen - 1",
+        "return block.by_bar(block.bars, seen.ndim) >= seen",
         LOOKING,
     ),
     Mutant(
         "page-skips-a-bar",
-        "Scan leaves out the bar between two pages",
-        SCHEDULE,
-        "return Cursor(lane, cursor.seen, cursor.bar + page)",
-        "return Cursor(lane, cursor.seen, cursor.bar + page + 1)",
+        "Scan leaves out the bar between two blocks",
+        "jaxsim/engine/schedules/bar_by_bar.py",
+        "return Cursor(lane, cursor.seen, after), sink.finish(block, end)",
+        "return Cursor(lane, cursor.seen, after + 1), sink.finish(block, end)",
         tuple(f"{name}[scan]" for name in SCHEDULES),
     ),
     Mutant(
         "full-page-loses-a-row",
         "the last row of every page is lost",
         SCHEDULE,
-        "else int(count)]",
-        "else int(count) - 1]",
+        "np.asarray(rows.traded)[:count]",
+        "np.asarray(rows.traded)[: count - 1]",
         LOOKING,
     ),
     # --- lanes and their labels
@@ -560,8 +560,8 @@ MUTANTS = [
         "constants-in-a-kernel",
         "XLA may move constants into a marked call, and then aborts",
         "jaxsim/engine/schedules/xla_kernel.py",
-        "arrays, state = lax.optimization_barrier((arrays, state))",
-        "arrays, state = arrays, state",
+        "arrays, state = lax.optimization_barrier((arrays, loop.state))",
+        "arrays, state = arrays, loop.state",
         test("score", "test_programs_all_of_whose_numbers_are_constants"),
     ),
     Mutant(
@@ -754,8 +754,8 @@ MUTANTS = [
         "near-misses-add-up-forever",
         "near misses before a rebalance count after it once more",
         "jaxsim/engine/adjoints/near_misses.py",
-        "goes_on = jnp.arange(1, room + 1) > number_before[bars] + 1",
-        "goes_on = jnp.arange(1, room + 1) > 1",
+        "continues = jnp.arange(1, room + 1) > number_before[bars] + 1",
+        "continues = jnp.arange(1, room + 1) > 1",
         NEAR_MISSES,
     ),
     Mutant(
@@ -770,16 +770,16 @@ MUTANTS = [
         "near-misses-on-the-wrong-holdings",
         "what a near miss adds is added to what was held one rebalance earlier",
         "jaxsim/engine/adjoints/near_misses.py",
-        "events[self.stretch + 1] + misses",
-        "events[self.stretch] + misses",
+        "events[self.agenda_row + 1] + misses",
+        "events[self.agenda_row] + misses",
         NEAR_MISSES,
     ),
     Mutant(
         "recorded-first-again",
         "a replay trades its first allocation again and again",
         "jaxsim/engine/schedules/recorded_dates.py",
-        "allocator=lambda obs: targets.at(which)",
-        "allocator=lambda obs: targets.at(0 * which)",
+        "allocator=RecordedAllocation(targets, which)",
+        "allocator=RecordedAllocation(targets, 0 * which)",
         test("replay", "test_the_same_portfolio_comes_out"),
     ),
     Mutant(

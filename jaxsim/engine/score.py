@@ -1,4 +1,4 @@
-"""Metrics of a policy inside of the caller's own programs. No path is kept, and under `jax.vmap` all lanes look ahead
+"""Metrics of a policy inside of the caller's own programs. No path is kept, and under `jax.vmap` all lanes run
 together, as in a sweep."""
 
 from collections.abc import Iterable, Sequence
@@ -11,15 +11,15 @@ import numpy as np
 from jax.custom_batching import custom_vmap
 from jaxtyping import Float
 
+from jaxsim.engine.adjoints.forward_only import refuse_derivatives
 from jaxsim.engine.bar.lanes import LaneAxis, LaneInputs
 from jaxsim.engine.base.arrays import Array
 from jaxsim.engine.base.fields import shown
-from jaxsim.engine.metrics.online_formulas import NAMES, needs_ann_factor, needs_benchmark
+from jaxsim.engine.metrics.online import NAMES, needs_ann_factor, needs_benchmark
 from jaxsim.engine.policy.policy import Policy
-from jaxsim.engine.schedules.next_event import NextEvent
-from jaxsim.engine.schedules.schedule import Scan, checked_schedule, forward_schedule
-from jaxsim.engine.schedules.streaming_run import scored
-from jaxsim.engine.simulate import exact, run_of
+from jaxsim.engine.schedules.programs import checked_schedule, forward_schedule, lane_metrics
+from jaxsim.engine.schedules.schedule import AbstractSchedule
+from jaxsim.engine.simulate import exact, inputs_of
 from jaxsim.engine.trading.account import Account
 from jaxsim.engine.trading.costs import Costs
 from jaxsim.engine.trading.market import Market
@@ -36,7 +36,7 @@ def score(
     costs: Costs | None = None,
     account: Account | None = None,
     key: Any = None,
-    schedule: Scan | NextEvent | None = None,
+    schedule: AbstractSchedule | None = None,
 ) -> dict[str, Float[Array, ""]]:
     """Metrics of one policy in one market, without its path; pure, so that it goes under `jit` and `vmap`. Lanes side
     by side are a `vmap`: over the numbers of a policy, over prices, over both. They run forward only; `js.simulate` has
@@ -55,22 +55,20 @@ def score(
     Raises TypeError or ValueError naming the argument.
     """
     names = _read_names(metrics)
-    run = run_of(market, policy, costs, account, key)
+    inputs = inputs_of(market, policy, costs, account, key)
     ann_factor = _read_ann_factor(ann_factor, names)
     if needs_benchmark(names) == (benchmark is None):
         raise ValueError("benchmark: " + ("none of the metrics needs one" if benchmark is not None else _NEEDED))
     if benchmark is not None and np.shape(benchmark) != (market.num_bars,):
         raise ValueError(f"benchmark: expected {market.num_bars} returns, got shape {np.shape(benchmark)}")
-    run = eqx.tree_at(lambda run: run.policy, run, exact(policy))
+    inputs = eqx.tree_at(lambda inputs: inputs.policy, inputs, exact(policy))
     schedule = checked_schedule(schedule, policy) or forward_schedule(policy)
     try:
-        if isinstance(schedule, Scan):
-            return _score(run, benchmark, names, ann_factor, schedule)
-        return schedule.run_by(lambda schedule: _score(run, benchmark, names, ann_factor, schedule))
+        return schedule.compiled(lambda schedule: _score(inputs, benchmark, names, ann_factor, schedule))
     except AssertionError as error:
         if not (error.args and isinstance(error.args[0], list)):
             raise
-        # All that `custom_vmap` says of a closure: which of the arrays in it are batched.
+        # `custom_vmap` says no more of a closure than which of its arrays are batched.
         raise ValueError(
             "policy: its functions close over arrays that differ by lane, which js.score does not see; make these "
             "arrays fields of an eqx.Module"
@@ -105,18 +103,18 @@ def _read_ann_factor(value: Any, names: Sequence[str]) -> float | None:
 
 @eqx.filter_jit
 def _score(
-    run: LaneInputs, benchmark: Any, names: tuple[str, ...], ann_factor: float | None, schedule: Scan | NextEvent
+    inputs: LaneInputs, benchmark: Any, names: tuple[str, ...], ann_factor: float | None, schedule: AbstractSchedule
 ) -> dict[str, Array]:
-    arrays, rest = eqx.partition(run, eqx.is_array)
+    arrays, rest = eqx.partition(inputs, eqx.is_array)
 
     def over(axes: tuple[LaneAxis, ...]) -> Any:
-        """The metrics of a run with these axes of lanes. `vmap` adds another, outside of them."""
+        """The metrics of lanes with these axes. `vmap` adds another axis, outside of them."""
 
         @custom_vmap
         def scores(arrays: Any, benchmark: Any) -> dict[str, Array]:
-            run = eqx.combine(arrays, rest)
-            told, status = scored(run, axes, names, ann_factor, benchmark, schedule=schedule)
-            return {name: jnp.where(status.fault == LaneFault.NONE, x, jnp.nan) for name, x in told.items()}
+            inputs = eqx.combine(arrays, rest)
+            metrics, status = lane_metrics(inputs, axes, names, ann_factor, benchmark, schedule=schedule)
+            return {name: jnp.where(status.fault == LaneFault.NONE, x, jnp.nan) for name, x in metrics.items()}
 
         @scores.def_vmap
         def _(size: int, is_by_lane: Any, arrays: Any, benchmark: Any) -> tuple[dict, dict]:
@@ -130,14 +128,5 @@ def _score(
 
         return scores
 
-    return over(())(_forward_only(arrays), benchmark)
-
-
-@jax.custom_jvp
-def _forward_only(tree: Any) -> Any:
-    return tree
-
-
-@_forward_only.defjvp
-def _refuse(primals: tuple, tangents: tuple) -> Any:
-    raise TypeError("js.score runs forward only; take derivatives of js.simulate and a function of js.metrics")
+    message = "js.score runs forward only; take derivatives of js.simulate and a function of js.metrics"
+    return over(())(refuse_derivatives(arrays, message), benchmark)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import allocators as al
 import jaxsim as js
-from jaxsim.engine.metrics.online_formulas import NAMES, needs_benchmark
+from jaxsim.engine.metrics.online import NAMES, needs_benchmark
 from tests.helpers.markets import THRESHOLDS, as_users_run_it, prices
 
 CLOSE, OPEN = prices()

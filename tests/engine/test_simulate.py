@@ -122,9 +122,9 @@ class Watching:
 
 
 def test_no_bar_is_shown_that_does_not_exist(monkeypatch):
-    from jaxsim.engine.schedules import schedule
+    from jaxsim.engine.schedules import programs
 
-    monkeypatch.setattr(schedule, "forward_schedule", lambda policy: schedule.Scan(page=25))
+    monkeypatch.setattr(programs, "forward_schedule", lambda policy: js.Scan(page=25))
     run(CLOSE, Watching(), OPEN)
     jax.effects_barrier()
     assert sorted(set(SEEN)) == list(range(BARS))

@@ -94,12 +94,12 @@ def of_case(parameter, case):
 @pytest.mark.parametrize("schedule", ["scan", "look ahead in small blocks and pages"])
 def test_schedules_do_the_same(schedule, monkeypatch):
     """One bar after the other, or blocks and pages that never fit, give bit for bit what the default gives."""
-    from jaxsim.engine.schedules import schedule as schedules
+    from jaxsim.engine.schedules import programs
 
     batch = make_batch(np.random.default_rng(5), [3] * 12, 117, "asset")
     default = batch.run()
-    other = schedules.Scan(page=50) if schedule == "scan" else schedules.LookAhead(block=10, page=7)
-    monkeypatch.setattr(schedules, "forward_schedule", lambda policy: other)
+    other = js.Scan(page=50) if schedule == "scan" else js.NextEvent(block=10, page=7)
+    monkeypatch.setattr(programs, "forward_schedule", lambda policy: other)
     again = batch.run()
     np.testing.assert_array_equal(default.records, again.records)
     np.testing.assert_array_equal(default.value, again.value)

@@ -1,176 +1,204 @@
-"""A simulation by way of its rebalances alone: found in a first pass without derivatives, differentiated in a second
-one that visits no other bar. See `adjoint.AtEvents`."""
+"""A simulation by way of its rebalances alone. A first pass without derivatives finds them; a second pass visits no
+other bar, and is differentiated."""
 
-from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 
-from jaxsim.engine.adjoints.checkpointed import AtEvents
-from jaxsim.engine.bar.step import LaneState, at_bar_row, decide, observe, rebalance_if
+from jaxsim.engine.adjoints.adjoint import AbstractAdjoint, check_count
+from jaxsim.engine.adjoints.agenda import Agenda, Held, constant, in_chunks, room_for
+from jaxsim.engine.adjoints.near_misses import find_misses
+from jaxsim.engine.bar.lane_state import LaneState, observe
+from jaxsim.engine.bar.lanes import LaneInputs
+from jaxsim.engine.bar.simulation import BarPaths, Save
+from jaxsim.engine.bar.step import Rebalance, decide, trade_bar
 from jaxsim.engine.base.arrays import Array
-from jaxsim.engine.base.numerics import any_lane
-from jaxsim.engine.policy.gates import Hard
-from jaxsim.engine.policy.policy import Policy
+from jaxsim.engine.base.numerics import any_lane, dot
+from jaxsim.engine.policy.gates import Hard, StraightThrough
+from jaxsim.engine.policy.policy import Policy, allocator_name, observes
 from jaxsim.engine.trading.account import Holdings
-from jaxsim.engine.trading.costs import Costs
-from jaxsim.engine.trading.market import Market
+from jaxsim.engine.trading.status import LaneFault
 
 #: Rows of events that are taken or skipped together.
 EVENT_CHUNK = 64
 
 
-class Agenda(eqx.Module):
-    """The rebalances that the first pass has found.
+class AtEvents(AbstractAdjoint):
+    """By way of the rebalances alone. A first pass without derivatives finds them, searching block by block. The
+    differentiated pass visits no other bar, and the value in between is one expression of the units and cash that are
+    held, `cash + sum(units * close)`.
 
-    bar, trades: of every row, in whole chunks; a row without a trade is blank.
-    num_rows: of all lanes together; more than the capacity if it has not sufficed.
-    lane: after every row, without derivatives; None under the gate `Hard`, which asks for no bar in between.
+    For the gates `Hard` and `StraightThrough(through_state=False)`, and allocators that do not observe every bar.
+    Forward and reverse mode, first derivatives. Under `StraightThrough`, bars whose decision was near its limit are
+    rebalanced on trial, all side by side; a lane has room for as many of them as for rebalances.
+
+    capacity: number of rebalances there is room for, > 0. Lanes that are mapped together share rows, at most one for
+        every bar on which some lane trades. None: one for every bar, which is always enough and costs memory. A lane
+        that needs more has the fault EVENTS_OVERFLOW, and its values are NaN from the first bar on.
+    block: number of bars that are searched together.
     """
 
-    bar: Int[Array, " row"]
+    capacity: int | None = eqx.field(static=True, default=None)
+    block: int = eqx.field(static=True, default=64)
+
+    def __check_init__(self):
+        check_count(self.capacity, "capacity")
+        check_count(self.block, "block")
+
+    def capacity_of(self, num_bars: int) -> int:
+        return num_bars if self.capacity is None else min(self.capacity, num_bars)
+
+    def check(self, policy: Policy) -> None:
+        gate = policy.gate
+        if not isinstance(gate, Hard) and (not isinstance(gate, StraightThrough) or gate.sees_state):
+            raise ValueError(
+                f"adjoint: AtEvents visits rebalances alone, one by one, but {gate!r} passes derivatives of the "
+                "account at other bars; use js.Checkpointed()"
+            )
+        if observes(policy.allocator):
+            raise ValueError(
+                f"adjoint: AtEvents visits no bar without a rebalance, which allocator "
+                f"{allocator_name(policy.allocator)} wants to observe; use js.Checkpointed()"
+            )
+
+    def loop(self, inputs: LaneInputs, axes: tuple[str, ...], save: Save) -> BarPaths:
+        market, capacity = inputs.market, self.capacity_of(inputs.market.num_bars)
+        start, keeps_lanes = LaneState.start(inputs), not isinstance(inputs.policy.gate, Hard)
+        # The first pass decides, and `find_misses` differentiates decisions: no pass over the events needs the gate.
+        hard = replace(inputs, policy=inputs.policy.hardened())
+        agenda = find_events(hard, start, axes, min(self.block, market.num_bars), capacity, keeps_lanes)
+        held = Held.of(agenda, market.num_bars)
+        misses = find_misses(inputs, start, axes, agenda, held, capacity, save.events) if keeps_lanes else None
+        end, rows = scan_events(hard, start, axes, agenda, save, None if misses is None else misses.before(agenda))
+        units, cash = rows.units, rows.cash
+        overflows = agenda.num_rows > capacity
+        events = jax.tree.map(held.events, rows.events)
+        if misses is None:
+            cash, units = held.path(start.holdings.cash, cash), held.path(start.holdings.units, units)
+        else:
+            overflows |= misses.count > capacity
+            cash = misses.path(held, start.holdings.cash, cash, misses.holdings.cash)
+            units = misses.path(held, start.holdings.units, units, misses.holdings.units)
+            events = None if events is None else misses.added_to(events)
+        cash = jnp.where(overflows, jnp.nan, cash)
+        fault = jnp.full(market.num_assets, LaneFault.EVENTS_OVERFLOW, jnp.int32)
+        return BarPaths(
+            value=jax.vmap(dot)(cash, units, market.mark),
+            cash=cash,
+            asked=held.events(rows.asked),
+            units=units if save.units else None,
+            events=events,
+            recorded={},
+            status=end.status.first(jnp.where(overflows, fault, LaneFault.NONE), jnp.max(agenda.bar)),
+        )
+
+
+class _Search(eqx.Module):
+    """The first pass on its way.
+
+    seen: the first bar that the lane has not decided on.       bar: the first bar of the block that is searched.
+    rows, trades, lanes: as `Agenda` has them.      count: number of rows so far.
+    """
+
+    lane: LaneState
+    seen: Int[Array, ""]
+    bar: Int[Array, ""]
+    rows: Int[Array, " row"]
     trades: Bool[Array, " row"]
-    num_rows: Int[Array, ""]
-    lane: LaneState | None
-
-
-def constant(tree: Any) -> Any:
-    """The same without derivatives."""
-    return jax.tree.map(lambda x: lax.stop_gradient(x) if eqx.is_inexact_array(x) else x, tree)
-
-
-def room_for(capacity: int, size: int) -> int:
-    """Rows in whole chunks of a size."""
-    return -(-capacity // size) * size
+    lanes: LaneState | None
+    count: Int[Array, ""]
 
 
 def find_events(
-    adjoint: AtEvents, policy: Policy, market: Market, costs: Costs, start: LaneState, key: Any, axes: tuple[str, ...]
+    inputs: LaneInputs, start: LaneState, axes: tuple[str, ...], block: int, capacity: int, keeps_lanes: bool
 ) -> Agenda:
-    """The first pass: like `schedule.LookAhead`, but for the bars alone."""
-    policy, market, costs, start = constant((policy, market, costs, start))
-    num_bars = market.num_bars
-    block, capacity = min(adjoint.block, num_bars), adjoint.capacity_of(num_bars)
+    """The first pass: like the schedule `NextEvent`, but for one lane and for the bars alone."""
+    inputs, start = constant((inputs, start))
+    market, policy, num_bars = inputs.market, inputs.policy, inputs.market.num_bars
     room = room_for(capacity, EVENT_CHUNK)
 
     def first_trade(lane: LaneState, seen: Array, bar: Array) -> Array:
         begin = jnp.minimum(bar, num_bars - block)
         bars = begin + jnp.arange(block, dtype=bar.dtype)
         prices = lax.dynamic_slice_in_dim(market.val_price, begin, block)
-        trades = jax.vmap(lambda at, price: decide(policy, lane, observe(market, lane, at, price, key)))(bars, prices)
-        return jnp.min(jnp.where(trades & (bars >= jnp.maximum(seen, bar)), bars, num_bars))
+        trades = jax.vmap(lambda at, price: decide(policy, lane, observe(market, lane, at, price, inputs.key)))
+        is_open = bars >= jnp.maximum(seen, bar)
+        return jnp.min(jnp.where(trades(bars, prices) & is_open, bars, num_bars))
 
-    def advance(state):
-        lane, seen, bar, rows, traded, lanes, count = state
-        first = first_trade(lane, seen, bar)
-        trades, at = first < num_bars, jnp.minimum(first, num_bars - 1)
-        obs = observe(market, lane, at, at_bar_row(market.val_price, at), key)
-        lane, _ = rebalance_if(trades, policy, market, costs, lane, obs, axes)
-        rows, traded = rows.at[count].set(at), traded.at[count].set(trades)
-        lanes = None if lanes is None else jax.tree.map(lambda path, now: path.at[count].set(now), lanes, lane)
-        some = any_lane(trades, axes)
-        return (
-            lane,
-            jnp.where(trades, at + 1, seen),
-            jnp.where(some, bar, bar + block),
-            rows,
-            traded,
-            lanes,
-            count + some,
+    def advance(state: _Search) -> _Search:
+        first = first_trade(state.lane, state.seen, state.bar)
+        is_due, at = first < num_bars, jnp.minimum(first, num_bars - 1)
+        lane = trade_bar(inputs, state.lane, at, is_due, axes, asks_trigger=False).lane
+        is_any_due = any_lane(is_due, axes)
+        rows, trades, lanes = jax.tree.map(
+            lambda path, now: path.at[state.count].set(now),
+            (state.rows, state.trades, state.lanes),
+            (at, is_due, lane if keeps_lanes else None),
         )
-
-    def is_unfinished(state):
-        bar, count = state[2], state[-1]
-        return (bar < num_bars) & (count <= capacity)
+        return _Search(
+            lane,
+            jnp.where(is_due, at + 1, state.seen),
+            jnp.where(is_any_due, state.bar, state.bar + block),
+            rows,
+            trades,
+            lanes,
+            state.count + is_any_due,
+        )
 
     zero = jnp.int32(0)
     # One row more than there is room for, to tell a full agenda from one that overflows.
     blank = jnp.zeros(room + 1, jnp.int32)
-    lanes = jax.tree.map(lambda x: jnp.broadcast_to(x, (room + 1, *x.shape)), start)
-    lanes = None if isinstance(policy.gate, Hard) else lanes
-    state = (start, zero, zero, blank, blank.astype(bool), lanes, zero)
-    _, _, _, rows, traded, lanes, count = lax.while_loop(is_unfinished, advance, state)
-    lanes = jax.tree.map(lambda x: x[:room], lanes)
-    return Agenda(rows[:room], traded[:room] & (jnp.arange(room) < capacity), count, lanes)
+    lanes = jax.tree.map(lambda x: jnp.broadcast_to(x, (room + 1, *x.shape)), start) if keeps_lanes else None
+    search = _Search(start, zero, zero, blank, blank.astype(bool), lanes, zero)
+    end = lax.while_loop(lambda state: (state.bar < num_bars) & (state.count <= capacity), advance, search)
+    lanes = jax.tree.map(lambda x: x[:room], end.lanes)
+    return Agenda(end.rows[:room], end.trades[:room] & (jnp.arange(room) < capacity), end.count, lanes)
+
+
+class EventRows(eqx.Module):
+    """What a lane holds after each row of an agenda, and what it did there; inside of the loop, of one row.
+
+    asked: whether the allocator was asked.     events: None unless they are saved.
+    """
+
+    units: Float[Array, "*row asset"]
+    cash: Float[Array, "*row"]
+    asked: Bool[Array, "*row"]
+    events: Rebalance | None
+
+
+class _Row(eqx.Module):
+    """A row of an agenda, or all of them.      added: as in `scan_events`."""
+
+    bar: Int[Array, "*row"]
+    trades: Bool[Array, "*row"]
+    added: Holdings | None
 
 
 def scan_events(
-    agenda: Agenda,
-    policy: Policy,
-    market: Market,
-    costs: Costs,
+    inputs: LaneInputs,
     start: LaneState,
-    key: Any,
     axes: tuple[str, ...],
-    keep: Callable,
-    more: Holdings | None = None,
-) -> tuple[LaneState, Any]:
+    agenda: Agenda,
+    save: Save,
+    added: Holdings | None = None,
+) -> tuple[LaneState, EventRows]:
     """The differentiated pass.
 
-    keep: of (lane, event, trades) after a row, what is handed out, [row, ...].
-    more: what is added to the holdings that the rebalance of each row starts from.
+    added: what is added to the holdings that the rebalance of each row starts from.
     """
 
-    def one(lane: LaneState, row: tuple) -> tuple[LaneState, Any]:
-        at, trades, more = row
-        if more is not None:
-            lane = replace(lane, holdings=jax.tree.map(jnp.add, lane.holdings, more))
-        obs = observe(market, lane, at, at_bar_row(market.val_price, at), key)
-        lane, event = rebalance_if(trades, policy, market, costs, lane, obs, axes)
-        return lane, keep(lane, event, trades)
+    def one(lane: LaneState, row: _Row) -> tuple[LaneState, EventRows]:
+        if row.added is not None:
+            lane = replace(lane, holdings=jax.tree.map(jnp.add, lane.holdings, row.added))
+        outcome = trade_bar(inputs, lane, row.bar, row.trades, axes, asks_trigger=False)
+        held, event = outcome.lane.holdings, outcome.event
+        return outcome.lane, EventRows(held.units, held.cash, event.is_decision, event if save.events else None)
 
     one = jax.checkpoint(one, prevent_cse=False)  # pyright: ignore[reportPrivateImportUsage]
-    rows = (agenda.bar, agenda.trades, more)
+    rows = _Row(agenda.bar, agenda.trades, added)
     return in_chunks(lambda lane, rows: lax.scan(one, lane, rows), start, rows, agenda.num_rows, EVENT_CHUNK)
-
-
-def in_chunks(chunk: Callable, carry: Any, rows: Any, num_rows: Array, size: int) -> tuple[Any, Any]:
-    """`lax.scan` of `chunk(carry, rows)` over `size` rows at a time, as far as there are any; what it hands out,
-    [row, ...]. Between two chunks, only what is carried is kept for derivatives.
-
-    num_rows: the same for all lanes.
-    """
-    room = jax.tree.leaves(rows)[0].shape[0]
-    parts = jax.tree.map(lambda x: x.reshape(room // size, size, *x.shape[1:]), rows)
-    shape = jax.eval_shape(lambda: chunk(carry, jax.tree.map(lambda x: x[0], parts))[1])
-
-    def skip(carry: Any, rows: Any) -> tuple[Any, Any]:
-        return carry, jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shape)
-
-    @jax.checkpoint  # pyright: ignore[reportPrivateImportUsage]
-    def take_or_skip(carry: Any, part: tuple[Array, Any]) -> tuple[Any, Any]:
-        begin, rows = part
-        return lax.cond(begin < num_rows, chunk, skip, carry, rows)
-
-    carry, kept = lax.scan(take_or_skip, carry, (jnp.arange(0, room, size), parts))
-    return carry, jax.tree.map(lambda x: x.reshape(room, *x.shape[2:]), kept)
-
-
-class Held(eqx.Module):
-    """Which row of an agenda holds at each bar: the last one that traded at it or before; -1: none yet.
-
-    is_new: whether it is of this very bar.
-    """
-
-    row: Int[Array, " time"]
-    is_new: Bool[Array, " time"]
-
-    @classmethod
-    def of(cls, agenda: Agenda, num_bars: int) -> "Held":
-        place = jnp.where(agenda.trades, agenda.bar, num_bars)
-        row = jnp.full(num_bars + 1, -1, jnp.int32).at[place].max(jnp.arange(place.shape[0], dtype=jnp.int32))
-        return cls(lax.cummax(row[:num_bars]), row[:num_bars] >= 0)
-
-    def path(self, start: Any, rows: Any) -> Any:
-        """[time, ...] from what there is before the first row, and after each."""
-        return jnp.concatenate([start[None], rows])[self.row + 1]
-
-    def events(self, rows: Any) -> Any:
-        """[time, ...] with zeros at bars without one."""
-        shape = (-1, *(1,) * (rows.ndim - 1))
-        return jnp.where(self.is_new.reshape(shape), rows[jnp.maximum(self.row, 0)], jnp.zeros((), rows.dtype))

@@ -1,10 +1,11 @@
-"""How a simulation is differentiated: what is kept on the way forward, and what is computed again on the way back.
+"""A simulation bar by bar, of which little is kept for derivatives and the rest computed again on the way back.
 
-Values are the same for all of these, to the last bit; memory and time are not. See docs/gradients.md.
+Values are the same under every adjoint, to the last bit; memory and time differ. See docs/gradients.md.
 """
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import equinox as eqx
@@ -12,20 +13,20 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxsim.engine.adjoints.adjoint import AbstractAdjoint, check_count
+from jaxsim.engine.bar.lane_state import LaneState, at_bar_row
+from jaxsim.engine.bar.lanes import LaneInputs
+from jaxsim.engine.bar.simulation import BarPaths, Save
+from jaxsim.engine.bar.step import BarOutcome, Rebalance, trade_bar
 from jaxsim.engine.base.arrays import Array
-from jaxsim.engine.policy.gates import Hard, StraightThrough
-from jaxsim.engine.policy.policy import Policy, allocator_name, observes
+from jaxsim.engine.policy.gates import AbstractGate, Hard
 
 #: Longer series are cut into chunks unless the user says otherwise.
 LONG = 4096
 
 
-class AbstractAdjoint(eqx.Module):
-    """A way to differentiate a simulation."""
-
-
 class Checkpointed(AbstractAdjoint):
-    """Bar by bar; between two checkpoints, only what a lane carries from bar to bar is kept, and everything else is
+    """Bar by bar. Between two checkpoints only what a lane carries from bar to bar is kept, and everything else is
     computed again (Griewank, Achieving Logarithmic Growth of Temporal and Spatial Complexity in Reverse Automatic
     Differentiation, 1992, with one level of chunks).
 
@@ -36,65 +37,40 @@ class Checkpointed(AbstractAdjoint):
     chunks: int | None = eqx.field(static=True, default=None)
 
     def __check_init__(self):
-        _check_count(self.chunks, "chunks")
+        check_count(self.chunks, "chunks")
 
     def chunks_of(self, num_bars: int) -> int:
         if self.chunks is None:
             return 1 if num_bars <= LONG else math.isqrt(num_bars)
         return min(self.chunks, num_bars)
 
+    def loop(self, inputs: LaneInputs, axes: tuple[str, ...], save: Save) -> BarPaths:
+        market, gate = inputs.market, inputs.policy.gate
 
-class AtEvents(AbstractAdjoint):
-    """By way of the rebalances alone: a first pass without derivatives finds them, looking ahead block by block; the
-    differentiated pass visits no other bar, and the value in between is one expression of the units and cash that are
-    held, `cash + sum(units * close)`.
-
-    For the gates `Hard` and `StraightThrough(through_state=False)`, and allocators that do not observe every bar.
-    Forward and reverse mode, first derivatives. Under `StraightThrough`, bars whose decision was near its limit are
-    rebalanced on trial, all side by side; a lane has room for as many of them as for rebalances.
-
-    capacity: number of rebalances there is room for, > 0. Lanes that are mapped together share rows, at most one for
-        every bar on which some lane trades. None: one for every bar, which is always enough and costs memory. A lane
-        that needs more has the fault EVENTS_OVERFLOW, and its values are NaN from the first bar on.
-    block: number of bars that are looked at together.
-    """
-
-    capacity: int | None = eqx.field(static=True, default=None)
-    block: int = eqx.field(static=True, default=64)
-
-    def __check_init__(self):
-        _check_count(self.capacity, "capacity")
-        _check_count(self.block, "block")
-
-    def capacity_of(self, num_bars: int) -> int:
-        return num_bars if self.capacity is None else min(self.capacity, num_bars)
-
-    def check(self, policy: Policy) -> None:
-        """Raises ValueError for a policy that cannot be differentiated so."""
-        gate = policy.gate
-        if not isinstance(gate, Hard) and (not isinstance(gate, StraightThrough) or gate.sees_state):
-            raise ValueError(
-                f"adjoint: AtEvents visits rebalances alone, one by one, but {gate!r} passes derivatives of the "
-                "account at other bars; use js.Checkpointed()"
+        def one_bar(lane: LaneState, bar: Array) -> tuple[LaneState, BarPaths]:
+            outcome = trade_bar(inputs, lane, bar, axes=axes)
+            held = outcome.lane.holdings
+            paths = BarPaths(
+                value=held.value(at_bar_row(market.mark, bar)),
+                cash=held.cash,
+                asked=outcome.event.is_decision,
+                units=held.units if save.units else None,
+                events=_event_if(outcome, gate) if save.events else None,
+                recorded=outcome.recorded,
             )
-        if observes(policy.allocator):
-            raise ValueError(
-                f"adjoint: AtEvents visits no bar without a rebalance, which allocator "
-                f"{allocator_name(policy.allocator)} wants to observe; use js.Checkpointed()"
-            )
+            return outcome.lane, paths
+
+        chunks = self.chunks_of(market.num_bars)
+        end, paths = scan_in_chunks(one_bar, LaneState.start(inputs), market.num_bars, chunks)
+        return replace(paths, status=end.status)
 
 
-def _check_count(value: Any, name: str) -> None:
-    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-        raise ValueError(f"{name}: expected a whole number > 0 or None, got {value!r}")
-
-
-def checked_adjoint(adjoint: Any) -> AbstractAdjoint:
-    if adjoint is None:
-        return Checkpointed()
-    if not isinstance(adjoint, AbstractAdjoint):
-        raise TypeError(f"adjoint: expected js.Checkpointed() or js.AtEvents(), got {adjoint!r}")
-    return adjoint
+def _event_if(outcome: BarOutcome, gate: AbstractGate) -> Rebalance:
+    """The event of a lane that has traded, else zeros: beside lanes that trade, a lane that does not has an event too.
+    Gates that are not hard have put the zeros there."""
+    if not isinstance(gate, Hard):
+        return outcome.event
+    return jax.tree.map(lambda x: jnp.where(outcome.traded, x, jnp.zeros_like(x)), outcome.event)
 
 
 def scan_in_chunks(step: Callable, carry: Any, num_bars: int, chunks: int) -> tuple[Any, Any]:
@@ -114,3 +90,12 @@ def scan_in_chunks(step: Callable, carry: Any, num_bars: int, chunks: int) -> tu
         carry, rest = lax.scan(step, carry, jnp.arange(chunks * length, num_bars))
         paths = jax.tree.map(lambda one, other: jnp.concatenate([one, other]), paths, rest)
     return carry, paths
+
+
+def checked_adjoint(adjoint: Any) -> AbstractAdjoint:
+    """`js.Checkpointed()` for None. Raises TypeError for what is no adjoint."""
+    if adjoint is None:
+        return Checkpointed()
+    if not isinstance(adjoint, AbstractAdjoint):
+        raise TypeError(f"adjoint: expected js.Checkpointed() or js.AtEvents(), got {adjoint!r}")
+    return adjoint

@@ -1,13 +1,12 @@
 """Near decisions: bars at which a gate that keeps the hard values has a derivative of the decision to trade.
 
-What it makes of each of them is added to the holdings, and has the value zero: only its derivative has not. So none of
-them depends on another, and once it is known when lanes trade, all are worked out side by side, each from the account
-that is held at its bar.
+The gate adds an amount to the holdings at each such bar. Its value is zero, its derivative is not. So no near decision
+depends on another: once it is known when lanes trade, all are worked out side by side, each from the account that is
+held at its bar.
 """
 
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 import equinox as eqx
 import jax
@@ -15,16 +14,14 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Bool, Float, Int
 
-from jaxsim.engine.adjoints.at_events import Agenda, Held, constant, in_chunks, room_for
-from jaxsim.engine.adjoints.checkpointed import AtEvents
-from jaxsim.engine.bar.step import LaneState, Rebalance, at_bar_row, observe, passage_of, rebalance
+from jaxsim.engine.adjoints.agenda import Agenda, Held, constant, in_chunks, room_for
+from jaxsim.engine.bar.lane_state import LaneState, at_bar_row, observe
+from jaxsim.engine.bar.lanes import LaneInputs
+from jaxsim.engine.bar.step import Rebalance, passage_of, rebalance
 from jaxsim.engine.base.arrays import Array
 from jaxsim.engine.policy.gates import Passage
 from jaxsim.engine.policy.observation import Observation
-from jaxsim.engine.policy.policy import Policy
 from jaxsim.engine.trading.account import Holdings
-from jaxsim.engine.trading.costs import Costs
-from jaxsim.engine.trading.market import Market
 
 #: Bars that are searched together.
 BLOCK = 1024
@@ -34,19 +31,19 @@ CHUNK = 256
 
 
 class Misses(eqx.Module):
-    """What near misses add, all of it zero in value.
+    """What near decisions add, all of it zero in value; a row for each.
 
-    holdings: to what is held after each, the sum of those since the last rebalance.
-    fills: to the units traded and the fees paid at its bar; empty if that is not asked for.
-    last: the row that holds at each bar; -1: none.       is_new: whether it is of this very bar.
-    stretch: the row of the agenda that holds at each of them.      count: their number.
+    holdings: added to what is held after each, the sum of all since the last rebalance.
+    fills: added to the units traded and the fees paid at its bar; empty if that is not asked for.
+    last: the row that holds at each bar; -1: none.       is_new: whether the row is of this very bar.
+    agenda_row: the row of the agenda that holds at each near decision.      count: number of near decisions.
     """
 
     holdings: Holdings
     fills: tuple[Float[Array, "row asset"], ...]
     last: Int[Array, " time"]
     is_new: Bool[Array, " time"]
-    stretch: Int[Array, " row"]
+    agenda_row: Int[Array, " row"]
     count: Int[Array, ""]
 
     def before(self, agenda: Agenda) -> Holdings:
@@ -66,7 +63,7 @@ class Misses(eqx.Module):
         """
         events = jnp.concatenate([start[None], events])
         # One table, looked up once: every further look at all bars costs more than that.
-        table = jnp.concatenate([events, events[self.stretch + 1] + misses])
+        table = jnp.concatenate([events, events[self.agenda_row + 1] + misses])
         return table[jnp.where(self.last >= 0, events.shape[0] + self.last, held.row + 1)]
 
     def added_to(self, events: Rebalance) -> Rebalance:
@@ -77,72 +74,92 @@ class Misses(eqx.Module):
         return eqx.tree_at(lambda events: (events.fills.trade, events.fills.fees), events, now)
 
 
+class _MissRow(eqx.Module):
+    """A near decision, or all of them.
+
+    exists: false for rows that only fill up a chunk.       continues: whether no rebalance lies between it and the one
+        before.
+    """
+
+    bar: Int[Array, "*row"]
+    exists: Bool[Array, "*row"]
+    continues: Bool[Array, "*row"]
+
+
+class _Added(eqx.Module):
+    """What one near decision adds; of many, the sums since the last rebalance, as in `Misses`."""
+
+    holdings: Holdings
+    fills: tuple[Float[Array, "*row asset"], ...]
+
+
 def find_misses(
-    adjoint: AtEvents,
+    inputs: LaneInputs,
+    start: LaneState,
+    axes: tuple[str, ...],
     agenda: Agenda,
     held: Held,
-    policy: Policy,
-    market: Market,
-    costs: Costs,
-    start: LaneState,
-    key: Any,
-    axes: tuple[str, ...],
+    capacity: int,
     keeps_fills: bool,
 ) -> Misses:
-    """All near decisions, differentiated."""
-    num_bars = market.num_bars
-    fixed_policy, fixed_market, fixed_costs, start = constant((policy, market, costs, start))
+    """All near decisions, differentiated. A near decision needs an observation and a rebalance, but no decision, for it
+    is known whether the lane traded there. So it shares `observe`, `passage_of` and `rebalance` with `trade_bar`.
+
+    capacity: number of near decisions that there is room for.
+    """
+    num_bars = inputs.market.num_bars
+    fixed, start = constant((inputs, start))
 
     def seen_at(bar: Array) -> tuple[LaneState, Observation]:
-        """The lane before a bar, and what it sees there."""
+        """The lane before a bar, and its observation."""
         row = held.row[bar] - held.is_new[bar]
         lane = jax.tree.map(lambda first, rows: jnp.where(row < 0, first, rows[row]), start, agenda.lane)
-        return lane, observe(fixed_market, lane, bar, at_bar_row(fixed_market.val_price, bar), key)
+        return lane, observe(fixed.market, lane, bar, at_bar_row(fixed.market.val_price, bar), inputs.key)
 
-    def passage_at(policy: Policy, market: Market, bar: Array, lane: LaneState, obs: Observation) -> Passage:
-        passage = passage_of(policy, market, lane, obs, held.is_new[bar], key)
+    def passage_at(inputs: LaneInputs, bar: Array, lane: LaneState, obs: Observation) -> Passage:
+        passage = passage_of(inputs, lane, obs, held.is_new[bar])
         assert passage is not None and passage.is_near is not None
         return passage
 
     def is_near(bar: Array) -> Array:
-        return passage_at(fixed_policy, fixed_market, bar, *seen_at(bar)).is_near
+        return passage_at(fixed, bar, *seen_at(bar)).is_near
 
     near = lax.map(is_near, jnp.arange(num_bars), batch_size=min(BLOCK, num_bars))
     number = jnp.cumsum(near)  # of the last one at or before each bar, from 1
     first_bar = agenda.bar[held.row]  # of what is held
     number_before = jnp.where((held.row >= 0) & (first_bar > 0), number[first_bar - 1], 0)
 
-    def added(bar: Array, exists: Array) -> tuple[Holdings, tuple]:
+    def added(bar: Array, exists: Array) -> _Added:
         lane, obs = seen_at(bar)
-        after, event = rebalance(fixed_policy, fixed_market, fixed_costs, lane, obs)
-        passage = passage_at(policy, market, bar, lane, obs)
+        after, event = rebalance(fixed, lane, obs)
+        passage = passage_at(inputs, bar, lane, obs)
         passage = replace(passage, share=jnp.where(exists, passage.share, 0.0))
 
         def money(new: Array, old: Array) -> Array:
-            return policy.gate.money(passage, new, old) - jnp.where(passage.trades, new, old)
+            return inputs.policy.gate.money(passage, new, old) - jnp.where(passage.trades, new, old)
 
         fills = (event.fills.trade, event.fills.fees) if keeps_fills else ()
-        return jax.tree.map(money, after.holdings, lane.holdings), jax.tree.map(lambda x: money(x, 0 * x), fills)
+        holdings = jax.tree.map(money, after.holdings, lane.holdings)
+        return _Added(holdings, jax.tree.map(lambda x: money(x, 0 * x), fills))
 
-    def chunk(total: Holdings, rows: tuple) -> tuple[Holdings, tuple]:
-        bars, exists, goes_on = rows
-        holdings, fills = jax.vmap(added)(bars, exists)
+    def chunk(total: Holdings, rows: _MissRow) -> tuple[Holdings, _Added]:
+        each = jax.vmap(added)(rows.bar, rows.exists)
 
         def add(total: Holdings, row: tuple[Holdings, Array]) -> tuple[Holdings, Holdings]:
-            more, goes_on = row
-            total = jax.tree.map(lambda x, y: jnp.where(goes_on, x, 0.0) + y, total, more)
+            more, continues = row
+            total = jax.tree.map(lambda x, y: jnp.where(continues, x, 0.0) + y, total, more)
             return total, total
 
-        total, sums = lax.scan(add, total, (holdings, goes_on), unroll=16)
-        return total, (sums, fills)
+        total, sums = lax.scan(add, total, (each.holdings, rows.continues), unroll=16)
+        return total, _Added(sums, each.fills)
 
-    room = room_for(adjoint.capacity_of(num_bars), CHUNK)
+    room = room_for(capacity, CHUNK)
     place = jnp.where(near, jnp.minimum(number - 1, room), room)
     bars = jnp.full(room + 1, num_bars).at[place].set(jnp.arange(num_bars))[:room]
     exists, bars = bars < num_bars, jnp.minimum(bars, num_bars - 1)
-    goes_on = jnp.arange(1, room + 1) > number_before[bars] + 1
+    continues = jnp.arange(1, room + 1) > number_before[bars] + 1
     num_rows = lax.pmax(number[-1], axes) if axes else number[-1]
     zero = jax.tree.map(jnp.zeros_like, start.holdings)
-    _, (holdings, fills) = in_chunks(chunk, zero, (bars, exists, goes_on), num_rows, CHUNK)
+    _, sums = in_chunks(chunk, zero, _MissRow(bars, exists, continues), num_rows, CHUNK)
     last = jnp.where(number > number_before, jnp.minimum(number, room), 0) - 1
-    return Misses(holdings, fills, last, near, held.row[bars], number[-1])
+    return Misses(sums.holdings, sums.fills, last, near, held.row[bars], number[-1])

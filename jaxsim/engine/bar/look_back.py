@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from jaxsim.engine.bar.step import allocation_faults, at_bar_row, request_of
+from jaxsim.engine.bar.lane_state import at_bar_row
+from jaxsim.engine.bar.request import allocation_faults, request_of
 from jaxsim.engine.base.arrays import Amount, Array
 from jaxsim.engine.base.random import fold_in
 from jaxsim.engine.policy.allocation import Allocation

@@ -21,6 +21,23 @@ class Save(eqx.Module):
     events: bool = eqx.field(static=True, default=False)
 
 
+class BarPaths(eqx.Module):
+    """What a loop over the bars of one lane hands out; inside of the loop, what one bar adds.
+
+    value, cash: currency.      asked: the bars on which the allocator was asked.
+    units, events: None unless they are saved.      recorded: what `observe` recorded at every bar.
+    status: of the lane at the end; None inside of the loop.
+    """
+
+    value: Float[Array, "*time"]
+    cash: Float[Array, "*time"]
+    asked: Bool[Array, "*time"]
+    units: Float[Array, "*time asset"] | None
+    events: Rebalance | None
+    recorded: dict[str, Any]
+    status: LaneStatus | None = None
+
+
 class Simulation(eqx.Module):
     """What came out of one lane. All paths are after the bar, marked at its close.
 

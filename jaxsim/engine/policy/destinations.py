@@ -9,13 +9,14 @@ from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 
 from jaxsim.engine.base.arrays import Amount, Array, namespace
 from jaxsim.engine.base.fields import BARS_FROM_ONE, PROBABILITY, THRESHOLD, bounded
 from jaxsim.engine.base.numerics import ABS_TOL, REL_TOL, Number, at_bar, ordered_sum, product, quotient
 from jaxsim.engine.policy.observation import Observation
 from jaxsim.engine.policy.triggers import band_of, excess_of, is_about_assets
+from jaxsim.engine.trading.account import is_flat
 
 Weights = Float[Array, " asset"]
 
@@ -87,7 +88,7 @@ class ToEdge(AbstractDestination):
         half = xp.where(moves, half, 0.0)
         present = xp.where(moves, obs.weights, 0.0)
         nearest = project_to_band(present, center - half, center + half, ordered_sum(center))
-        return xp.where(is_flat(obs), target, xp.where(moves, nearest, xp.nan))
+        return xp.where(is_flat(obs.units), target, xp.where(moves, nearest, xp.nan))
 
 
 class Fraction(AbstractDestination):
@@ -104,7 +105,7 @@ class Fraction(AbstractDestination):
     def __call__(self, obs: Observation, target: Weights, trigger: Callable) -> Weights:
         end = self.of(obs, target, trigger)
         part = _part_of_the_way(obs, end, self.fraction)
-        return part if self.when_flat else namespace(end).where(is_flat(obs), end, part)
+        return part if self.when_flat else namespace(end).where(is_flat(obs.units), end, part)
 
 
 class OnlyBreached(AbstractDestination):
@@ -124,7 +125,7 @@ class OnlyBreached(AbstractDestination):
             )
         xp = namespace(target)
         is_breached = xp.asarray(excess_of(trigger, obs)) >= 0
-        return xp.where(is_flat(obs) | is_breached, self.of(obs, target, trigger), xp.nan)
+        return xp.where(is_flat(obs.units) | is_breached, self.of(obs, target, trigger), xp.nan)
 
 
 class TurnoverCap(AbstractDestination):
@@ -143,7 +144,7 @@ class TurnoverCap(AbstractDestination):
         asked = ordered_sum(xp.where(xp.isnan(end), 0.0, abs(end - obs.weights))) / 2
         is_capped = asked > self.turnover
         if not self.when_flat:
-            is_capped = is_capped & ~is_flat(obs)
+            is_capped = is_capped & ~is_flat(obs.units)
         fraction = self.turnover / xp.where(is_capped, asked, 1.0)
         return xp.where(is_capped, _part_of_the_way(obs, end, fraction), end)
 
@@ -171,18 +172,13 @@ class SpreadOver(AbstractDestination):
         """How many bars a rebalance takes, int []."""
         xp = namespace(obs.units)
         bars = xp.asarray(self.bars).astype(xp.int32)
-        return bars if self.when_flat else xp.where(is_flat(obs), 1, bars).astype(xp.int32)
+        return bars if self.when_flat else xp.where(is_flat(obs.units), 1, bars).astype(xp.int32)
 
 
 def next_part(obs: Observation, end: Weights, left: Array) -> Weights:
     """The weights to trade to now, on the way to `end` with so many parts left, this one among them."""
     part = obs.weights + quotient(end - obs.weights, left.astype(end.dtype))
     return namespace(end).where(left <= 1, end, part)
-
-
-def is_flat(obs: Observation) -> Bool[Array, ""]:
-    """Whether nothing is held."""
-    return namespace(obs.units).asarray(~(obs.units != 0).any())
 
 
 def _part_of_the_way(obs: Observation, end: Weights, fraction: Amount) -> Weights:

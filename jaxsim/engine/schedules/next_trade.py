@@ -1,6 +1,7 @@
-"""Where lanes trade next, found for a whole block of bars: between two rebalances units do not change."""
+"""Where lanes trade next, searched for in a whole block of bars: between two rebalances units do not change."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import equinox as eqx
@@ -9,36 +10,21 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Bool, Float, Int
 
+from jaxsim.engine.bar.lane_state import LaneState, observe
 from jaxsim.engine.bar.lanes import LaneAxis, LaneInputs, over_lanes
-from jaxsim.engine.bar.step import LaneState, decide, observe
+from jaxsim.engine.bar.step import decide
 from jaxsim.engine.base.arrays import Array
-from jaxsim.engine.policy.screening import Screening, as_columns, by_asset, worth_of
+from jaxsim.engine.policy.screening import Screening, as_columns, by_asset, from_columns, worth_of
 from jaxsim.engine.policy.triggers import dates_of, may_fire
-
-
-class Block(eqx.Module):
-    """The bars that are looked at.
-
-    bars: their numbers, of which those before `begin` are done with: the last block is as long as the others.
-    """
-
-    bars: Int[Array, " bar"]
-    begin: Int[Array, ""]
-
-    @classmethod
-    def at(cls, bar: Int[Array, ""], size: int, num_bars: int) -> "Block":
-        start = jnp.minimum(bar, num_bars - size)
-        return cls(start + jnp.arange(size, dtype=bar.dtype), bar)
-
-    def rows(self, x: Array, axis: int) -> Array:
-        """The block's rows of [..., time, ...]."""
-        return lax.dynamic_slice_in_dim(x, self.bars[0], self.bars.shape[0], axis)
+from jaxsim.engine.schedules.lane_slots import AbstractLaneSlots
+from jaxsim.engine.schedules.sinks import AbstractView, Block
+from jaxsim.engine.trading.account import is_flat
 
 
 class Standing(eqx.Module):
-    """How lanes stand between two rebalances: what it takes to look at many bars, laid out for that, [lane axes...].
+    """How lanes stand between two rebalances: what a search of many bars needs, laid out for that, [lane axes...].
 
-    cash: currency.     units, target: as `glance.as_columns` has them.
+    cash: currency.     units, target: as `screening.as_columns` lays them out.
     start: the first bar at which each lane may trade; the length of the market if it never may again.
     is_eager: whether it trades there whatever the trigger says.
     """
@@ -50,90 +36,101 @@ class Standing(eqx.Module):
     is_eager: Bool[Array, "*lanes"]
 
     @classmethod
-    def of(cls, run: LaneInputs, axes: tuple[LaneAxis, ...], lane: LaneState, seen: Int[Array, "*lanes"]) -> "Standing":
+    def of(
+        cls, inputs: LaneInputs, axes: tuple[LaneAxis, ...], lane: LaneState, seen: Int[Array, "*lanes"]
+    ) -> "Standing":
         """seen: the first bar that each lane has not decided on."""
-        length = run.market.close.shape[-2]
+        length = inputs.market.close.shape[-2]
 
-        def may_start(run: LaneInputs, lane: LaneState, seen: Array) -> tuple[Array, Array]:
-            policy = run.policy
+        def may_start(inputs: LaneInputs, lane: LaneState, seen: Array) -> tuple[Array, Array]:
+            policy = inputs.policy
             start = jnp.maximum(seen, jnp.ceil(jnp.asarray(policy.min_history)))
             is_eager = lane.is_on_its_way
             if policy.trades_when_flat:
-                is_eager |= ~jnp.any(lane.holdings.units != 0)
+                is_eager |= is_flat(lane.holdings.units)
             start = jnp.where(lane.status.is_ok, start, length)  # a lane that has gone wrong trades no more
             return jnp.minimum(start, length).astype(jnp.int32), is_eager
 
-        start, is_eager = over_lanes(may_start, axes, (0, 0), 0)(run, lane, seen)
+        start, is_eager = over_lanes(may_start, axes, (0, 0), 0)(inputs, lane, seen)
         held = lane.holdings
         return cls(held.cash, as_columns(held.units), as_columns(lane.target), start, is_eager)
 
 
 class NextTrade(eqx.Module):
-    """Where lanes trade next, worked out for a whole block.
+    """A search for the bars at which lanes trade next.
 
-    num_bars: int [], how many bars of the market there are; those after them only fill up its shape.
+    num_bars: int [], the number of bars of the market; bars after them only fill up its shape.
     dates: int [lane axes..., time], the next date at or after each bar, for a trigger that does not look at the
         portfolio; else None.
     is_quick: whether the trigger has a quick answer (`AbstractTrigger.may_fire`).
     """
 
-    run: LaneInputs
+    inputs: LaneInputs
     axes: tuple[LaneAxis, ...] = eqx.field(static=True)
     num_bars: Array
     dates: Int[Array, "..."] | None
     is_quick: bool = eqx.field(static=True)
 
     @classmethod
-    def of(cls, run: LaneInputs, axes: tuple[LaneAxis, ...], lane: LaneState, num_bars: Any = None) -> "NextTrade":
-        length = run.market.close.shape[-2]
-        has_dates, is_quick = _kind(run, axes, lane)
+    def of(cls, inputs: LaneInputs, axes: tuple[LaneAxis, ...], lane: LaneState, num_bars: Any = None) -> "NextTrade":
+        length = inputs.market.close.shape[-2]
+        has_dates, is_quick = _kind(inputs, axes, lane)
 
-        def next_dates(run: LaneInputs) -> Array:
-            fires, bars = dates_of(run.policy.trigger, length), jnp.arange(length, dtype=jnp.int32)
+        def next_dates(inputs: LaneInputs) -> Array:
+            fires, bars = dates_of(inputs.policy.trigger, length), jnp.arange(length, dtype=jnp.int32)
             assert fires is not None
             return lax.cummin(jnp.where(fires, bars, length), reverse=True)
 
         num_bars = jnp.asarray(length if num_bars is None else num_bars, jnp.int32)
-        return cls(run, axes, num_bars, over_lanes(next_dates, axes, (), 0)(run) if has_dates else None, is_quick)
+        return cls(inputs, axes, num_bars, over_lanes(next_dates, axes, (), 0)(inputs) if has_dates else None, is_quick)
+
+    @property
+    def length(self) -> int:
+        """Bars of the market, with those that only fill up its shape."""
+        return self.inputs.market.close.shape[-2]
+
+    def of_slots(self, slots: AbstractLaneSlots) -> "NextTrade":
+        """The same search for the lanes in slots alone."""
+        axes = (replace(self.axes[0], size=slots.number.shape[0]), *self.axes[1:])
+        return replace(self, inputs=slots.gather_inputs(self.inputs, self.axes[0]), axes=axes, dates=None)
 
     def standing(self, lane: LaneState, seen: Int[Array, "*lanes"]) -> Standing:
         """How lanes stand that have decided on all bars before `seen`."""
-        return Standing.of(self.run, self.axes, lane, seen)
+        return Standing.of(self.inputs, self.axes, lane, seen)
 
     def next_trade(self, lane: LaneState, standing: Standing, block: Block) -> Int[Array, "*lanes"]:
         """The first bar from the block's beginning on at which each lane may trade; the length of the market if it has
         none, or none in this block."""
-        length = self.run.market.close.shape[-2]
-        start = jnp.maximum(standing.start, block.begin)
+        length, start = self.length, jnp.maximum(standing.start, block.begin)
         if self.dates is not None:
             at = jnp.minimum(start, length - 1)
             later = jnp.take_along_axis(self.dates, at[..., None], axis=-1)[..., 0]
         else:
             fires = (
-                glance_at(self.run, self.axes, standing, block)
+                may_fire_at(self.inputs, self.axes, standing, block)
                 if self.is_quick
-                else decide_at(self.run, self.axes, lane, block)
+                else decide_at(self.inputs, self.axes, lane, block)
             )
             bars = block.bars.reshape(-1, *(1,) * start.ndim)
             later = jnp.min(jnp.where(fires & (bars >= start), bars, length), axis=0)
         return jnp.where(standing.is_eager, start, jnp.where(start < length, later, length))
 
 
-def _kind(run: LaneInputs, axes: tuple[LaneAxis, ...], lane: LaneState) -> tuple[bool, bool]:
+def _kind(inputs: LaneInputs, axes: tuple[LaneAxis, ...], lane: LaneState) -> tuple[bool, bool]:
     """Whether the bars at which lanes trade are dates, and whether the trigger has a quick answer. What closes
     positions between the dates, and fills that move valuation prices, have to be looked at exactly."""
-    if run.policy.stops is not None or lane.last_fills is not None:
+    if inputs.policy.stops is not None or lane.last_fills is not None:
         return False, False
-    found = []
+    kinds = []
 
-    def ask(run: LaneInputs, lane: LaneState) -> Array:
-        units, zero = by_asset(lane.holdings.units), jnp.zeros((), run.market.dtype)
-        quick = may_fire(run.policy.trigger, Screening(jnp.int32(0), units, units, units, zero))
-        found.extend((dates_of(run.policy.trigger, run.market.num_bars) is not None, quick is not None))
+    def ask(inputs: LaneInputs, lane: LaneState) -> Array:
+        units, zero = by_asset(lane.holdings.units), jnp.zeros((), inputs.market.dtype)
+        quick = may_fire(inputs.policy.trigger, Screening(jnp.int32(0), units, units, units, zero))
+        kinds.extend((dates_of(inputs.policy.trigger, inputs.market.num_bars) is not None, quick is not None))
         return zero
 
-    jax.eval_shape(lambda: over_lanes(ask, axes, (0,), 0)(run, lane))
-    return found[0], found[1]
+    jax.eval_shape(lambda: over_lanes(ask, axes, (0,), 0)(inputs, lane))
+    return kinds[0], kinds[1]
 
 
 def _columns(axes: Sequence[LaneAxis], prices: Array, block: Block, of: Any) -> tuple[Any, Any, Any]:
@@ -144,55 +141,78 @@ def _columns(axes: Sequence[LaneAxis], prices: Array, block: Block, of: Any) -> 
     return columns, num_axes + shift, lambda axis: None if of(axis.in_axes.market) is None else shift
 
 
-def glance_at(
-    run: LaneInputs, axes: tuple[LaneAxis, ...], standing: Standing, block: Block
+def may_fire_at(
+    inputs: LaneInputs, axes: tuple[LaneAxis, ...], standing: Standing, block: Block
 ) -> Bool[Array, "bar *lanes"]:
     """Where the trigger may fire for each lane as it is now."""
-    price, bar_axis, lane_axes = _columns(axes, run.market.val_price, block, lambda market: market.val_price)
+    price, bar_axis, lane_axes = _columns(axes, inputs.market.val_price, block, lambda market: market.val_price)
     known = jax.tree.map(lambda x: jnp.where(jnp.isnan(x), 0.0, x), price)
     units, target = by_asset(standing.units), by_asset(standing.target)
     by_lane = 0 if isinstance(units, tuple) else 1
 
     def one_bar_of_one_lane(
-        run: LaneInputs, cash: Array, units: Any, target: Any, price: Any, known: Any, bar: Array
+        inputs: LaneInputs, cash: Array, units: Any, target: Any, price: Any, known: Any, bar: Array
     ) -> Array:
-        glance = Screening(bar, units, price, target, jnp.asarray(worth_of(cash, units, known)))
-        fires = may_fire(run.policy.trigger, glance)
+        screening = Screening(bar, units, price, target, jnp.asarray(worth_of(cash, units, known)))
+        fires = may_fire(inputs.policy.trigger, screening)
         assert fires is not None
         return jnp.asarray(fires)
 
     def one_bar(price: Any, known: Any, bar: Array) -> Array:
         mapped = over_lanes(one_bar_of_one_lane, axes, (0, by_lane, by_lane, lane_axes, lane_axes, None), 0)
-        return mapped(run, standing.cash, units, target, price, known, bar)
+        return mapped(inputs, standing.cash, units, target, price, known, bar)
 
     return jax.vmap(one_bar, in_axes=(bar_axis, bar_axis, 0))(price, known, block.bars)
 
 
-def decide_at(run: LaneInputs, axes: tuple[LaneAxis, ...], lane: LaneState, block: Block) -> Bool[Array, "bar *lanes"]:
+def decide_at(
+    inputs: LaneInputs, axes: tuple[LaneAxis, ...], lane: LaneState, block: Block
+) -> Bool[Array, "bar *lanes"]:
     """Where each lane, as it is now, trades."""
 
-    def one_lane(run: LaneInputs, lane: LaneState) -> Array:
-        market = run.market
+    def one_lane(inputs: LaneInputs, lane: LaneState) -> Array:
+        market = inputs.market
 
         def trades(at: Array, val_price: Array) -> Array:
-            return decide(run.policy, lane, observe(market, lane, at, val_price, run.key))
+            return decide(inputs.policy, lane, observe(market, lane, at, val_price, inputs.key))
 
         return jax.vmap(trades)(block.bars, block.rows(market.val_price, 0))
 
-    return jnp.moveaxis(over_lanes(one_lane, axes, (0,), 0)(run, lane), -1, 0)
+    return jnp.moveaxis(over_lanes(one_lane, axes, (0,), 0)(inputs, lane), -1, 0)
 
 
 def values_at(
-    run: LaneInputs, axes: tuple[LaneAxis, ...], standing: Standing, block: Block
+    inputs: LaneInputs, axes: tuple[LaneAxis, ...], standing: Standing, block: Block
 ) -> Float[Array, "bar *lanes"]:
     """The value of each account as it is now, marked at each bar; what has no mark is not held."""
-    mark, bar_axis, lane_axes = _columns(axes, run.market.mark, block, lambda market: market.mark)
+    mark, bar_axis, lane_axes = _columns(axes, inputs.market.mark, block, lambda market: market.mark)
     mark = jax.tree.map(lambda x: jnp.where(jnp.isnan(x), 0.0, x), mark)
     units = by_asset(standing.units)
     by_lane = 0 if isinstance(units, tuple) else 1
 
     def one_bar(mark: Any) -> Array:
-        mapped = over_lanes(lambda run, *money: worth_of(*money), axes, (0, by_lane, lane_axes), 0)
-        return mapped(run, standing.cash, units, mark)
+        mapped = over_lanes(lambda inputs, *money: worth_of(*money), axes, (0, by_lane, lane_axes), 0)
+        return mapped(inputs, standing.cash, units, mark)
 
     return jax.vmap(one_bar, in_axes=bar_axis)(mark)
+
+
+class BlockView(AbstractView):
+    """What lanes hold at the bars of a block if none of them trades there."""
+
+    search: NextTrade
+    standing: Standing
+    block: Block
+
+    @property
+    def bars(self) -> Int[Array, " bar"]:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self.block.bars
+
+    def values(self) -> Float[Array, "bar *lanes"]:
+        return values_at(self.search.inputs, self.search.axes, self.standing, self.block)
+
+    def units(self) -> Float[Array, "*lanes_and_asset"]:
+        return from_columns(self.standing.units)
+
+    def cash(self) -> Float[Array, "*lanes"]:
+        return self.standing.cash

@@ -1,5 +1,5 @@
-"""Replays of recorded allocations and nothing else: every trade is known beforehand, so that the lanes go from one of
-their allocations to the next without looking at the bars between them."""
+"""Replays of recorded allocations and nothing else. Every trade is known beforehand, so that the lanes go from one of
+their allocations to the next and skip the bars between them."""
 
 import math
 from collections.abc import Sequence
@@ -12,23 +12,18 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Bool, Int
 
-from jaxsim.engine.bar.lanes import (
-    Balances,
-    LaneAxis,
-    LaneInputs,
-    Row,
-    can_gather,
-    names_of,
-    over_lanes,
-    own_and_common,
-    shape_of,
-)
-from jaxsim.engine.bar.step import LaneState, at_bar_row, may_trade, observe, rebalance_if
+from jaxsim.engine.bar.lane_state import LaneState
+from jaxsim.engine.bar.lanes import LaneAxis, LaneInputs, names_of, over_lanes, own_and_common, shape_of
+from jaxsim.engine.bar.step import trade_bar
 from jaxsim.engine.base.arrays import Array
+from jaxsim.engine.policy.allocation import Allocation
 from jaxsim.engine.policy.destinations import SpreadOver
+from jaxsim.engine.policy.observation import Observation
 from jaxsim.engine.policy.policy import AtRecorded, Policy, RecordedTargets
-from jaxsim.engine.schedules.next_event import Cursor, RebalanceSink
-from jaxsim.engine.schedules.xla_kernel import run_in_one_kernel, run_while
+from jaxsim.engine.schedules.lane_slots import can_gather
+from jaxsim.engine.schedules.schedule import Cursor
+from jaxsim.engine.schedules.sinks import AbstractSink, Room, Row
+from jaxsim.engine.schedules.xla_kernel import Loop, run_loop
 
 #: Lanes of a cohort, where there are several.
 COHORT = 8
@@ -42,12 +37,22 @@ def trades_as_recorded(policy: Policy) -> bool:
     return is_recorded and policy.stops is None and not isinstance(policy.destination, SpreadOver)
 
 
+class RecordedAllocation(eqx.Module):
+    """An allocator that hands out one of the recorded allocations, by its number."""
+
+    targets: RecordedTargets
+    number: Int[Array, ""]
+
+    def __call__(self, obs: Observation) -> Allocation:
+        return self.targets.at(self.number)
+
+
 class Cohorts(eqx.Module):
     """Neighbours of the outermost axis of lanes, which go through their allocations together. The cohorts go one
-    after the other, so that lanes with few allocations need not wait for those with many: recorded lanes are the
-    outermost ones, and those that differ in nothing but fees are neighbours.
+    after the other, so that lanes with few allocations need not wait for lanes with many. Recorded lanes are the
+    outermost ones, and lanes that differ in nothing but fees are neighbours.
 
-    size: lanes of each.        end: int [cohort], the most allocations that one of its lanes has.
+    size: lanes of each cohort.        end: int [cohort], the most allocations that a lane of the cohort has.
     """
 
     size: int = eqx.field(static=True)
@@ -67,128 +72,133 @@ class Cohorts(eqx.Module):
         return jax.tree.map(lambda x: lax.dynamic_slice_in_dim(x, cohort * self.size, self.size), tree)
 
     def put_back(self, new: Any, old: Any, cohort: Array) -> Any:
-        """`take`, back where it was."""
+        """`old` [lane, ...] with one cohort from `new`."""
         return jax.tree.map(lambda x, y: lax.dynamic_update_slice_in_dim(y, x, cohort * self.size, 0), new, old)
-
-
-class Due(eqx.Module):
-    """What the lanes trade.
-
-    number: int [lane axes...], of each lane among all.
-    """
-
-    run: LaneInputs
-    axes: tuple[LaneAxis, ...] = eqx.field(static=True)
-    number: Int[Array, "*lanes"]
-    cohorts: Cohorts
-
-    def goes_on(self, state: "Progress") -> Bool[Array, ""]:
-        return state.pages.has_room & jnp.any(state.done < self.cohorts.end)
-
-    def next_cohort(self, state: "Progress") -> "Progress":
-        """The first cohort that is not done yet, as far as there is room."""
-        cohort = jnp.argmax(state.done < self.cohorts.end)
-        end = self.cohorts.end[cohort]
-
-        def goes_on(here: tuple[LaneState, Array, RebalanceSink]) -> Bool[Array, ""]:
-            _, which, pages = here
-            return pages.has_room & (which < end)
-
-        def next_row(here: tuple[LaneState, Array, RebalanceSink]) -> tuple[LaneState, Array, RebalanceSink]:
-            lane, which, pages = here
-            lane, row = trade(run, axes, lane, number, which)
-            return lane, which + 1, pages.record(row, None)
-
-        run, axes, number, lane = self.run, self.axes, self.number, state.lane
-        if self.cohorts.are_many:
-            own, common = own_and_common(run, axes[0])
-            own, number, lane = self.cohorts.take((own, number, lane), cohort)
-            run, axes = eqx.combine(own, common), (replace(axes[0], size=self.cohorts.size), *axes[1:])
-        lane, done, pages = lax.while_loop(goes_on, next_row, (lane, state.done[cohort], state.pages))
-        if self.cohorts.are_many:
-            lane = self.cohorts.put_back(lane, state.lane, cohort)
-        return Progress(lane, lax.dynamic_update_index_in_dim(state.done, done, cohort, 0), pages)
 
 
 class Progress(eqx.Module):
     """How far the lanes have come.
 
-    done: int [cohort], with how many allocations.
+    done: int [cohort], the number of allocations that each cohort has traded; or int [], of one cohort alone.
     """
 
     lane: LaneState
-    done: Int[Array, " cohort"]
-    pages: RebalanceSink
+    done: Int[Array, "*cohort"]
+    sink: AbstractSink
 
 
-def trade(
-    run: LaneInputs, axes: tuple[LaneAxis, ...], lane: LaneState, number: Array, which: Array
-) -> tuple[LaneState, Row]:
-    """The allocation `which` of each lane that has so many."""
+class Replay(eqx.Module):
+    """What the lanes trade.
 
-    def one_lane(run: LaneInputs, lane: LaneState, number: Array) -> tuple[LaneState, Row]:
-        market, targets = run.market, run.policy.allocator
-        due = lax.dynamic_index_in_dim(jnp.asarray(targets.bars, jnp.int32), which, keepdims=False)
-        bar = jnp.minimum(due, market.num_bars - 1)
-        obs = observe(market, lane, bar, at_bar_row(market.val_price, bar), run.key)
-        trades = (due < market.num_bars) & may_trade(run.policy, lane, obs)
-        policy = replace(run.policy, allocator=lambda obs: targets.at(which))
-        lane, event = rebalance_if(
-            trades, policy, market, run.costs, lane, obs, names_of(axes), run.keep_log, run.ticket
-        )
-        return lane, Row(number, bar, trades, Balances.of(lane.holdings), event)
+    number: int [lane axes...], of each lane among all.
+    """
 
-    return over_lanes(one_lane, axes, (0, 0), 0)(run, lane, number)
+    inputs: LaneInputs
+    axes: tuple[LaneAxis, ...] = eqx.field(static=True)
+    number: Int[Array, "*lanes"]
+    cohorts: Cohorts
+
+    def goes_on(self, state: Progress) -> Bool[Array, ""]:
+        return state.sink.has_room(1) & jnp.any(state.done < self.cohorts.end)
+
+    def next_cohort(self, state: Progress) -> Progress:
+        """The first cohort that is not done yet trades, as far as there is room."""
+        cohort = jnp.argmax(state.done < self.cohorts.end)
+        end, some = self.cohorts.end[cohort], self.of_cohort(cohort)
+
+        def goes_on(state: Progress) -> Bool[Array, ""]:
+            return state.sink.has_room(1) & (state.done < end)
+
+        def next_row(state: Progress) -> Progress:
+            lane, row = some.trade(state.lane, state.done)
+            return Progress(lane, state.done + 1, state.sink.record(row, None))
+
+        lane = self.cohorts.take(state.lane, cohort) if self.cohorts.are_many else state.lane
+        after = lax.while_loop(goes_on, next_row, Progress(lane, state.done[cohort], state.sink))
+        lane = self.cohorts.put_back(after.lane, state.lane, cohort) if self.cohorts.are_many else after.lane
+        return Progress(lane, lax.dynamic_update_index_in_dim(state.done, after.done, cohort, 0), after.sink)
+
+    def of_cohort(self, cohort: Array) -> "Replay":
+        """What one cohort trades."""
+        if not self.cohorts.are_many:
+            return self
+        own, common = own_and_common(self.inputs, self.axes[0])
+        own, number = self.cohorts.take((own, self.number), cohort)
+        axes = (replace(self.axes[0], size=self.cohorts.size), *self.axes[1:])
+        return Replay(eqx.combine(own, common), axes, number, self.cohorts)
+
+    def trade(self, lane: LaneState, which: Array) -> tuple[LaneState, Row]:
+        """Allocation number `which` of each lane that has so many."""
+
+        def one_lane(inputs: LaneInputs, lane: LaneState, number: Array) -> tuple[LaneState, Row]:
+            targets: Any = inputs.policy.allocator
+            last = inputs.market.num_bars - 1
+            due = lax.dynamic_index_in_dim(jnp.asarray(targets.bars, jnp.int32), which, keepdims=False)
+            bar = jnp.minimum(due, last)
+            policy = replace(inputs.policy, allocator=RecordedAllocation(targets, which))
+            outcome = trade_bar(
+                replace(inputs, policy=policy), lane, bar, due <= last, names_of(self.axes), asks_trigger=False
+            )
+            return outcome.lane, Row.of(number, bar, outcome)
+
+        return over_lanes(one_lane, self.axes, (0, 0), 0)(self.inputs, lane, self.number)
 
 
-def cohort_size(run: LaneInputs, axes: Sequence[LaneAxis]) -> int:
-    """Lanes of the outermost axis that go together where each cohort costs what it does: enough of them to fill a
-    vector, few enough to have about as many allocations."""
-    if not axes:
-        return 1
+def cohort_size(inputs: LaneInputs, axes: Sequence[LaneAxis], is_one_kernel: bool) -> int:
+    """Lanes of the outermost axis that go together. In one kernel the time of a cohort is that of its arithmetic: enough lanes
+    to fill a vector, few enough to have about as many allocations. Else all lanes go together."""
+    if not axes or not is_one_kernel:
+        return math.prod(shape_of(axes[:1]))
     size = max(1, COHORT // math.prod(shape_of(axes[1:])))
-    room = jnp.shape(run.policy.allocator.bars)[-1]
-    fits = axes[0].size % size == 0 and can_gather(run, axes, LARGEST_COPIED * room)
+    room = jnp.shape(inputs.policy.allocator.bars)[-1]
+    fits = axes[0].size % size == 0 and can_gather(inputs, axes, LARGEST_COPIED * room)
     return size if fits else axes[0].size
 
 
-def recorded_pages(
-    run: LaneInputs, axes: tuple[LaneAxis, ...], cursor: Cursor, page: int, one_kernel: bool = True
-) -> tuple[Cursor, RebalanceSink]:
-    """A page of rows, and how far it has led.
+def run_recorded(
+    inputs: LaneInputs,
+    axes: tuple[LaneAxis, ...],
+    cursor: Cursor,
+    sink: AbstractSink,
+    page: int,
+    one_kernel: bool = True,
+) -> tuple[Cursor, AbstractSink]:
+    """Run all lanes from a cursor on, until the sink has no room left or no allocation is left.
 
-    page: rows of all lanes that there is to be room for; where lanes go in cohorts, of more rows of fewer lanes.
+    page: rows of all lanes that there is room for; where lanes go in cohorts, more rows of fewer lanes.
     """
-    num_bars, shape = run.market.close.shape[-2], shape_of(axes)
+    num_bars, shape = inputs.market.close.shape[-2], shape_of(axes)
 
-    def bars_left(run: LaneInputs, seen: Array) -> tuple[Array, Array]:
-        bars = jnp.asarray(run.policy.allocator.bars, jnp.int32)
+    def bars_left(inputs: LaneInputs, seen: Array) -> tuple[Array, Array]:
+        bars = jnp.asarray(inputs.policy.allocator.bars, jnp.int32)
         return jnp.sum(bars < jnp.minimum(seen, num_bars), dtype=jnp.int32), jnp.sum(bars < num_bars, dtype=jnp.int32)
 
-    done, count = over_lanes(bars_left, axes, (0,), 0)(run, cursor.seen)
-    size = cohort_size(run, axes) if one_kernel else math.prod(shape[:1])
-    cohorts = Cohorts.of(count, size)
+    done, count = over_lanes(bars_left, axes, (0,), 0)(inputs, cursor.seen)
     number = jnp.arange(cursor.seen.size, dtype=jnp.int32).reshape(shape)
-    due, done = Due(run, axes, number, cohorts), Cohorts.of(done, size).end
 
-    def blank_row() -> Row:
-        return trade(run, axes, cursor.lane, number, jnp.int32(0))[1]
+    def build(is_one_kernel: bool) -> Loop:
+        size = cohort_size(inputs, axes, is_one_kernel)
+        replay = Replay(inputs, axes, number, Cohorts.of(count, size))
+        some = jnp.int32(0)
 
-    def blank_page(x: Any) -> Array:
-        room = page * cohorts.end.size
-        return jnp.zeros((room, *((size, *x.shape[1:]) if axes else x.shape)), x.dtype)
+        def row() -> Row:
+            lane = replay.cohorts.take(cursor.lane, some) if replay.cohorts.are_many else cursor.lane
+            return replay.of_cohort(some).trade(lane, jnp.int32(0))[1]
 
-    pages = RebalanceSink(jax.tree.map(blank_page, jax.eval_shape(blank_row)), jnp.int32(0))
-    loop = Due.goes_on, Due.next_cohort, due, Progress(cursor.lane, done, pages)
-    end = run_in_one_kernel(*loop) if one_kernel else run_while(*loop, one_kernel=False)
-    if end is None:
-        return recorded_pages(run, axes, cursor, page, one_kernel=False)
+        opened = sink.opened(cursor.lane, Room(1, page * replay.cohorts.end.size, row))
+        return Loop(
+            Replay.goes_on, Replay.next_cohort, replay, Progress(cursor.lane, Cohorts.of(done, size).end, opened)
+        )
+
+    end = run_loop(build, one_kernel)
+    num_cohorts = end.done.size
+    size = math.prod(shape[:1]) // num_cohorts
     after = jnp.repeat(end.done, size).reshape(shape[:1] + (1,) * len(shape[1:]))
 
-    def seen_of(run: LaneInputs, done: Array) -> Array:
-        bars = jnp.asarray(run.policy.allocator.bars, jnp.int32)
+    def seen_of(inputs: LaneInputs, done: Array) -> Array:
+        bars = jnp.asarray(inputs.policy.allocator.bars, jnp.int32)
         return jnp.where(done > 0, bars[done - 1] + 1, 0)
 
-    seen = over_lanes(seen_of, axes, (0,), 0)(run, jnp.broadcast_to(after, shape))
-    bar = jnp.where(jnp.any(end.done < cohorts.end), 0, num_bars)
-    return Cursor(end.lane, seen, bar.astype(jnp.int32)), end.pages
+    seen = over_lanes(seen_of, axes, (0,), 0)(inputs, jnp.broadcast_to(after, shape))
+    is_done = jnp.all(end.done >= Cohorts.of(count, size).end)
+    return Cursor(end.lane, seen, jnp.where(is_done, num_bars, 0).astype(jnp.int32)), end.sink

@@ -2,9 +2,9 @@
 
 import equinox as eqx
 import jax.numpy as jnp
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
-from jaxsim.engine.base.arrays import Array
+from jaxsim.engine.base.arrays import Array, namespace
 from jaxsim.engine.base.fields import CASH, bounded
 from jaxsim.engine.base.numerics import Number, dot
 
@@ -43,3 +43,8 @@ class Holdings(eqx.Module):
     def value(self, prices: Float[Array, " asset"]) -> Float[Array, ""]:
         """cash + sum(units * price), left to right; an asset that is not held needs no price (SEMANTICS 4.3c)."""
         return dot(self.cash, self.units, prices)
+
+
+def is_flat(units: Float[Array, " asset"]) -> Bool[Array, ""]:
+    """Whether no asset is held."""
+    return namespace(units).asarray(~(units != 0).any())

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Bool, Float, Int
 
-from jaxsim.engine.adjoints.checkpointed import AbstractAdjoint
+from jaxsim.engine.adjoints.adjoint import AbstractAdjoint
 from jaxsim.engine.bar.simulation import Simulation
 from jaxsim.engine.base.arrays import Array
 from jaxsim.engine.base.numerics import Number

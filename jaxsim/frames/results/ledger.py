@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from jaxsim.engine.base.enums import Direction, SizeType
-from jaxsim.engine.schedules.schedule import Page
+from jaxsim.engine.schedules.programs import Page
 from jaxsim.frames.results.logs import log_of_orders, log_of_runs
 from jaxsim.frames.results.spans import Spans
 
@@ -149,7 +149,7 @@ def ledger_from_pages(pages: Sequence[Page], lanes: np.ndarray, columns: np.ndar
     rows = _rows_of(pages)
     holdings, event = rows.holdings, rows.event
     bar_aux = {}
-    if pages[0].aux:
+    if pages[0].recorded:
         bar_aux = jax.tree.map(lambda *x: np.concatenate(x, axis=1)[:num_lanes], *(_flat_lanes(p) for p in pages))
     fills = event.fills
     return Ledger(
@@ -177,7 +177,7 @@ def ledger_from_pages(pages: Sequence[Page], lanes: np.ndarray, columns: np.ndar
         if event.sequence is None
         else _sequences_if_any(np.where(event.sequence < 0, np.nan, event.sequence)),
         clip=fills.clip,
-        is_decision=event.is_decision,
+        is_decision=None if event.is_decision.all() else event.is_decision,
         log=None if fills.log is None else log_of_orders(fills.log),
     )
 
@@ -194,7 +194,7 @@ def _rows_of(pages: Sequence[Page]) -> Any:
 def _flat_lanes(page: Page) -> dict:
     """What `observe` recorded, [lane, bar, ...]."""
     num_axes = page.lane.status.fault.ndim
-    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[num_axes:]), page.aux)
+    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[num_axes:]), page.recorded)
 
 
 def ledger_from_runs(

@@ -12,8 +12,8 @@ import pandas as pd
 from jaxsim.engine.bar.lanes import LaneAxis, LaneInputs
 from jaxsim.engine.policy.host_callback import HostRun, interruptibly, take_out
 from jaxsim.engine.policy.policy import allocator_name
-from jaxsim.engine.schedules.next_event import NextEvent
-from jaxsim.engine.schedules.schedule import Scan, pages
+from jaxsim.engine.schedules.programs import pages
+from jaxsim.engine.schedules.schedule import AbstractSchedule
 from jaxsim.engine.trading.status import LaneFault, LaneStatus, OrderStatusInfo
 from jaxsim.errors import AllocationError, AllocatorError, OrderError, RejectedOrderError
 from jaxsim.frames.inputs.groups import Layout
@@ -44,7 +44,7 @@ class Job:
     keys: Any
     name_lane: Callable[[int], str]
     keep_log: bool = False
-    schedule: Scan | NextEvent | None = None
+    schedule: AbstractSchedule | None = None
 
     def lanes_of(self, groups: np.ndarray) -> np.ndarray:
         """Lane numbers of a batch of groups, [combination, group]."""

@@ -13,9 +13,9 @@ import pandas as pd
 from jaxsim import metrics
 from jaxsim.engine.bar.lanes import LaneInputs, on_device, own_and_common
 from jaxsim.engine.metrics import nan_statistics as nanstats
-from jaxsim.engine.metrics.online_formulas import ONLINE_METRICS, PIECES, needs_ann_factor, needs_benchmark
+from jaxsim.engine.metrics.online import ONLINE_METRICS, PIECES, needs_ann_factor, needs_benchmark
 from jaxsim.engine.metrics.returns import deflated
-from jaxsim.engine.schedules.streaming_run import compiled_once, scored
+from jaxsim.engine.schedules.programs import compiled_once, lane_metrics
 from jaxsim.errors import AllocationError, AllocatorError, OrderError
 from jaxsim.frames.inputs.parameters import LaneParameter
 from jaxsim.frames.results.backtest import Backtest
@@ -130,7 +130,7 @@ class Scoring:
         for batch, run, beside in chunk.inputs:
 
             def work(batch=batch, run=run, beside=beside) -> Any:
-                done = scored(run, batch.axes, self.columns, self.ann_factor, beside, bars)
+                done = lane_metrics(run, batch.axes, self.columns, self.ann_factor, beside, bars)
                 return jax.block_until_ready(done)
 
             is_one_of_many = self.num_chunks > 1

@@ -8,7 +8,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxsim.engine.adjoints.checkpointed import AtEvents, checked_adjoint
+from jaxsim.engine.adjoints.at_events import AtEvents
+from jaxsim.engine.adjoints.checkpointed import checked_adjoint
 from jaxsim.engine.base.fields import shown
 from jaxsim.engine.metrics.returns import sharpe_ratio
 from jaxsim.engine.policy.policy import Policy, RecordedTargets

@@ -12,8 +12,8 @@ from jaxsim.engine.base.fields import shown
 from jaxsim.engine.policy.destinations import AbstractDestination, SpreadOver
 from jaxsim.engine.policy.policy import Policy, RecordedTargets, replay_policy
 from jaxsim.engine.policy.stops import AbstractStop
-from jaxsim.engine.schedules.next_event import NextEvent
-from jaxsim.engine.schedules.schedule import Scan, checked_schedule
+from jaxsim.engine.schedules.programs import checked_schedule
+from jaxsim.engine.schedules.schedule import AbstractSchedule
 from jaxsim.frames.inputs.groups import Layout, layout
 from jaxsim.frames.inputs.labels import Axis, Sweep
 from jaxsim.frames.inputs.market import is_frame_of_prices
@@ -199,7 +199,7 @@ def _stops(stops: Any, allocations: Allocations, destination: AbstractDestinatio
     return list(as_list)
 
 
-def _run(reading: Reading, schedule: Scan | NextEvent | None = None) -> Backtest:
+def _run(reading: Reading, schedule: AbstractSchedule | None = None) -> Backtest:
     """Simulate all lanes and keep what happened."""
     _refuse_too_many(reading)
     job, engine = replace(reading.job(), schedule=schedule), reading.engine

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxsim.engine.adjoints.checkpointed import AbstractAdjoint
+from jaxsim.engine.adjoints.adjoint import AbstractAdjoint
 from jaxsim.engine.base.fields import check_fields
 from jaxsim.engine.base.numerics import Number, cast_inexact
 from jaxsim.engine.base.random_keys import as_key

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from jaxsim.engine.base.fields import shown
-from jaxsim.engine.metrics.online_formulas import needs_ann_factor
+from jaxsim.engine.metrics.online import needs_ann_factor
 from jaxsim.engine.policy.host_callback import calls_python
 from jaxsim.frames.results.metric_methods import ONE_PER_LANE
 from jaxsim.frames.runs.arguments import Reading, read_backtest

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from jaxsim import metrics
-from jaxsim.engine.metrics.online import RunningSums
-from jaxsim.engine.metrics.online_formulas import ONLINE_METRICS, PIECES, needs_benchmark
+from jaxsim.engine.metrics.online import ONLINE_METRICS, PIECES, RunningSums, needs_benchmark
 from jaxsim.engine.metrics.returns import deflated
 from jaxsim.frames.results.metric_methods import ONE_PER_LANE
 from tests.helpers.markets import on_host

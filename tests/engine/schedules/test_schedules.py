@@ -17,8 +17,7 @@ from jaxsim.engine.base.random_keys import as_key
 from jaxsim.engine.policy.policy import given_orders_policy
 from jaxsim.engine.policy.screening import Screening
 from jaxsim.engine.schedules.next_event import NextEvent
-from jaxsim.engine.schedules.schedule import Scan, pages
-from jaxsim.engine.schedules.streaming_run import stream
+from jaxsim.engine.schedules.programs import pages, running_sums
 from jaxsim.frames.inputs.price_arrays import mark_prices, priced_at, valuation_prices
 from tests.helpers.markets import on_host
 
@@ -121,14 +120,13 @@ def equals_the_scan(name, schedule):
         run, axes = case(name)
         judge = plain(run, axes)
         done = list(pages(run, axes, schedule))
-        tally, lane = stream(run, axes, METRICS, schedule=schedule)
-        slow, _ = stream(run, axes, METRICS, schedule=Scan())
+        tally, lane = running_sums(run, axes, METRICS, schedule=schedule)
+        slow, _ = running_sums(run, axes, METRICS, schedule=js.Scan())
     rows = jax.tree.map(lambda *x: np.concatenate(x), *(page.rows for page in done))
     assert len(done) > 1
     order = np.lexsort((rows.bar, rows.lane))
     where = rows.lane[order], rows.bar[order]
-    events, asked = judge.events, rows.event.is_decision
-    asked = np.ones(len(order), bool) if asked is None else asked[order]
+    events, asked = judge.events, rows.event.is_decision[order]
     np.testing.assert_array_equal(np.argwhere(judge.rebalanced), np.stack(where, axis=1)[asked])
     assert judge.rebalanced.sum() > 30
     moves = np.diff(judge.units, axis=1, prepend=0).any(axis=2)

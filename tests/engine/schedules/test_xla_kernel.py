@@ -9,7 +9,7 @@ import allocators as al
 import jaxsim as js
 from jaxsim.engine.bar.lanes import LaneAxis, LaneInputs
 from jaxsim.engine.schedules import xla_kernel as kernel
-from jaxsim.engine.schedules.streaming_run import stream
+from jaxsim.engine.schedules.programs import running_sums
 
 COUNT = 12
 
@@ -21,7 +21,8 @@ def loop(turn):
         def one(given, state):
             return state[0] + 1, turn(state[1]) * given[0], state[2]
 
-        return kernel.run_while(lambda _, state: state[0] < 7, one, (scale, unused), (0, x, unused))[1]
+        seven = kernel.Loop(lambda _, state: state[0] < 7, one, (scale, unused), (0, x, unused))
+        return kernel.run_loop(lambda is_one_kernel: seven)[1]
 
     arguments = jnp.linspace(0.1, 1.0, COUNT), jnp.asarray(0.9), jnp.zeros(3)
     lowered = jax.jit(run).lower(*arguments)
@@ -89,7 +90,7 @@ def scores(allocator, **options):
         run = LaneInputs(market, policy, js.Costs(np.float64(0.002)), js.Account(np.float64(100.0)), jax.random.key(3))
         axes = (LaneAxis.of("lane", 6, jax.tree.map(lambda x: 0 if x is thresholds else None, run)),)
         names = ("sharpe_ratio", "max_drawdown", "turnover", "num_rebalances")
-        return jax.tree.map(np.asarray, stream(run, axes, names, schedule=js.NextEvent(**options)))
+        return jax.tree.map(np.asarray, running_sums(run, axes, names, schedule=js.NextEvent(**options)))
 
 
 def same_to_the_last_digit(one, other):

@@ -1,0 +1,31 @@
+"""What every way to differentiate a simulation has in common."""
+
+import abc
+from typing import Any
+
+import equinox as eqx
+
+from jaxsim.engine.bar.lanes import LaneInputs
+from jaxsim.engine.bar.simulation import BarPaths, Save
+from jaxsim.engine.policy.policy import Policy
+
+
+class AbstractAdjoint(eqx.Module):
+    """A way to differentiate a simulation: which loop runs the bars, and what of it is kept for derivatives."""
+
+    @abc.abstractmethod
+    def loop(self, inputs: LaneInputs, axes: tuple[str, ...], save: Save) -> BarPaths:
+        """Run one lane through all bars.
+
+        axes: names of the mapped axes over which lanes run side by side; see `rebalance_if`.
+        """
+
+    def check(self, policy: Policy) -> None:
+        """Raises ValueError for a policy that cannot be differentiated so."""
+        return
+
+
+def check_count(value: Any, name: str) -> None:
+    """Raises ValueError naming a field that is neither a whole number > 0 nor None."""
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+        raise ValueError(f"{name}: expected a whole number > 0 or None, got {value!r}")

@@ -1,0 +1,84 @@
+"""The rebalances of a simulation as a table of rows, and loops over rows in chunks that are skipped when empty."""
+
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Bool, Int
+
+from jaxsim.engine.bar.lane_state import LaneState
+from jaxsim.engine.base.arrays import Array
+
+
+class Agenda(eqx.Module):
+    """The rebalances that a first pass has found.
+
+    bar, trades: of every row, in whole chunks; a row without a trade is blank.
+    num_rows: of all lanes together; more than the capacity if that was too small.
+    lane: after every row, without derivatives; None under the gate `Hard`, which asks for no bar in between.
+    """
+
+    bar: Int[Array, " row"]
+    trades: Bool[Array, " row"]
+    num_rows: Int[Array, ""]
+    lane: LaneState | None
+
+
+class Held(eqx.Module):
+    """Which row of an agenda holds at each bar: the last one that traded at the bar or before; -1: none yet.
+
+    is_new: whether the row is of this very bar.
+    """
+
+    row: Int[Array, " time"]
+    is_new: Bool[Array, " time"]
+
+    @classmethod
+    def of(cls, agenda: Agenda, num_bars: int) -> "Held":
+        place = jnp.where(agenda.trades, agenda.bar, num_bars)
+        row = jnp.full(num_bars + 1, -1, jnp.int32).at[place].max(jnp.arange(place.shape[0], dtype=jnp.int32))
+        return cls(lax.cummax(row[:num_bars]), row[:num_bars] >= 0)
+
+    def path(self, start: Any, rows: Any) -> Any:
+        """[time, ...] from what there is before the first row, and after each row."""
+        return jnp.concatenate([start[None], rows])[self.row + 1]
+
+    def events(self, rows: Any) -> Any:
+        """[time, ...] with zeros at bars without a row."""
+        shape = (-1, *(1,) * (rows.ndim - 1))
+        return jnp.where(self.is_new.reshape(shape), rows[jnp.maximum(self.row, 0)], jnp.zeros((), rows.dtype))
+
+
+def constant(tree: Any) -> Any:
+    """The same without derivatives."""
+    return jax.tree.map(lambda x: lax.stop_gradient(x) if eqx.is_inexact_array(x) else x, tree)
+
+
+def room_for(capacity: int, size: int) -> int:
+    """Rows in whole chunks of a size."""
+    return -(-capacity // size) * size
+
+
+def in_chunks(chunk: Callable, carry: Any, rows: Any, num_rows: Array, size: int) -> tuple[Any, Any]:
+    """`lax.scan` of `chunk(carry, rows)` over `size` rows at a time; chunks after the last row are skipped. Returns the
+    carry, and what the chunks hand out, [row, ...]. Between two chunks only the carry is kept for derivatives.
+
+    num_rows: the same for all lanes.
+    """
+    room = jax.tree.leaves(rows)[0].shape[0]
+    parts = jax.tree.map(lambda x: x.reshape(room // size, size, *x.shape[1:]), rows)
+    shape = jax.eval_shape(lambda: chunk(carry, jax.tree.map(lambda x: x[0], parts))[1])
+
+    def skip(carry: Any, rows: Any) -> tuple[Any, Any]:
+        return carry, jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shape)
+
+    @jax.checkpoint  # pyright: ignore[reportPrivateImportUsage]
+    def take_or_skip(carry: Any, part: tuple[Array, Any]) -> tuple[Any, Any]:
+        begin, rows = part
+        return lax.cond(begin < num_rows, chunk, skip, carry, rows)
+
+    carry, kept = lax.scan(take_or_skip, carry, (jnp.arange(0, room, size), parts))
+    return carry, jax.tree.map(lambda x: x.reshape(room, *x.shape[2:]), kept)

@@ -1,0 +1,151 @@
+"""What one lane carries from bar to bar, and what its policy sees of it at the open of a bar."""
+
+from dataclasses import replace
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Bool, Float, Int
+
+from jaxsim.engine.bar.lanes import LaneAxis, LaneInputs, over_lanes
+from jaxsim.engine.bar.request import request_of
+from jaxsim.engine.base.arrays import Array, Step
+from jaxsim.engine.base.numerics import quotient
+from jaxsim.engine.base.random import fold_in
+from jaxsim.engine.policy.destinations import SpreadOver
+from jaxsim.engine.policy.observation import Observation
+from jaxsim.engine.policy.policy import ask, initial_state
+from jaxsim.engine.policy.stops import Entries
+from jaxsim.engine.trading.account import Holdings
+from jaxsim.engine.trading.market import Market
+from jaxsim.engine.trading.rebalance import Fills, Request
+from jaxsim.engine.trading.status import LaneStatus
+
+
+class LastFills(eqx.Module):
+    """The price of each asset's last fill, for markets in which fills move valuation prices. It holds until the market
+    has a newer price.
+
+    price: currency per unit, NaN before the first fill.    bar: number of the bar of that fill.
+    """
+
+    price: Float[Array, " asset"]
+    bar: Int[Array, " asset"]
+
+    def over(self, val_price: Float[Array, " asset"], priced_at: Int[Array, " asset"]) -> Float[Array, " asset"]:
+        """The newer of the two prices of each asset."""
+        is_newer = ~jnp.isnan(self.price) & (2 * self.bar >= priced_at)
+        return jnp.where(is_newer, self.price, val_price)
+
+    def after(self, fills: Fills, step: Step) -> "LastFills":
+        assert fills.val_price is not None
+        is_filled = fills.trade != 0
+        return LastFills(
+            jnp.where(is_filled, fills.val_price, self.price), jnp.where(is_filled, jnp.int32(step), self.bar)
+        )
+
+
+class SpreadRebalance(eqx.Module):
+    """A rebalance that is spread over several bars, and how much of it is left.
+
+    request: where it leads, as weights.      left: number of parts still to be traded, int; 0 when it is done.
+    """
+
+    request: Request
+    left: Int[Array, ""]
+
+    @classmethod
+    def blank(cls, inputs: LaneInputs, lane: "LaneState") -> "SpreadRebalance | None":
+        """One of which nothing is left; None if the policy spreads nothing."""
+        policy, market = inputs.policy, inputs.market
+        if not isinstance(policy.destination, SpreadOver):
+            return None
+
+        def request() -> Request:
+            obs = observe(market, lane, jnp.int32(0), at_bar_row(market.val_price, 0), jax.random.key(0))
+            return request_of(policy, ask(policy.allocator, obs, lane.memory, market.dtype)[0], obs)
+
+        shapes = jax.eval_shape(request)
+        if shapes.size_type is not None:
+            return None
+        return cls(jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes), jnp.int32(0))
+
+
+class LaneState(eqx.Module):
+    """What one lane carries from bar to bar.
+
+    holdings: the account.      target: weights asked for at the last rebalance; NaN before the first.
+    memory: the allocator's state.      status: the first thing that went wrong.
+    last_fills: None unless a fill can be newer than the market's prices.
+    spread: None unless rebalances are spread over several bars.
+    entries: None unless the policy has stops.
+    """
+
+    holdings: Holdings
+    target: Float[Array, " asset"]
+    memory: Any
+    status: LaneStatus
+    last_fills: LastFills | None
+    spread: SpreadRebalance | None = None
+    entries: Entries | None = None
+
+    @classmethod
+    def start(cls, inputs: LaneInputs) -> "LaneState":
+        """The lane before the first bar."""
+        market, policy, costs = inputs.market, inputs.policy, inputs.costs
+        num_assets, dtype = market.num_assets, market.dtype
+        memory = jax.tree.map(jnp.asarray, initial_state(policy.allocator, num_assets))
+        holdings = Holdings.opened(inputs.account, num_assets, dtype)
+        unknown = jnp.full(num_assets, jnp.nan, dtype)
+        moves_prices = costs.update_value is not None and market.priced_at is not None
+        last_fills = LastFills(unknown, jnp.zeros(num_assets, jnp.int32)) if moves_prices else None
+        lane = cls(holdings, unknown, memory, LaneStatus.ok(), last_fills)
+        entries = None if policy.stops is None else Entries.none(num_assets, dtype)
+        return replace(lane, spread=SpreadRebalance.blank(inputs, lane), entries=entries)
+
+    @property
+    def is_on_its_way(self) -> Bool[Array, ""]:
+        """Whether parts of the last rebalance are still to be traded."""
+        return jnp.asarray(False) if self.spread is None else self.spread.left > 0
+
+
+def start_of(inputs: LaneInputs, axes: tuple[LaneAxis, ...]) -> LaneState:
+    """All lanes before the first bar."""
+    return over_lanes(LaneState.start, axes, (), 0)(inputs)
+
+
+def observe(market: Market, lane: LaneState, step: Step, val_price: Float[Array, " asset"], key: Any) -> Observation:
+    """Value the account at the bar's valuation price, and gather what the policy may see.
+
+    val_price: row `step` of the market's; whoever observes many bars at once has it at hand.     key: of the lane.
+    """
+    holdings = lane.holdings
+    if lane.last_fills is not None:
+        assert market.priced_at is not None
+        val_price = lane.last_fills.over(val_price, at_bar_row(market.priced_at, step))
+    value = holdings.value(val_price)
+    tradable = ~jnp.isnan(val_price)
+    is_weighable = tradable & (value != 0)
+    weights = jnp.where(is_weighable, holdings.units * jnp.where(tradable, val_price, 0.0), 0.0)
+    return Observation(
+        step=step,
+        weights=quotient(weights, jnp.where(value != 0, value, 1.0)),
+        units=holdings.units,
+        value=value,
+        cash=holdings.cash,
+        debt=holdings.debt,
+        free_cash=holdings.free_cash,
+        val_price=val_price,
+        target=lane.target,
+        tradable=tradable,
+        key=None if key is None else fold_in(key, step),
+        features=jax.tree.map(lambda x: at_bar_row(x, step), market.features),
+        closes=market.close,
+    )
+
+
+def at_bar_row(x: Array, step: Step) -> Array:
+    """The row of one bar of [time, ...]."""
+    return lax.dynamic_index_in_dim(x, step, keepdims=False)
