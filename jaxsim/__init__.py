@@ -96,11 +96,11 @@ from jaxsim.frames.inputs.labels import grid as grid
 from jaxsim.frames.inputs.labels import zipped as zipped
 from jaxsim.frames.results.allocations import Allocations as Allocations
 from jaxsim.frames.results.backtest import Backtest as Backtest
-from jaxsim.frames.results.drawdown_table import DrawdownTable as DrawdownTable
-from jaxsim.frames.results.log_table import LogTable as LogTable
-from jaxsim.frames.results.orders import OrderTable as OrderTable
-from jaxsim.frames.results.record_tables import RecordTable as RecordTable
-from jaxsim.frames.results.trade_table import TradeTable as TradeTable
+from jaxsim.frames.results.records.drawdowns import DrawdownTable as DrawdownTable
+from jaxsim.frames.results.records.logs import LogTable as LogTable
+from jaxsim.frames.results.records.orders import OrderTable as OrderTable
+from jaxsim.frames.results.records.record_tables import RecordTable as RecordTable
+from jaxsim.frames.results.records.trades import TradeTable as TradeTable
 from jaxsim.frames.system.program_cache import cache_programs as cache_programs
 from jaxsim.frames.training import policy_file as _policy_file  # noqa: F401  attaches Policy.save and Policy.load
 from jaxsim.frames.training.fitted import Fitted as Fitted
@@ -118,12 +118,11 @@ from jaxsim.frames.verbs.sensitivities import sensitivities as sensitivities
 from jaxsim.frames.verbs.sweep import sweep as sweep
 from jaxsim.frames.verbs.walk_forward import WalkForward as WalkForward
 from jaxsim.frames.verbs.walk_forward import walk_forward as walk_forward
+from jaxsim.version import VERSION as __version__  # noqa: F401
 
 if TYPE_CHECKING:
     from jaxsim.frames.estimators.scikit_learn import PortfolioEstimator as PortfolioEstimator
     from jaxsim.frames.estimators.skfolio import SkfolioEstimator as SkfolioEstimator
-
-__version__ = "0.1.0"
 
 #: What needs a library that may be missing, and the module that imports it.
 _LAZY = {

@@ -3,8 +3,8 @@ are those of vectorbt."""
 
 from jaxsim.engine.base.enums import CallSeq, Direction, OrderSide, SizeType
 from jaxsim.engine.trading.status import Clip, LaneFault, OrderStatus, OrderStatusInfo
-from jaxsim.frames.results.drawdowns import DrawdownStatus
-from jaxsim.frames.results.trades import TradeDirection, TradeStatus
+from jaxsim.frames.results.records.drawdowns import DrawdownStatus
+from jaxsim.frames.results.records.trades import TradeDirection, TradeStatus
 
 __all__ = [
     "CallSeq",

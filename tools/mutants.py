@@ -535,15 +535,15 @@ MUTANTS = [
     Mutant(
         "asset-columns-sorted",
         "asset tables are labelled in another order than they are filled",
-        BACKTEST,
-        "layout.assets.take(np.concatenate(self._paths.lane_columns))",
-        "layout.assets.take(np.sort(np.concatenate(self._paths.lane_columns)))",
+        "jaxsim/frames/results/labelled.py",
+        "layout.assets.take(np.concatenate(self.paths.lane_columns))",
+        "layout.assets.take(np.sort(np.concatenate(self.paths.lane_columns)))",
         test("lanes", "test_only_existing_pairs_of_group_and_asset"),
     ),
     Mutant(
         "path-a-bar-late",
         "paths show a rebalance one bar after it happened",
-        "jaxsim/frames/results/spans.py",
+        "jaxsim/frames/results/ledger.py",
         "begins[events] = bar\n",
         "begins[events] = np.minimum(bar + 1, num_bars - 1)\n",
         test("spans", "test_paths_are_those_of_a_loop_over_bars"),
@@ -567,7 +567,7 @@ MUTANTS = [
     Mutant(
         "order-ids-global",
         "orders are numbered across lanes",
-        "jaxsim/frames/results/record_tables.py",
+        "jaxsim/frames/results/records/record_tables.py",
         "np.arange(len(self.lane)) - np.searchsorted(self.lane, self.lane)",
         "np.arange(len(self.lane))",
         test("lanes", "test_orders_of_many_lanes"),

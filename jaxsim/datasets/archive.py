@@ -6,7 +6,6 @@ The packages (pooch, requests, tqdm) are an extra and are imported where they ar
 import logging
 import os
 import re
-import tempfile
 import warnings
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -17,6 +16,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import final
 from urllib.parse import quote
+
+from jaxsim.files import written_whole
 
 CACHE_VARIABLE = "JAXSIM_CACHE"
 _THREADS = 4
@@ -216,11 +217,9 @@ def _make(folder: Path) -> None:
 
 
 def _write(file: Path, text: str) -> None:
-    """All of the text or nothing."""
     _make(file.parent)
-    with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=file.parent, delete=False) as new:
-        new.write(text)
-    os.replace(new.name, file)
+    with written_whole(file) as draft:
+        draft.write_text(text, encoding="utf-8")
 
 
 @contextmanager

@@ -19,8 +19,8 @@ from jaxsim.frames.inputs.price_arrays import execution_prices, mark_prices, pri
 from jaxsim.frames.inputs.random_keys import lane_keys
 from jaxsim.frames.results.backtest import Backtest
 from jaxsim.frames.results.ledger import ledger_from_runs
-from jaxsim.frames.results.logs import log_records
 from jaxsim.frames.results.paths import Paths, RunContext
+from jaxsim.frames.results.records.logs import log_records
 from jaxsim.frames.runs.execute import Job, _run_batch
 from jaxsim.reference import run_lane
 from tests.helpers.pipelines import Pipelines

@@ -11,11 +11,10 @@ import pandas as pd
 import jaxsim as js
 from jaxsim import metrics
 from jaxsim.engine.metrics import stats as tables
-from jaxsim.frames.results.drawdown_table import DrawdownTable
-from jaxsim.frames.results.drawdowns import drawdowns
-from jaxsim.frames.results.metric_methods import ONE_PER_LANE
-from jaxsim.frames.results.record_tables import LaneRecords
-from jaxsim.frames.results.trade_table import TradeTable
+from jaxsim.frames.results.metric_names import ONE_PER_LANE
+from jaxsim.frames.results.records.drawdowns import DrawdownTable, drawdowns
+from jaxsim.frames.results.records.record_tables import LaneRecords
+from jaxsim.frames.results.records.trades import TradeTable
 
 #: Metrics of returns; those that are none, or need other lanes, stand aside.
 METRICS = sorted(

@@ -136,7 +136,7 @@ def test_terms_that_say_nothing_say_nothing():
     )
     bt = js.backtest(**plain, engine="reference")
     swept = js.backtest(**plain, **{name: pd.Index([value], name=name) for name, value in neutral.items()})
-    of_lane = js.frames.backtest.Backtest(swept._paths, bt.lanes)
+    of_lane = js.Backtest(swept._paths, bt.lanes)
     assert_same_portfolio(of_lane, bt, rtol=1e-12)
     np.testing.assert_allclose(of_lane.gross_exposure, bt.gross_exposure, rtol=1e-9)
 

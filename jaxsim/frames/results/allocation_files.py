@@ -1,67 +1,59 @@
-"""Allocations on disk: one parquet file, a row per allocation, which other tools can read too."""
+"""Allocations on disk: one Parquet file with a row per allocation, which other tools can read too."""
 
 import base64
 import io
 import json
 import math
-import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from jaxsim.frames.results.allocations import Allocations
+from jaxsim.files import written_whole
 
 #: Key of the metadata that make a table of weights allocations again.
 _KEY = b"jaxsim.allocations"
 _CODES = ("size_type", "direction", "sequence")
+_COLUMN = {"targets": "target"}
 
 
-def save(allocations: Allocations, path: str | os.PathLike) -> None:
-    """See `Allocations.save`."""
+def write_allocations(path: Path, fields: dict[str, Any]) -> None:
+    """Write the fields of `Allocations` to a file, one row per allocation."""
     pa, pq = _pyarrow()
-    arrays: dict[str, np.ndarray] = {"lane": allocations.lane, "alloc_idx": allocations.bar}
-    if allocations.range_start is not None:
-        arrays["range_start"] = allocations.range_start
-    arrays |= {f"target_{n}": allocations.targets[:, n] for n in range(len(allocations.assets))}
-    for name in _CODES:
-        codes = getattr(allocations, name)
-        if codes is not None:
-            arrays |= {f"{name}_{n}": codes[:, n] for n in range(len(allocations.assets))}
-    for name, values in allocations.aux.items():
+    index, lanes, assets = fields["index"], fields["lanes"], fields["assets"]
+    arrays: dict[str, np.ndarray] = {"lane": fields["lane"], "alloc_idx": fields["bar"]}
+    if fields["range_start"] is not None:
+        arrays["range_start"] = fields["range_start"]
+    for name in ("targets", *_CODES):
+        if fields[name] is not None:
+            column = _COLUMN.get(name, name)
+            arrays |= {f"{column}_{n}": fields[name][:, n] for n in range(len(assets))}
+    for name, values in fields["aux"].items():
         arrays[f"aux_{name}"] = values.reshape(len(values), math.prod(values.shape[1:])) if values.ndim > 1 else values
     columns = {name: pa.array(list(x)) if x.ndim > 1 else pa.array(x) for name, x in arrays.items()}
     described = {
-        "freq": getattr(allocations.index, "freqstr", None),
-        "index": _packed(allocations.index.to_frame(index=False, name="time"), allocations.index.name),
-        "lanes": None if allocations.lanes is None else _packed(allocations.lanes.to_frame(index=False), None),
-        "assets": _packed(allocations.assets.to_frame(index=False, name="asset"), allocations.assets.name),
-        "is_member": allocations.is_member.tolist(),
-        "num_group_levels": allocations.num_group_levels,
-        "aux": {name: [*x.shape[1:]] for name, x in allocations.aux.items()},
-        "aux_dtypes": {name: x.dtype.str for name, x in allocations.aux.items()},
+        "freq": getattr(index, "freqstr", None),
+        "index": _packed(index.to_frame(index=False, name="time"), index.name),
+        "lanes": None if lanes is None else _packed(lanes.to_frame(index=False), None),
+        "assets": _packed(assets.to_frame(index=False, name="asset"), assets.name),
+        "is_member": fields["is_member"].tolist(),
+        "num_group_levels": fields["num_group_levels"],
+        "aux": {name: [*x.shape[1:]] for name, x in fields["aux"].items()},
+        "aux_dtypes": {name: x.dtype.str for name, x in fields["aux"].items()},
     }
     table = pa.table(columns).replace_schema_metadata({_KEY: json.dumps(described).encode()})
-    target = Path(path)
-    handle, part = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-    os.close(handle)
-    try:
-        pq.write_table(table, part)
-        os.replace(part, target)
-    except BaseException:
-        Path(part).unlink(missing_ok=True)
-        raise
+    with written_whole(path) as draft:
+        pq.write_table(table, draft)
 
 
-def load(path: str | os.PathLike) -> Allocations:
-    """See `Allocations.load`."""
+def read_allocations(path: Path) -> dict[str, Any]:
+    """The fields of the `Allocations` in a file. Raises ValueError for a Parquet file of another kind."""
     pa, pq = _pyarrow()
     table = pq.read_table(path)
     described = (table.schema.metadata or {}).get(_KEY)
     if described is None:
-        raise ValueError(f"path: {os.fspath(path)} holds no allocations; Allocations.save writes such files")
+        raise ValueError(f"path: {path} holds no allocations; Allocations.save writes such files")
     about = json.loads(described)
     index, assets = (_unpacked(about[name]) for name in ("index", "assets"))
     if about["freq"] is not None and isinstance(index, pd.DatetimeIndex):
@@ -81,21 +73,19 @@ def load(path: str | os.PathLike) -> Allocations:
         values = np.array(column.to_pylist()) if shape or pa.types.is_list(column.type) else column.to_numpy()
         return values.astype(about.get("aux_dtypes", {}).get(name, values.dtype)).reshape(len(column), *shape)
 
-    targets = matrix("target")
-    assert targets is not None
-    return Allocations(
-        index,
-        lanes,
-        table["lane"].to_numpy(),
-        table["alloc_idx"].to_numpy(),
-        targets,
-        assets,
-        np.array(about["is_member"], bool).reshape(-1, len(assets)),
-        about["num_group_levels"],
+    return {
+        "index": index,
+        "lanes": lanes,
+        "lane": table["lane"].to_numpy(),
+        "bar": table["alloc_idx"].to_numpy(),
+        "targets": matrix("target"),
+        "assets": assets,
+        "is_member": np.array(about["is_member"], bool).reshape(-1, len(assets)),
+        "num_group_levels": about["num_group_levels"],
         **{name: matrix(name) for name in _CODES},
-        range_start=table["range_start"].to_numpy() if "range_start" in table.column_names else None,
-        aux={name: aux(name, shape) for name, shape in about["aux"].items()},
-    )
+        "range_start": table["range_start"].to_numpy() if "range_start" in table.column_names else None,
+        "aux": {name: aux(name, shape) for name, shape in about["aux"].items()},
+    }
 
 
 def _with_freq(index: pd.DatetimeIndex, freq: str) -> pd.DatetimeIndex:

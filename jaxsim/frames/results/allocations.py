@@ -1,13 +1,18 @@
-"""The target weights that were asked for: when, by which lane, and what they were."""
+"""Allocations: target weights, the lanes and times they belong to, tables made of them and out of them."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from os import PathLike
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from jaxsim.frames.inputs.labels import cross_section, select
+from jaxsim.engine.base.enums import Direction, SizeType
+from jaxsim.frames.inputs.labels import cross_section, lane_index, select
+from jaxsim.frames.results.allocation_files import read_allocations, write_allocations
+from jaxsim.frames.results.paths import Paths
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,9 +152,23 @@ class Allocations:
         Raises TypeError or ValueError naming the argument for a time that is not in the index, one that occurs twice in
         a lane, or weights that are infinite or no numbers.
         """
-        from jaxsim.frames.results.allocation_tables import from_weights
-
-        return from_weights(weights, index)
+        table = _numbers(weights)
+        table = table[table.notna().any(axis=1)]
+        rows = table.index
+        times = rows.get_level_values(-1)
+        bars = index.get_indexer(times)
+        if (bars < 0).any():
+            raise ValueError(f"weights: {times[np.argmax(bars < 0)]} is not in the time index")
+        lane, lanes = _lanes_of(rows)
+        order = np.lexsort([bars, lane])
+        lane, bars = lane[order], bars[order]
+        twice = (np.diff(lane) == 0) & (np.diff(bars) == 0)
+        if twice.any():
+            raise ValueError(f"weights: {rows[order][1:][twice][0]} occurs twice")
+        targets = table.to_numpy(np.float64)[order]
+        count = 1 if lanes is None else len(lanes)
+        member = np.ones((count, targets.shape[1]), bool)
+        return Allocations(index, lanes, lane, bars.astype(np.int64), targets, table.columns, member)
 
     @staticmethod
     def concat(parts: "list[Allocations] | dict[Any, Allocations]", *, name: str | None = None) -> "Allocations":
@@ -158,23 +177,26 @@ class Allocations:
 
         Raises ValueError for other bars or lanes, or where a lane would have two allocations at one bar.
         """
-        from jaxsim.frames.results.allocation_tables import concat
-
-        return concat(parts, name)
+        if isinstance(parts, Mapping):
+            if name is None:
+                raise ValueError("name: a mapping of allocations needs a name for the level of its labels")
+            return _side_by_side(list(parts), list(parts.values()), name)
+        if name is not None:
+            raise ValueError("name: goes with a mapping, label -> allocations")
+        return _one_after_the_other(list(parts))
 
     def save(self, path: str | PathLike) -> None:
-        """Write a parquet file, all at once or not at all. Raises ImportError naming the pip command without
-        pyarrow."""
-        from jaxsim.frames.results.allocation_files import save
-
-        save(self, path)
+        """Write a Parquet file with one row per allocation; a reader finds the old file or the new one, never half of
+        one. Raises ImportError naming the pip command without pyarrow."""
+        write_allocations(Path(path), vars(self))
 
     @staticmethod
     def load(path: str | PathLike) -> "Allocations":
-        """Read what `save` wrote. Raises ValueError for a parquet file that is something else."""
-        from jaxsim.frames.results.allocation_files import load
+        """The allocations in a file that `save` has written.
 
-        return load(path)
+        Raises FileNotFoundError; ValueError for a Parquet file of another kind; ImportError without pyarrow.
+        """
+        return Allocations(**read_allocations(Path(path)))
 
     @property
     def _group_levels(self) -> list:
@@ -206,3 +228,165 @@ class Allocations:
 
 _PER_ASSET = ("targets", "size_type", "direction", "sequence")
 _PER_ALLOCATION = (*_PER_ASSET, "lane", "bar", "range_start")
+
+
+def recorded_allocations(paths: Paths, lanes: pd.Index | None) -> Allocations:
+    """The answers of the allocator in a run. lanes: labels of the lanes of the run.
+
+    Raises ValueError for a portfolio that was made of filled orders.
+    """
+    if paths.context.is_of_orders:
+        raise ValueError("allocations: this portfolio was made of filled orders; nobody knows what was asked for")
+    group_levels = [] if lanes is None else [name for name in paths.context.layout.levels if name in lanes.names]
+    return Allocations(
+        paths.context.index,
+        lanes,
+        paths.event_lane,
+        paths.event_bar,
+        paths.events_by_asset([x.target for x in paths.ledgers]),
+        paths.assets,
+        paths.is_member,
+        len(group_levels),
+        size_type=paths.codes_by_asset("size_type"),
+        direction=paths.codes_by_asset("direction"),
+        sequence=paths.sequences_by_asset(),
+    )
+
+
+def compared_allocations(asked: Allocations, paths: Paths) -> pd.DataFrame:
+    """See `Backtest.compare_allocations`. asked: of the same run."""
+    if asked.size_type is not None:
+        raise ValueError("compare_allocations: sizes of other kinds than target weights were asked for")
+    pairs = zip(paths.weights, paths.ledgers, strict=True)
+    realised = paths.events_by_asset([weights[x.lane_of_event, :, x.bar] for weights, x in pairs])
+    parts = {"target": asked.targets, "realised": realised, "difference": realised - asked.targets}
+    frames = {name: pd.DataFrame(x, asked.row_labels, asked.assets) for name, x in parts.items()}
+    columns = [(asset, name) for asset in asked.assets for name in frames]
+    table = pd.concat([frames[name][asset] for asset, name in columns], axis=1)
+    return table.set_axis(pd.MultiIndex.from_tuples(columns, names=[asked.assets.name, None]), axis=1)
+
+
+# --- tables of weights, and several allocations in one
+
+
+def _numbers(weights: Any) -> pd.DataFrame:
+    if not isinstance(weights, pd.DataFrame):
+        raise TypeError(f"weights: expected a DataFrame [allocation, asset], got {type(weights).__name__}")
+    if weights.columns.has_duplicates or isinstance(weights.columns, pd.MultiIndex):
+        raise ValueError("weights: expected one column per asset; lanes are levels of the rows")
+    for column, dtype in weights.dtypes.items():
+        if getattr(dtype, "kind", "O") not in "iuf":
+            raise TypeError(f"weights: the column {column!r} is not numeric")
+    if np.isinf(weights.to_numpy(np.float64)).any():
+        raise ValueError("weights: expected finite numbers, or NaN for an asset that is left alone")
+    return weights
+
+
+def _lanes_of(rows: pd.Index) -> tuple[np.ndarray, pd.Index | None]:
+    """Lane number of each row, and the labels of the lanes in the order in which they occur."""
+    if rows.nlevels == 1:
+        return np.zeros(len(rows), np.int64), None
+    levels = {}
+    for i, name in enumerate(rows.names[:-1]):
+        if name is None:
+            raise ValueError(f"weights: level {i} of the rows needs a name, as a lane level has")
+        if str(name) in levels:
+            raise ValueError(f"weights: two levels of the rows are named {name!r}")
+        levels[str(name)] = rows.get_level_values(i)
+        if levels[str(name)].hasnans:
+            raise ValueError(f"weights: a label of level {name!r} is missing (NaN)")
+    labels = lane_index(levels)
+    assert labels is not None
+    lane, lanes = pd.factorize(labels)
+    if isinstance(lanes, pd.MultiIndex):
+        lanes.names = list(levels)
+    else:
+        lanes = pd.Index(lanes, name=next(iter(levels)))
+    return lane.astype(np.int64), lanes
+
+
+def _one_after_the_other(parts: list[Allocations]) -> Allocations:
+    first = _first(parts)
+    for other in parts[1:]:
+        same_lanes = (first.lanes is None) == (other.lanes is None) and (
+            first.lanes is None or first.lanes.equals(other.lanes)
+        )
+        if not same_lanes or not first.assets.equals(other.assets):
+            raise ValueError("parts: other lanes or assets; a mapping puts different lanes side by side")
+    lane, bar = (np.concatenate([getattr(x, field) for x in parts]) for field in ("lane", "bar"))
+    order = np.lexsort([bar, lane])
+    if ((np.diff(lane[order]) == 0) & (np.diff(bar[order]) == 0)).any():
+        raise ValueError("parts: a lane has two allocations at one bar")
+    return _joined(parts, lane, order, first.lanes, first.is_member, first.assets, first.num_group_levels)
+
+
+def _side_by_side(labels: list, parts: list[Allocations], name: str) -> Allocations:
+    first = _first(parts)
+    names = [] if first.lanes is None else list(first.lanes.names)
+    if name in names:
+        raise ValueError(f"name: the allocations have a level {name!r} already")
+    if any(([] if x.lanes is None else list(x.lanes.names)) != names for x in parts):
+        raise ValueError(f"parts: their lanes have different levels, the first has {names}")
+    counts = [len(x.is_member) for x in parts]
+    levels = {name: pd.Index(labels).repeat(counts)}
+    for level in names:
+        each = [x.lanes.get_level_values(level) for x in parts if x.lanes is not None]
+        levels[level] = each[0].append(each[1:])
+    assets = first.assets.append([x.assets for x in parts[1:]]).unique()
+    member = np.zeros((sum(counts), len(assets)), bool)
+    starts = np.concatenate([[0], np.cumsum(counts)[:-1]]).astype(np.int64)
+    for start, part in zip(starts, parts, strict=True):
+        member[start : start + len(part.is_member), assets.get_indexer(part.assets)] = part.is_member
+    lane = np.concatenate([x.lane + start for x, start in zip(parts, starts, strict=True)])
+    return _joined(parts, lane, np.arange(len(lane)), lane_index(levels), member, assets, first.num_group_levels)
+
+
+def _first(parts: list[Allocations]) -> Allocations:
+    if not parts or not all(isinstance(x, Allocations) for x in parts):
+        raise TypeError("parts: expected a list of js.Allocations, or a mapping, label -> js.Allocations")
+    if any(not x.index.equals(parts[0].index) for x in parts):
+        raise ValueError("parts: they are of markets with other bars")
+    return parts[0]
+
+
+def _joined(
+    parts: list[Allocations],
+    lane: np.ndarray,
+    order: np.ndarray,
+    lanes: pd.Index | None,
+    member: np.ndarray,
+    assets: pd.Index,
+    num_group_levels: int,
+) -> Allocations:
+    def by_asset(name: str, missing: float) -> np.ndarray | None:
+        if all(getattr(x, name) is None for x in parts):
+            return None
+        out = np.full((len(lane), len(assets)), missing)
+        begin = 0
+        for part in parts:
+            values = getattr(part, name)
+            rows = slice(begin, begin + len(part))
+            out[rows, assets.get_indexer(part.assets)] = missing if values is None else values
+            begin += len(part)
+        return out[order]
+
+    targets = by_asset("targets", np.nan)
+    assert targets is not None
+    starts = [x.range_start for x in parts]
+    plans = [x for x in starts if x is not None]
+    shared = set.intersection(*(set(x.aux) for x in parts))
+    return Allocations(
+        parts[0].index,
+        lanes,
+        lane[order],
+        np.concatenate([x.bar for x in parts])[order],
+        targets,
+        assets,
+        member,
+        num_group_levels,
+        size_type=by_asset("size_type", SizeType.TARGET_PERCENT),
+        direction=by_asset("direction", Direction.BOTH),
+        sequence=by_asset("sequence", np.nan),
+        range_start=np.concatenate(plans)[order] if len(plans) == len(parts) else None,
+        aux={name: np.concatenate([x.aux[name] for x in parts])[order] for name in sorted(shared)},
+    )

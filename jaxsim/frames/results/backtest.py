@@ -1,25 +1,32 @@
-"""The result of a run, labelled: values, weights, orders, allocations, metrics, pictures."""
+"""The result of a run with labels: values, weights, orders, allocations, metrics and pictures."""
 
-import math
+from collections.abc import Callable
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from jaxsim import metrics
 from jaxsim.frames.inputs.bars_per_year import bar_length, to_timedelta
 from jaxsim.frames.inputs.labels import cross_section, select
-from jaxsim.frames.results.allocations import Allocations
-from jaxsim.frames.results.metric_methods import MetricMethods
+from jaxsim.frames.results.allocations import Allocations, compared_allocations, recorded_allocations
+from jaxsim.frames.results.labelled import Labels
+from jaxsim.frames.results.metric_methods import metric_method
+from jaxsim.frames.results.metric_names import ONE_PER_LANE
 from jaxsim.frames.results.paths import Paths
-from jaxsim.frames.results.plots import Plots
+from jaxsim.frames.results.records.decisions import rows_of_rebalance
+from jaxsim.frames.results.records.drawdowns import DrawdownTable
+from jaxsim.frames.results.records.logs import LogTable
+from jaxsim.frames.results.records.orders import OrderTable
+from jaxsim.frames.results.records.trades import TradeTable
 from jaxsim.frames.results.tables import Tables
 
-#: pandas 3 copies what is shared when it is written to.
+#: pandas 3 copies shared data when it is written to.
 COPIES_ON_WRITE = int(pd.__version__.split(".")[0]) >= 3
 
 
-class Backtest(MetricMethods, Tables, Plots):
+class Backtest:
     """A simulated portfolio, or many of them side by side ("lanes").
 
     With one unlabelled lane, results over time are Series, results by asset DataFrames [time, asset], metrics floats.
@@ -31,10 +38,12 @@ class Backtest(MetricMethods, Tables, Plots):
 
     def __init__(self, paths: Paths, lanes: pd.Index | None):
         self._paths = paths
-        self._lanes = lanes
+        self._labels = Labels(paths, lanes)
+        self._tables = Tables(self._labels)
+        self._labelled_paths: dict[str, Any] = {}
 
     def __repr__(self) -> str:
-        by = "" if self._lanes is None else f" by {list(self._lanes.names)}"
+        by = "" if self.lanes is None else f" by {list(self.lanes.names)}"
         plural = "s" if self._num_lanes != 1 else ""
         return f"Backtest({len(self._index)} bars, {self._num_lanes} lane{plural}{by})"
 
@@ -43,7 +52,7 @@ class Backtest(MetricMethods, Tables, Plots):
     @property
     def lanes(self) -> pd.Index | None:
         """Labels of the lanes; None for one unlabelled lane."""
-        return self._lanes
+        return self._labels.lanes
 
     @property
     def _num_lanes(self) -> int:
@@ -60,53 +69,30 @@ class Backtest(MetricMethods, Tables, Plots):
         boolean mask selects several lanes and keeps the levels. A float matches exactly, else the one label within
         1e-9 of it. Raises KeyError naming the nearest label.
         """
-        chosen, lanes = select(self._lanes, key)
+        chosen, lanes = select(self.lanes, key)
         return Backtest(self._paths.take(chosen), lanes)
 
     __iter__ = None  # `[]` selects lanes by label; there is nothing to iterate over
 
     def xs(self, label: Any, level: Any) -> "Backtest":
         """Lanes by the label of one level, which is dropped. Raises KeyError."""
-        chosen, lanes = cross_section(self._lanes, label, level)
+        chosen, lanes = cross_section(self.lanes, label, level)
         return Backtest(self._paths.take(chosen), lanes)
 
-    # --- labels
-
-    def _label(self, scores: np.ndarray, name: str) -> Any:
-        if self._lanes is None:
-            return scores[0].item()
-        return pd.Series(scores, index=self._lanes, name=name)
-
-    def _label_path(self, path: np.ndarray, name: str | None = None) -> pd.Series | pd.DataFrame:
-        if self._lanes is None:
-            return pd.Series(path[:, 0], index=self._index, name=name)
-        return pd.DataFrame(path, index=self._index, columns=self._lanes, copy=False)
-
-    def _path(self, name: str) -> Any:
-        """A path of the portfolio with labels. What a user writes into it stays with the user."""
-        if name not in self._known_paths:
-            self._known_paths[name] = self._label_path(getattr(self._paths, name), name)
-        return self._known_paths[name].copy(deep=not COPIES_ON_WRITE)
-
-    @cached_property
-    def _known_paths(self) -> dict[str, Any]:
-        return {}
-
-    def _label_assets(self, parts: list[np.ndarray]) -> pd.DataFrame:
-        paths = self._paths.by_asset(parts)
-        return pd.DataFrame(paths, index=self._index, columns=self._asset_columns, copy=False)
-
-    @cached_property
-    def _asset_columns(self) -> pd.Index:
-        layout, first = self._paths.context.layout, self._paths.first_column
-        assets = layout.assets.take(np.concatenate(self._paths.lane_columns))
-        if self._lanes is None:
-            return assets
-        lane = np.repeat(np.arange(self._num_lanes), np.diff(first))
-        levels = [self._lanes.get_level_values(i).take(lane) for i in range(self._lanes.nlevels)]
-        return pd.MultiIndex.from_arrays([*levels, assets], names=[*self._lanes.names, layout.assets.name])
+    def _one_lane(self, key: Any, verb: str, example: str) -> "Backtest":
+        """The lane to draw. Raises ValueError if several are left."""
+        one = self if key is None else self[key]
+        if one._num_lanes > 1:
+            raise ValueError(f"{verb} draws one lane; name one, as in bt.{verb}({example})")
+        return one
 
     # --- paths
+
+    def _path(self, name: str) -> Any:
+        """A path of the portfolio with labels. Values that a user writes into it do not change the result."""
+        if name not in self._labelled_paths:
+            self._labelled_paths[name] = self._labels.path(getattr(self._paths, name), name)
+        return self._labelled_paths[name].copy(deep=not COPIES_ON_WRITE)
 
     @property
     def value(self) -> pd.Series | pd.DataFrame:
@@ -115,7 +101,8 @@ class Backtest(MetricMethods, Tables, Plots):
 
     @property
     def returns(self) -> pd.Series | pd.DataFrame:
-        """Simple returns per bar; bar 0 against the initial cash, so that entry costs are in it."""
+        """Simple returns per bar, a fraction. Bar 0 is measured against the initial cash, so that it includes the costs
+        of entry."""
         return self._path("returns")
 
     @property
@@ -126,40 +113,40 @@ class Backtest(MetricMethods, Tables, Plots):
     @property
     def units(self) -> pd.DataFrame:
         """Units held after each bar, by asset."""
-        return self._label_assets(self._paths.units)
+        return self._labels.by_asset(self._paths.units)
 
     @property
     def asset_value(self) -> pd.DataFrame:
         """Value of each asset after each bar, marked at the close; currency."""
-        return self._label_assets(self._paths.asset_value)
+        return self._labels.by_asset(self._paths.asset_value)
 
     @property
     def weights(self) -> pd.DataFrame:
-        """Realised weights: asset value / value after each bar; the rest to one is cash."""
-        return self._label_assets(self._paths.weights)
+        """Realised weights after each bar: asset value / value of the portfolio. Cash is the rest to one."""
+        return self._labels.by_asset(self._paths.weights)
 
     @property
     def gross_exposure(self) -> pd.Series | pd.DataFrame:
-        """sum(abs(asset value)) / (that + free cash) after each bar (SEMANTICS 6.6)."""
+        """sum(abs(asset value)) / (sum(abs(asset value)) + free cash) after each bar, a fraction (rules 6.6)."""
         return self._path("gross_exposure")
 
     @property
     def benchmark_value(self) -> pd.Series | pd.DataFrame:
-        """What buying equal amounts of the group's assets at the first bar, without costs, would be worth (SEMANTICS
-        6.5); an asset that is listed later counts as unchanged until then. Currency."""
+        """Value of a portfolio that buys equal amounts of the group's assets at the first bar, without costs, and holds
+        them (rules 6.5); currency. An asset that is listed later counts as unchanged until then."""
         return self._path("benchmark_value")
 
-    # --- rebalances, allocations
+    # --- rebalances and allocations
 
     @property
     def rebalances(self) -> pd.Series | pd.DataFrame:
-        """The bars on which the allocator was asked, whether or not anything filled; bool."""
+        """The bars on which the allocator was asked, whether or not any order filled; bool."""
         return self._path("rebalances")
 
     @property
     def rebalance_index(self) -> pd.Index:
         """The times at which one lane was rebalanced. Raises ValueError for several lanes."""
-        if self._lanes is not None:
+        if self.lanes is not None:
             raise ValueError(
                 "rebalance_index is that of one lane: select it, as in bt[0.05]; for all of them see bt.rebalances"
             )
@@ -167,46 +154,20 @@ class Backtest(MetricMethods, Tables, Plots):
 
     @cached_property
     def allocations(self) -> Allocations:
-        """What was asked for, target weights or other sizes: when, per lane. `js.replay` trades it."""
-        paths = self._paths
-        if paths.context.is_of_orders:
-            raise ValueError("allocations: this portfolio was made of filled orders; nobody knows what was asked for")
-        in_lanes = [] if self._lanes is None else [n for n in paths.context.layout.levels if n in self._lanes.names]
-        targets = paths.events_by_asset([x.target for x in paths.ledgers])
-        lane, bar = paths.event_lane, paths.event_bar
-        asked = {name: paths.codes_by_asset(name) for name in ("size_type", "direction")}
-        return Allocations(
-            self._index,
-            self._lanes,
-            lane,
-            bar,
-            targets,
-            paths.assets,
-            paths.is_member,
-            len(in_lanes),
-            size_type=asked["size_type"],
-            direction=asked["direction"],
-            sequence=paths.sequences_by_asset(),
-        )
+        """The target weights, or other sizes, that the allocator asked for: when, per lane. `js.replay` trades them.
+
+        Raises ValueError for a portfolio that was made of filled orders.
+        """
+        return recorded_allocations(self._paths, self.lanes)
 
     def compare_allocations(self) -> pd.DataFrame:
-        """What was asked for at each rebalance beside what came of it: the weights after the close of its bar, when
-        fees have been paid and prices have moved on. Indexed as `allocations.weights`; columns (asset, one of "target",
-        "realised", "difference").
+        """Target weights of each rebalance beside the weights after the close of its bar, when fees have been paid and
+        prices have moved on. Indexed as `allocations.weights`; columns (asset, one of "target", "realised",
+        "difference"); fractions.
 
         Raises ValueError for sizes that are no weights.
         """
-        asked = self.allocations
-        if asked.size_type is not None:
-            raise ValueError("compare_allocations: sizes of other kinds than target weights were asked for")
-        paths = self._paths
-        pairs = zip(paths.weights, paths.ledgers, strict=True)
-        realised = paths.events_by_asset([weights[x.lane_of_event, :, x.bar] for weights, x in pairs])
-        parts = {"target": asked.targets, "realised": realised, "difference": realised - asked.targets}
-        frames = {name: pd.DataFrame(x, asked.row_labels, asked.assets) for name, x in parts.items()}
-        columns = [(asset, name) for asset in asked.assets for name in frames]
-        table = pd.concat([frames[name][asset] for asset, name in columns], axis=1)
-        return table.set_axis(pd.MultiIndex.from_tuples(columns, names=[asked.assets.name, None]), axis=1)
+        return compared_allocations(self.allocations, self._paths)
 
     @property
     def aux(self) -> dict[str, Any]:
@@ -215,39 +176,75 @@ class Backtest(MetricMethods, Tables, Plots):
 
         Raises ValueError if an array has another shape in groups of another size.
         """
-        ledgers = self._paths.ledgers
-        per_event = {name: self._label_aux([x.aux[name] for x in ledgers], name) for name in ledgers[0].aux}
-        per_bar = {name: self._label_bar_aux([x.bar_aux[name] for x in ledgers], name) for name in ledgers[0].bar_aux}
-        both = sorted(set(per_event) & set(per_bar))
-        if both:
-            raise ValueError(f"aux: {both[0]!r} is recorded per rebalance and per bar; give one of them another name")
-        return per_event | per_bar
+        has_rebalances = bool(self._paths.ledgers[0].aux)
+        return self._labels.aux(self.allocations.row_labels if has_rebalances else pd.RangeIndex(0))
 
-    def _is_by_asset(self, parts: list[np.ndarray], axis: int) -> bool:
-        sizes = [x.columns.shape[1] for x in self._paths.ledgers]
-        return all(p.ndim == axis + 1 and p.shape[axis] == n for p, n in zip(parts, sizes, strict=True))
+    # --- records
 
-    def _label_aux(self, parts: list[np.ndarray], name: str) -> pd.Series | pd.DataFrame:
-        rows = self.allocations.row_labels
-        if self._is_by_asset(parts, 1):
-            return pd.DataFrame(self._paths.events_by_asset(parts), index=rows, columns=self._paths.assets)
-        values = self._paths.events(_alike(parts, name))
-        if values.ndim == 1:
-            return pd.Series(values, index=rows, name=name)
-        return pd.DataFrame(values.reshape(len(values), math.prod(values.shape[1:])), index=rows)
+    @property
+    def records(self) -> np.ndarray:
+        """All orders as a structured array: id, col, idx, size, price, fees, side (rules 6.1). `col` counts the columns
+        of `asset_value`."""
+        records, _, _ = self._tables.order_records
+        return records.copy()
 
-    def _label_bar_aux(self, parts: list[np.ndarray], name: str) -> pd.Series | pd.DataFrame:
-        if self._is_by_asset(parts, 2):
-            return self._label_assets([np.swapaxes(p, 1, 2) for p in parts])
-        values = self._paths.by_lane(_alike(parts, name))
-        if values.ndim == 2:
-            return self._label_path(values.T, name)
-        frames = [pd.DataFrame(x.reshape(len(x), -1), self._index) for x in values]
-        if self._lanes is None:
-            return frames[0]
-        return pd.concat(dict(zip(self._lanes, frames, strict=True)), axis=1, names=list(self._lanes.names))
+    @property
+    def orders(self) -> OrderTable:
+        """All filled orders, by lane, bar and order of execution: id (within the lane), the lane levels, asset,
+        timestamp, size (units, > 0), price, fees (currency), side ("Buy" or "Sell")."""
+        return self._tables.orders()
 
-    # --- scores
+    @property
+    def logs(self) -> LogTable:
+        """Every order of every rebalance, filled or not: the account before it, the order, the account after it, and
+        its status (rules 6.8). Raises ValueError unless the run kept them (`log=True`)."""
+        return self._tables.logs()
+
+    @property
+    def decisions(self) -> pd.DataFrame:
+        """Why each order did what it did: one row for every rebalance and asset, in the order of execution.
+
+        rebalance: number within the lane; then the lane levels, asset, timestamp.
+        part: number of the part, from 0, where rebalances are spread over several bars.
+        weight: before the rebalance, at the valuation price.       last_target: target of the rebalance before.
+        drift: weight - last_target.     excess: drift beyond the threshold, >= 0 where it was `breached`; NaN for
+        triggers that do not look at single assets.
+        target: the answer of the allocator; with `size_type` and `direction` unless all are plain target weights.
+        requested, filled, clipped: units, < 0 sold; the order (infinite: as much as possible), the part that filled,
+        and the size that a fill left out.
+        weight_after: after the rebalance, at the same prices.        price, fees: of the fill, with slippage; currency.
+        status: "Filled", "Ignored" or "Rejected".      status_info: the reason, as vectorbt names it.
+        reason: in words, why the order was not filled, or not in full.
+        """
+        return self._tables.decisions()
+
+    @property
+    def entry_trades(self) -> TradeTable:
+        """One trade for every order that opens or increases a position, with the average exit of that position."""
+        return self._tables.entry_trades
+
+    @property
+    def exit_trades(self) -> TradeTable:
+        """One trade for every order that reduces a position, with the average entry of that position. A position that
+        is still held at the end is an open trade, valued at the last close."""
+        return self._tables.exit_trades
+
+    @property
+    def trades(self) -> TradeTable:
+        """The same as `exit_trades`; `stats` counts these."""
+        return self._tables.exit_trades
+
+    @property
+    def positions(self) -> TradeTable:
+        """Positions, from the first entry until nothing is held: the trades of each as one."""
+        return self._tables.positions
+
+    @property
+    def drawdowns(self) -> DrawdownTable:
+        """Drawdowns of the value after its first bar, from the peak through the valley to the recovery."""
+        return self._tables.drawdowns
+
+    # --- statistics
 
     @property
     def ann_factor(self) -> float:
@@ -264,8 +261,37 @@ class Backtest(MetricMethods, Tables, Plots):
     def _bar_length(self, freq: Any) -> pd.Timedelta | None:
         return self._paths.context.freq if freq is None else bar_length(self._index, freq)
 
-    def _returns(self) -> np.ndarray:
-        return self._paths.returns
+    def stats(self, *, freq: Any = None, year_freq: Any = None) -> pd.Series | pd.DataFrame:
+        """The usual table (rules 8.1): a Series for one lane, a DataFrame [lane, statistic] otherwise.
+
+        freq, year_freq: length of a bar and of a year, if other than those of the run. Trades are exit trades; their
+        ratios count closed trades only.
+
+        Raises ValueError if the length of a bar is not known; so does `returns_stats`.
+        """
+        return self._tables.stats(self._bar_length(freq), self._ann_factor(freq, year_freq))
+
+    def returns_stats(self, *, freq: Any = None, year_freq: Any = None) -> pd.Series | pd.DataFrame:
+        """The table of return statistics (rules 8.3), as `stats`."""
+        return self._tables.returns_stats(self._bar_length(freq), self._ann_factor(freq, year_freq))
+
+    def turnover(self) -> Any:
+        """One-way turnover: sum over bars of sum(abs(traded value)) / (2 x value before); a fraction."""
+        return self._labels.score(self._paths.turnover_two_way / 2, "turnover")
+
+    def turnover_two_way(self) -> Any:
+        """Sum over bars of sum(abs(traded value)) / value before; a fraction, twice `turnover`."""
+        return self._labels.score(self._paths.turnover_two_way, "turnover_two_way")
+
+    def num_rebalances(self) -> Any:
+        """Number of bars on which the allocator was asked."""
+        return self._labels.score(self._paths.num_rebalances, "num_rebalances")
+
+    def total_fees(self) -> Any:
+        """Sum of all fees paid; currency."""
+        return self._labels.score(self._paths.total_fees, "total_fees")
+
+    # --- metrics of returns
 
     def _benchmark(self, benchmark: Any) -> np.ndarray:
         if benchmark is None:
@@ -275,24 +301,105 @@ class Backtest(MetricMethods, Tables, Plots):
             raise ValueError(f"benchmark: expected returns [time] or [time, lane], got shape {values.shape}")
         return np.broadcast_to(values[:, None] if values.ndim == 1 else values, self._paths.value.shape)
 
-    def turnover(self) -> Any:
-        """One-way turnover: sum over bars of sum(abs(traded value)) / (2 x value before); a fraction."""
-        return self._label(self._paths.turnover_two_way / 2, "turnover")
+    def _score(self, function: Callable, name: str, options: dict[str, Any]) -> Any:
+        score = np.asarray(function(self._paths.returns, **options))
+        return self._labels.score(score, name) if score.ndim == 1 else self._labels.path(score, name)
 
-    def turnover_two_way(self) -> Any:
-        """Sum over bars of sum(abs(traded value)) / value before; a fraction, twice `turnover`."""
-        return self._label(self._paths.turnover_two_way, "turnover_two_way")
+    total_return = metric_method(metrics.total_return)
+    annualized_return = metric_method(metrics.annualized_return)
+    annualized_volatility = metric_method(metrics.annualized_volatility)
+    sharpe_ratio = metric_method(metrics.sharpe_ratio)
+    sortino_ratio = metric_method(metrics.sortino_ratio)
+    calmar_ratio = metric_method(metrics.calmar_ratio)
+    omega_ratio = metric_method(metrics.omega_ratio)
+    information_ratio = metric_method(metrics.information_ratio)
+    drawdown = metric_method(metrics.drawdown)
+    max_drawdown = metric_method(metrics.max_drawdown)
+    downside_risk = metric_method(metrics.downside_risk)
+    alpha = metric_method(metrics.alpha)
+    beta = metric_method(metrics.beta)
+    tail_ratio = metric_method(metrics.tail_ratio)
+    common_sense_ratio = metric_method(metrics.common_sense_ratio)
+    value_at_risk = metric_method(metrics.value_at_risk)
+    cond_value_at_risk = metric_method(metrics.cond_value_at_risk)
+    capture = metric_method(metrics.capture)
+    up_capture = metric_method(metrics.up_capture)
+    down_capture = metric_method(metrics.down_capture)
+    skew = metric_method(metrics.skew)
+    kurtosis = metric_method(metrics.kurtosis)
+    ulcer_index = metric_method(metrics.ulcer_index)
+    martin_ratio = metric_method(metrics.martin_ratio)
+    deflated_sharpe_ratio = metric_method(metrics.deflated_sharpe_ratio)
 
-    def num_rebalances(self) -> Any:
-        """Number of bars on which the allocator was asked."""
-        return self._label(self._paths.num_rebalances, "num_rebalances")
+    rolling_total_return = metric_method(metrics.rolling_total_return)
+    rolling_annualized_return = metric_method(metrics.rolling_annualized_return)
+    rolling_annualized_volatility = metric_method(metrics.rolling_annualized_volatility)
+    rolling_sharpe_ratio = metric_method(metrics.rolling_sharpe_ratio)
+    rolling_sortino_ratio = metric_method(metrics.rolling_sortino_ratio)
+    rolling_calmar_ratio = metric_method(metrics.rolling_calmar_ratio)
+    rolling_omega_ratio = metric_method(metrics.rolling_omega_ratio)
+    rolling_information_ratio = metric_method(metrics.rolling_information_ratio)
+    rolling_max_drawdown = metric_method(metrics.rolling_max_drawdown)
+    rolling_downside_risk = metric_method(metrics.rolling_downside_risk)
+    rolling_alpha = metric_method(metrics.rolling_alpha)
+    rolling_beta = metric_method(metrics.rolling_beta)
+    rolling_tail_ratio = metric_method(metrics.rolling_tail_ratio)
+    rolling_common_sense_ratio = metric_method(metrics.rolling_common_sense_ratio)
+    rolling_value_at_risk = metric_method(metrics.rolling_value_at_risk)
+    rolling_cond_value_at_risk = metric_method(metrics.rolling_cond_value_at_risk)
+    rolling_capture = metric_method(metrics.rolling_capture)
+    rolling_up_capture = metric_method(metrics.rolling_up_capture)
+    rolling_down_capture = metric_method(metrics.rolling_down_capture)
+    rolling_ulcer_index = metric_method(metrics.rolling_ulcer_index)
+    rolling_martin_ratio = metric_method(metrics.rolling_martin_ratio)
 
-    def total_fees(self) -> Any:
-        """Fees paid in all; currency."""
-        return self._label(self._paths.total_fees, "total_fees")
+    # --- pictures, as Plotly figures; all raise ImportError naming the pip command where Plotly is missing
 
+    def plot_allocations(self, key: Any = None, **kwargs: Any) -> Any:
+        """Stacked realised weights of one lane.
 
-def _alike(parts: list[np.ndarray], name: str) -> list[np.ndarray]:
-    if len({p.shape[1:] for p in parts}) > 1:
-        raise ValueError(f"aux: {name!r} has another shape in groups of another size; select one group first")
-    return parts
+        key: label of the lane, as in `[]`; not needed for a single one. kwargs: as `js.views.stacked_weights`.
+        Raises ValueError if several lanes are left.
+        """
+        from jaxsim import views
+
+        one = self._one_lane(key, "plot_allocations", "0.05")
+        weights: Any = one.weights
+        if one.lanes is not None:
+            weights = weights.droplevel(list(range(one.lanes.nlevels)), axis=1)
+        return views.stacked_weights(weights, **kwargs)
+
+    def plot_rebalance(self, when: Any, key: Any = None, **kwargs: Any) -> Any:
+        """One rebalance of one lane: each asset's weight before and after, its target, and why an order did not reach
+        it.
+
+        when: its time, or its number among the lane's rebalances (negative: from the last). Of a rebalance that is
+            spread over several bars, the number draws the first part, and each time one part.
+        key: label of the lane, as in `[]`; not needed for a single one. kwargs: as `js.views.rebalance`.
+        Raises ValueError if several lanes are left; KeyError if there was no rebalance then.
+        """
+        from jaxsim import views
+
+        rows = rows_of_rebalance(self._one_lane(key, "plot_rebalance", "0, key=0.05").decisions, when)
+        kwargs.setdefault("title", f"Rebalance of {rows['timestamp'].iloc[0]}")
+        return views.rebalance(rows, **kwargs)
+
+    def plot_value(self, **kwargs: Any) -> Any:
+        """Value of all lanes, with drawdowns underneath. kwargs: as `js.views.value_with_drawdown`."""
+        from jaxsim import views
+
+        return views.value_with_drawdown(self.value, **kwargs)
+
+    def plot_metric(self, metric: str = "sharpe_ratio", **kwargs: Any) -> Any:
+        """A metric against the swept parameters: a line for one, a heatmap for two.
+
+        metric: name of a metric method, as "sharpe_ratio". kwargs: as `js.views.metric_against`.
+        Raises ValueError for an unknown one or a single lane.
+        """
+        from jaxsim import views
+
+        if metric not in ONE_PER_LANE:
+            raise ValueError(f"metric: there is no metric {metric!r}; there are {sorted(ONE_PER_LANE)}")
+        if self.lanes is None:
+            raise ValueError("plot_metric draws a metric against swept parameters; this is a single lane")
+        return views.metric_against(getattr(self, metric)(), **kwargs)

@@ -1,6 +1,6 @@
 """What happened, as plain arrays: every rebalance of every lane, from which all tables and paths are rebuilt."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -9,8 +9,8 @@ import numpy as np
 
 from jaxsim.engine.base.enums import Direction, SizeType
 from jaxsim.engine.schedules.programs import Page
-from jaxsim.frames.results.logs import log_of_orders, log_of_runs
-from jaxsim.frames.results.spans import Spans
+from jaxsim.engine.trading.costs import NEUTRAL
+from jaxsim.engine.trading.rebalance import OrderLog
 
 
 @dataclass(frozen=True, eq=False)
@@ -235,3 +235,121 @@ def _sequences_if_any(sequences: np.ndarray) -> np.ndarray | None:
 
 def _codes_if_needed(codes: np.ndarray, neutral: int) -> np.ndarray | None:
     return None if (codes == neutral).all() else codes
+
+
+# --- the log of orders
+
+_ACCOUNT = ("cash", "position", "debt", "free_cash", "val_price", "value")
+_TERMS = ("fees", "fixed_fees", "slippage", "min_size", "max_size", "size_granularity", "reject_prob")
+_FLAGS = ("lock_cash", "allow_partial", "raise_reject")
+
+#: What a ledger keeps of each order, [event, asset]: the account before it, the order, the account after it.
+LOG_FIELDS = (
+    *_ACCOUNT,
+    *("req_size", "req_price", "req_size_type", "req_direction"),
+    *(f"req_{name}" for name in (*_TERMS, *_FLAGS)),
+    *(f"new_{name}" for name in _ACCOUNT),
+)
+
+
+def log_dtype(name: str) -> type:
+    if name in ("req_size_type", "req_direction", "res_side", "res_status", "res_status_info", "order_id"):
+        return np.int64
+    return np.bool_ if name.removeprefix("req_") in (*_FLAGS, "log") else np.float64
+
+
+def log_of_orders(log: OrderLog) -> dict[str, np.ndarray]:
+    """The fields of a compiled run's log, [event, asset]."""
+    order, outcome, shape = log.order, log.outcome, log.order.size.shape
+
+    def filled(x: Any, otherwise: Any) -> np.ndarray:
+        return np.full(shape, otherwise) if x is None else np.broadcast_to(x, shape)
+
+    columns = {
+        "cash": log.before.cash,
+        "position": order.units,
+        "debt": order.debt,
+        "free_cash": log.before.free_cash,
+        "val_price": order.val_price,
+        "value": log.before.value,
+        "req_size": order.size,
+        "req_price": order.price,
+        "req_size_type": filled(order.size_type, int(SizeType.TARGET_PERCENT)),
+        "req_direction": filled(order.direction, int(Direction.BOTH)),
+        "req_fees": order.costs.fees,
+        **{f"req_{name}": filled(getattr(order.costs, name), NEUTRAL[name]) for name in (*_TERMS[1:], *_FLAGS)},
+        "new_cash": log.after.cash,
+        "new_position": outcome.units,
+        "new_debt": outcome.debt,
+        "new_free_cash": log.after.free_cash,
+        "new_val_price": outcome.val_price,
+        "new_value": log.after.value,
+    }
+    return {name: np.asarray(columns[name], log_dtype(name)) for name in LOG_FIELDS}
+
+
+def log_of_runs(runs: Sequence[Any], num_assets: int) -> dict[str, np.ndarray]:
+    """The fields of the reference engine's logs, [event, asset]."""
+    logged = [order for run in runs for event in run.log for order in event]
+
+    def values(name: str) -> list:
+        if name.startswith("req_"):
+            return [getattr(x.order, name.removeprefix("req_")) for x in logged]
+        if name.startswith("new_"):
+            return [getattr(x.after, name.removeprefix("new_")) for x in logged]
+        return [getattr(x.before, name) for x in logged]
+
+    return {name: np.array(values(name), log_dtype(name)).reshape(-1, num_assets) for name in LOG_FIELDS}
+
+
+# --- from events to bars
+
+#: Numbers of one path that are worked on together: what is made of them on the way stays in the cache.
+BLOCK = 1 << 16
+
+
+@dataclass(frozen=True, eq=False)
+class Spans:
+    """How long each state of each lane lasts. States stand lane by lane, the one at the opening first.
+
+    openings: where those of each lane begin, [lane].       events: where that after each event stands, [event].
+    lasts: for how many bars each state lasts, [state].
+    """
+
+    openings: np.ndarray
+    events: np.ndarray
+    lasts: np.ndarray
+    num_bars: int
+
+    @classmethod
+    def between(cls, counts: np.ndarray, bar: np.ndarray, num_bars: int) -> "Spans":
+        """Spans between the events of each lane.
+
+        counts: number of its events, [lane].       bar: at which each happens, ascending within a lane, [event].
+        """
+        lanes = np.arange(len(counts))
+        openings = np.concatenate([[0], np.cumsum(counts)[:-1]]) + lanes
+        events = np.arange(len(bar)) + np.repeat(lanes, counts) + 1
+        begins = np.zeros(len(openings) + len(events), np.int64)
+        begins[events] = bar
+        ends = np.append(begins[1:], num_bars)
+        ends[np.append(openings[1:] - 1, len(begins) - 1)] = num_bars
+        return cls(openings, events, ends - begins, num_bars)
+
+    def states(self, opening: Any, after: np.ndarray) -> np.ndarray:
+        """What is so at the opening, [lane] or the same for all, and after each event, [event], in their order."""
+        states = np.empty(len(self.lasts), np.float64)
+        states[self.openings], states[self.events] = opening, after
+        return states
+
+    def path(self, states: np.ndarray, lanes: slice = slice(None)) -> np.ndarray:
+        """What is so after each bar, [lane, time]."""
+        begins = np.append(self.openings, len(states))
+        begin, end = begins[:-1][lanes], begins[1:][lanes]
+        here = slice(begin[0], end[-1])
+        return np.repeat(states[here], self.lasts[here]).reshape(len(begin), self.num_bars)
+
+    def blocks(self) -> Iterator[slice]:
+        """All lanes, some at a time."""
+        size = max(1, BLOCK // self.num_bars)
+        yield from (slice(begin, begin + size) for begin in range(0, len(self.openings), size))

@@ -6,9 +6,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from jaxsim import metrics
-from jaxsim.frames.results.metric_methods import ONE_PER_LANE
 
 Metric = str | Callable[..., Any]
+
+#: The metrics that are one number per lane, those of orders (`turnover`, `total_fees`) among them.
+ONE_PER_LANE = {name for name in metrics.__all__ if not name.startswith("rolling_")}
+ONE_PER_LANE -= {"drawdown", "returns_from_value", "portfolio_stats", "returns_stats"}
 
 
 def _needs(function: Callable) -> set[str]:

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from jaxsim.engine.metrics import stats as tables
-from jaxsim.frames.results.record_tables import lane_table
+from jaxsim.frames.results.records.record_tables import lane_table
 
 
 def portfolio_stats_table(

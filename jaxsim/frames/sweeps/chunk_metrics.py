@@ -19,7 +19,7 @@ from jaxsim.engine.schedules.programs import compiled_once, lane_metrics
 from jaxsim.errors import AllocationError, AllocatorError, OrderError
 from jaxsim.frames.inputs.parameters import LaneParameter
 from jaxsim.frames.results.backtest import Backtest
-from jaxsim.frames.results.metric_methods import ONE_PER_LANE
+from jaxsim.frames.results.metric_names import ONE_PER_LANE
 from jaxsim.frames.results.paths import Paths, benchmark_growth
 from jaxsim.frames.runs.arguments import Reading
 from jaxsim.frames.runs.execute import (
@@ -244,7 +244,7 @@ def _score(bt: Backtest, name: str, ann_factor: float | None) -> np.ndarray:
     if name in ONE_PER_LANE:
         options = {"ann_factor": ann_factor} if needs_ann_factor(name) else {}
         return np.asarray(getattr(bt, name)(**options), np.float64)
-    returns = bt._returns()
+    returns = bt._paths.returns
     known = ~np.isnan(returns)
     if name == "num_returns":
         return known.sum(axis=0).astype(np.float64)

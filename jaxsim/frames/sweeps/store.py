@@ -12,6 +12,7 @@ from jaxsim.engine.base.fields import shown
 from jaxsim.frames.sweeps.chunk_metrics import Scoring
 from jaxsim.frames.sweeps.store_parts import InFolder, InMemory, parquet, resumed
 from jaxsim.frames.system.digest import digest
+from jaxsim.version import VERSION
 
 
 def as_path(value: Any, argument: str) -> Path:
@@ -53,11 +54,9 @@ class Store:
 
 def _identity(scoring: Scoring, names: Sequence[str]) -> dict[str, Any]:
     """What makes two sweeps the same, in pieces that can be named where they differ."""
-    import jaxsim
-
     reading, prices = scoring.reading, scoring.reading.prices
     return {
-        "jaxsim": jaxsim.__version__,
+        "jaxsim": VERSION,
         "lanes": reading.num_lanes,
         "metrics": list(names),
         "prices": digest(prices),

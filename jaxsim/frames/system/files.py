@@ -2,7 +2,6 @@
 own format (`equinox.tree_serialise_leaves`)."""
 
 import json
-import os
 import re
 from pathlib import Path
 from typing import Any
@@ -11,28 +10,24 @@ import equinox as eqx
 import jax
 import numpy as np
 
-import jaxsim
 from jaxsim.engine.training.trainable import leaf_names
+from jaxsim.files import written_whole
+from jaxsim.version import VERSION
 
-VERSION = 1
+#: Version of the format. A file of a newer one is refused.
+FORMAT = 1
 
 
 def write_tree(path: Path, kind: str, tree: Any, **header: Any) -> None:
-    """Write a pytree; a reader finds the old file or the new one, never half of one.
+    """Write a pytree, whole or not at all.
 
     kind: what the file is.      header: what else is to be known about it, as JSON.
     """
     tree = jax.device_get(tree)
-    about = {"kind": kind, "version": VERSION, "jaxsim": jaxsim.__version__, "leaves": describe(tree), **header}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with draft.open("wb") as file:
-            file.write(json.dumps(about).encode() + b"\n")
-            eqx.tree_serialise_leaves(file, tree)
-        os.replace(draft, path)
-    finally:
-        draft.unlink(missing_ok=True)
+    about = {"kind": kind, "version": FORMAT, "jaxsim": VERSION, "leaves": describe(tree), **header}
+    with written_whole(path) as draft, draft.open("wb") as file:
+        file.write(json.dumps(about).encode() + b"\n")
+        eqx.tree_serialise_leaves(file, tree)
 
 
 def read_header(path: Path, kind: str) -> dict[str, Any]:
@@ -46,7 +41,7 @@ def read_header(path: Path, kind: str) -> dict[str, Any]:
         header, is_known = {}, False
     if not is_known:
         raise ValueError(f"path: {path} is not a {kind} of jaxsim")
-    if header["version"] > VERSION:
+    if header["version"] > FORMAT:
         raise ValueError(f"path: {path} was written by jaxsim {header['jaxsim']}, which is newer than this one")
     return header
 

@@ -1,6 +1,5 @@
 """A training run on disk, to go on from."""
 
-import hashlib
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import numpy as np
 
 from jaxsim.engine.trading.status import LaneFault
 from jaxsim.engine.training.gradient_ascent import Problem, TrainState
+from jaxsim.frames.system.digest import digest
 from jaxsim.frames.system.files import describe, read_header, read_tree, structure_of, without_addresses, write_tree
 from jaxsim.frames.training.data import Data
 from jaxsim.frames.training.log import Stop, TrainingLog
@@ -113,18 +113,15 @@ def _updated(optimizer: Any, grads: Any, memory: Any, params: Any) -> Any:
 
 
 def _digest(tree: Any) -> str:
-    found = hashlib.sha256(structure_of(tree).encode())
-    for (name, words), leaf in zip(describe(tree).items(), jax.tree.leaves(tree), strict=True):
-        found.update(f"{name}:{words}".encode())
-        is_array = isinstance(leaf, np.ndarray | np.generic | jax.Array)
-        found.update(np.asarray(leaf).tobytes() if is_array else b"" if callable(leaf) else repr(leaf).encode())
-    return found.hexdigest()[:16]
+    """A digest of the structure and the numbers of a pytree; functions count by their names."""
+    leaves = [
+        leaf if isinstance(leaf, np.ndarray | np.generic | jax.Array) else None if callable(leaf) else repr(leaf)
+        for leaf in jax.tree.leaves(tree)
+    ]
+    return digest((structure_of(tree), describe(tree), leaves))
 
 
 def _program(function: Any, *arguments: Any) -> str:
     """A digest of what a function computes, constants and all."""
     program = jax.make_jaxpr(function)(*arguments)
-    found = hashlib.sha256(without_addresses(str(program)).encode())
-    for constant in program.consts:
-        found.update(np.asarray(constant).tobytes())
-    return found.hexdigest()[:16]
+    return digest((without_addresses(str(program)), [np.asarray(constant) for constant in program.consts]))

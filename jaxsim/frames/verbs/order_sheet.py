@@ -9,7 +9,7 @@ import pandas as pd
 
 from jaxsim.engine.base.enums import OrderSide
 from jaxsim.frames.inputs.groups import Layout
-from jaxsim.frames.results.orders import OrderTable
+from jaxsim.frames.results.records.orders import OrderTable
 
 #: What the columns of a table of orders may be called; upper and lower case are the same.
 NAMES = {

@@ -12,7 +12,7 @@ import pandas as pd
 from jaxsim.engine.base.fields import shown
 from jaxsim.engine.metrics.online import needs_ann_factor
 from jaxsim.engine.policy.host_callback import calls_python
-from jaxsim.frames.results.metric_methods import ONE_PER_LANE
+from jaxsim.frames.results.metric_names import ONE_PER_LANE
 from jaxsim.frames.runs.arguments import Reading, read_backtest
 from jaxsim.frames.sweeps import chunking as chunks
 from jaxsim.frames.sweeps.chunk_metrics import Scoring, columns_of

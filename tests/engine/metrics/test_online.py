@@ -10,7 +10,7 @@ import pytest
 from jaxsim import metrics
 from jaxsim.engine.metrics.online import ONLINE_METRICS, PIECES, RunningSums, needs_benchmark
 from jaxsim.engine.metrics.returns import deflated
-from jaxsim.frames.results.metric_methods import ONE_PER_LANE
+from jaxsim.frames.results.metric_names import ONE_PER_LANE
 from tests.helpers.markets import on_host
 
 BARS, LANES = 300, 24

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxsim.frames.results import spans
-from jaxsim.frames.results.spans import Spans
+from jaxsim.frames.results import ledger
+from jaxsim.frames.results.ledger import Spans
 
 
 def bar_by_bar(num_bars, lanes, opening, after):
@@ -39,7 +39,7 @@ def test_paths_are_those_of_a_loop_over_bars(history, block, seed):
     want = bar_by_bar(num_bars, lanes, opening, after)
     np.testing.assert_array_equal(between.path(states), want)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(spans, "BLOCK", block)
+        patch.setattr(ledger, "BLOCK", block)
         parts = [between.path(states, some) for some in between.blocks()]
     assert max(len(part) for part in parts) <= max(1, block // num_bars)
     np.testing.assert_array_equal(np.concatenate(parts), want)

@@ -7,10 +7,9 @@ import pandas as pd
 import pytest
 
 from jaxsim import metrics
-from jaxsim.frames.results.record_tables import LaneRecords
+from jaxsim.frames.results.records.record_tables import LaneRecords
+from jaxsim.frames.results.records.trades import exit_trades, portfolio_rows
 from jaxsim.frames.results.stats import portfolio_stats_table, returns_stats_table
-from jaxsim.frames.results.trade_table import portfolio_rows
-from jaxsim.frames.results.trades import exit_trades
 
 DAY = pd.Timedelta("1D")
 ANN_FACTOR = 252.0

@@ -8,13 +8,18 @@ import pytest
 
 import allocators as al
 import jaxsim as js
-from jaxsim.frames.results.drawdown_table import DrawdownTable
-from jaxsim.frames.results.drawdowns import DRAWDOWN_DTYPE, drawdowns
-from jaxsim.frames.results.order_records import ORDER_DTYPE
-from jaxsim.frames.results.orders import OrderTable
-from jaxsim.frames.results.record_tables import LaneRecords, RecordTable
-from jaxsim.frames.results.trade_table import TradeTable
-from jaxsim.frames.results.trades import TRADE_DTYPE, TradeDirection, TradeStatus, entry_trades, exit_trades, positions
+from jaxsim.frames.results.records.drawdowns import DRAWDOWN_DTYPE, DrawdownTable, drawdowns
+from jaxsim.frames.results.records.orders import ORDER_DTYPE, OrderTable
+from jaxsim.frames.results.records.record_tables import LaneRecords, RecordTable
+from jaxsim.frames.results.records.trades import (
+    TRADE_DTYPE,
+    TradeDirection,
+    TradeStatus,
+    TradeTable,
+    entry_trades,
+    exit_trades,
+    positions,
+)
 from tests.helpers.markets import BARS, INDEX, THRESHOLDS, grouped, prices, run
 
 COLUMNS = 7

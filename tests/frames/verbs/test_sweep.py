@@ -17,7 +17,7 @@ import pytest
 import allocators as al
 import jaxsim as js
 from jaxsim.engine.metrics.online import ONLINE_METRICS
-from jaxsim.frames.results.metric_methods import ONE_PER_LANE
+from jaxsim.frames.results.metric_names import ONE_PER_LANE
 from jaxsim.frames.sweeps import chunking as chunks
 from jaxsim.frames.sweeps.chunk_metrics import Scoring
 from tests.helpers.markets import grouped, prices, with_holes

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -10,8 +11,7 @@ from jaxsim.engine.base.enums import Direction, SizeType
 from jaxsim.engine.base.numerics import ABS_TOL, REL_TOL
 from jaxsim.engine.trading.status import Clip, OrderStatusInfo
 from jaxsim.frames.results.ledger import Ledger
-from jaxsim.frames.results.log_table import plain_name
-from jaxsim.frames.results.logs import status_of
+from jaxsim.frames.results.records.logs import plain_name, status_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,3 +150,24 @@ def decision_table(decisions: Decisions, assets: pd.Index, index: pd.Index, lane
     labels += [("asset", assets.take(decisions.column)), ("timestamp", index.take(decisions.bar)), *shown.items()]
     table = pd.DataFrame(dict(enumerate(values for _, values in labels)))
     return table.set_axis([name for name, _ in labels], axis=1)  # a level may be called "price", as a column is
+
+
+def rows_of_rebalance(table: pd.DataFrame, when: Any) -> pd.DataFrame:
+    """The rows of one rebalance of one lane.
+
+    table: of `decision_table`, of one lane.
+    when: time of the rebalance, or its number (negative: from the last one); of a rebalance that is spread over several
+        bars, the number selects the first part.
+    Raises KeyError if there was no rebalance then.
+    """
+    number: Any = table["rebalance"]
+    rows: Any
+    if isinstance(when, int | np.integer) and not isinstance(when, bool):
+        count = int(number.max()) + 1 if len(table) else 0
+        rows = table[number == (when + count if when < 0 else when)]
+        rows = rows[rows["part"] == 0] if "part" in rows else rows
+    else:
+        rows = table[table["timestamp"] == when]
+    if rows.empty:
+        raise KeyError(f"when: there was no rebalance {when!r}; see Backtest.rebalance_index")
+    return rows
