@@ -14,8 +14,6 @@ from allocators.programs import Polytope
 
 #: Bounds closer than this leave an asset no choice: its weight is their lower one.
 SAME = 1e-9
-#: A cap on the sum of trades that caps nothing.
-UNCAPPED = 100.0
 
 
 class Constraints(eqx.Module):
@@ -41,11 +39,12 @@ class Constraints(eqx.Module):
 
     lower: Any = number("lower", is_finite=False, per_asset=True, default=0.0)
     upper: Any = number("upper", is_finite=False, per_asset=True, default=1.0)
-    budget: Any = number("budget", low=0.0, is_open=True, default=1.0)
+    budget: Any = number("budget", low=0.0, default=1.0)
     groups: Any = None
     group_lower: Any = number("group_lower", is_finite=False, per_asset=True, default=None)
     group_upper: Any = number("group_upper", is_finite=False, per_asset=True, default=None)
-    max_turnover: Any = number("max_turnover", low=0.0, is_open=True, default=None)
+    max_gross: Any = number("max_gross", low=0.0, is_open=True, is_finite=False, default=None)
+    max_turnover: Any = number("max_turnover", low=0.0, is_open=True, is_finite=False, default=None)
     members: tuple[tuple[int, ...], ...] | None = eqx.field(static=True, default=None)  # of groups given by a mapping
 
     def __init__(
@@ -57,9 +56,11 @@ class Constraints(eqx.Module):
         groups: Any = None,
         group_lower: Any = None,
         group_upper: Any = None,
+        max_gross: Any = None,
         max_turnover: Any = None,
     ):
-        self.lower, self.upper, self.budget, self.max_turnover = lower, upper, budget, max_turnover
+        self.lower, self.upper, self.budget = lower, upper, budget
+        self.max_gross, self.max_turnover = max_gross, max_turnover
         if groups is None and (group_lower is not None or group_upper is not None):
             raise ValueError("groups: group_lower and group_upper need groups")
         if groups is not None and group_lower is None and group_upper is None:
@@ -105,17 +106,16 @@ class Constraints(eqx.Module):
                     rows.append(sign * matrix)
                     limits.append(sign * self._row(name, matrix.shape[0], dtype))
         G, h = jnp.concatenate(rows), jnp.concatenate(limits)
-        trades = 0
+        caps = []
+        if self.max_gross is not None:
+            caps.append((jnp.zeros(count, dtype), jnp.asarray(self.max_gross, dtype)))
         if self.max_turnover is not None:
-            # Further variables are the absolute trades: w - now <= trade, now - w <= trade, sum(trade) <= 2 cap.
-            trades, now = count, present.weights
-            cap = jnp.where(present.is_flat, UNCAPPED, 2 * jnp.asarray(self.max_turnover, dtype))
-            G = jnp.concatenate([G, jnp.zeros((len(h), count), dtype)], axis=1)
-            buys, sells = jnp.concatenate([identity, -identity], 1), jnp.concatenate([-identity, -identity], 1)
-            total = jnp.concatenate([jnp.zeros(count, dtype), jnp.ones(count, dtype)])[None, :]
-            G, h = jnp.concatenate([G, buys, sells, total]), jnp.concatenate([h, now, -now, cap[None]])
-        budget = jnp.asarray(self.budget, dtype)
-        return Polytope.of(lower, upper, is_fixed, fixed, budget, G, h, trades)
+            cap = jnp.where(present.is_flat, jnp.inf, 2 * jnp.asarray(self.max_turnover, dtype))
+            caps.append((present.weights, cap))
+        for center, cap in caps:
+            G, h = _within_distance(G, h, center, cap)
+        is_fixed = jnp.concatenate([is_fixed, *(jnp.broadcast_to(jnp.isinf(cap), (count,)) for _, cap in caps)])
+        return Polytope.of(lower, upper, is_fixed, fixed, jnp.asarray(self.budget, dtype), G, h)
 
     def _row(self, name: str, count: int, dtype: Any) -> Float[Array, " row"]:
         value = jnp.asarray(getattr(self, name), dtype)
@@ -137,6 +137,19 @@ class Constraints(eqx.Module):
         if self.groups.shape[1] != count:
             raise ValueError(f"groups: expected a matrix [group, asset] for {count} assets, got {self.groups.shape}")
         return jnp.asarray(self.groups, dtype)
+
+
+def _within_distance(G: Array, h: Array, center: Array, cap: Array) -> tuple[Array, Array]:
+    """Rows for `sum(abs(w - center)) <= cap`, an infinite cap: none. Further variables d are the distances: w - center
+    <= d, center - w <= d, sum(d) <= cap."""
+    count, width = len(center), G.shape[1]
+    identity, dtype = jnp.eye(count, dtype=h.dtype), h.dtype
+    weights = jnp.pad(identity, ((0, 0), (0, width - count)))
+    total = jnp.concatenate([jnp.zeros(width, dtype), jnp.ones(count, dtype)])[None, :]
+    above, below = jnp.concatenate([weights, -identity], 1), jnp.concatenate([-weights, -identity], 1)
+    none = jnp.isinf(cap)
+    G = jnp.concatenate([jnp.pad(G, ((0, 0), (0, count))), above, below, total])
+    return G, jnp.concatenate([h, jnp.where(none, jnp.inf, center), jnp.where(none, jnp.inf, -center), cap[None]])
 
 
 def _numbers(name: Any, assets: Any) -> tuple[int, ...]:

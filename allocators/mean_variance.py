@@ -87,11 +87,9 @@ class MaximumSharpe(AbstractLookback):
         largest = jnp.abs(excess).max()
         excess = excess / jnp.where(largest > 0, largest, 1.0)
         best = polytope.best_gain(excess)
-        is_positive = best > NO_GAIN
-        # With the same gain for every asset the program is that of least variance.
-        same = jnp.ones_like(excess) / polytope.budget
-        gain = jnp.where(is_positive, excess / jnp.where(is_positive, best, 1.0), same)
-        return polytope.steepest(moments.covariance / _scale(moments), gain)
+        is_gain = best > NO_GAIN
+        gain = excess / jnp.where(is_gain, best, 1.0)
+        return polytope.steepest(moments.covariance / _scale(moments), gain, is_gain)
 
 
 def _scale(moments: Moments) -> Float[Array, ""]:
