@@ -6,8 +6,10 @@ from typing import Any
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
+import pandas as pd
 from jaxtyping import Array, Float
 
+import jaxsim as js
 from allocators.history import Moments, Present
 from allocators.numbers import number
 from allocators.programs import Polytope
@@ -16,23 +18,37 @@ from allocators.programs import Polytope
 SAME = 1e-9
 
 
+#: What NaN and infinite weights mean, where there are constraints.
+FAULTS = {
+    js.LaneFault.WEIGHT_NAN: "no weights keep to all limits of the constraints (or the covariance has a NaN): widen "
+    "the limits, or start later (min_history=), when more assets are listed",
+    js.LaneFault.WEIGHT_INFINITE: "the problem is unbounded: within the limits of the constraints there always are "
+    "better weights; set lower and upper, or max_gross",
+}
+
+
 class Constraints(eqx.Module):
     """Limits of the weights; by default long only and fully invested.
 
     lower, upper: of each weight, as a fraction of the portfolio; a number, or one per asset; infinite: none.
         Negative ones allow short positions.
-    budget: what the weights sum to; what is missing to one stays cash.
-    groups: which assets form a group: a mapping from the name of a group to the numbers of its assets
-        ({"tech": [0, 2]}), or a matrix [group, asset] of coefficients (0 and 1, or an exposure such as a beta).
+    budget: what the weights sum to, >= 0; what is missing to one stays cash. 0: long and short positions of one size.
+    groups: which assets form a group: a mapping from the name of a group to its assets by name or number ({"tech":
+        ["AAPL", "GOOG"]}, {"tech": [0, 2]}), or to a Series of coefficients by asset name (an exposure such as a beta);
+        a mapping or a Series from the name of an asset to that of its group; or a matrix [group, asset] of
+        coefficients, a DataFrame by name or an array. Names are found among the columns of prices; in the core, which knows none,
+        assets go by number. Lists of integers are numbers, also where the names of columns are integers: use a Series.
     group_lower, group_upper: of the sum of weights (times coefficients) of each group; a number, one per group, or a
         mapping from the name of a group; None: none.
-    max_turnover: cap on the one-way turnover `sum(abs(weights - present weights)) / 2`, > 0. As long as nothing is held
-        it does not apply, since the first purchase is all turnover; so it never does in `js.optimize`, which plans for
-        an untouched account.
+    max_gross: cap on the gross exposure `sum(abs(weights))`, > 0; infinite or None: none.
+    max_turnover: cap on the one-way turnover `sum(abs(weights - present weights)) / 2`, > 0; infinite or None: none. As
+        long as nothing is held it does not apply, since the first purchase is all turnover; so it never does in
+        `js.optimize`, which plans for an untouched account.
 
     All numbers may be swept. An asset that is not usable gets weight 0, whatever its bounds. If no weights keep to all
-    limits, they are NaN, which `js.backtest` raises with lane and date: widen the limits, or trade later
-    (`min_history=`), when more assets are listed.
+    limits, they are NaN; if the limits let the objective get better without end, they are infinite. `js.backtest`
+    raises both with lane and date: widen the limits, or trade later (`min_history=`), when more assets are listed; or
+    set limits where there are none.
 
     Raises ValueError or TypeError naming the field.
     """
@@ -65,17 +81,7 @@ class Constraints(eqx.Module):
             raise ValueError("groups: group_lower and group_upper need groups")
         if groups is not None and group_lower is None and group_upper is None:
             raise ValueError("groups: give group_lower, group_upper, or both")
-        self.members = None
-        names: list = []
-        if isinstance(groups, Mapping):
-            names = list(groups)
-            self.members = tuple(_numbers(name, groups[name]) for name in names)
-            groups = None
-        elif groups is not None and not isinstance(groups, np.ndarray) and not hasattr(groups, "dtype"):
-            groups = np.asarray(groups, np.float64)
-        if groups is not None and groups.ndim != 2:
-            raise ValueError(f"groups: expected a mapping or a matrix [group, asset], got shape {groups.shape}")
-        self.groups = groups.astype(np.float64) if isinstance(groups, np.ndarray) else groups
+        names, self.members, self.groups = _read_groups(groups)
         self.group_lower = _by_name(group_lower, names, "group_lower", -np.inf)
         self.group_upper = _by_name(group_upper, names, "group_upper", np.inf)
 
@@ -134,6 +140,11 @@ class Constraints(eqx.Module):
             return jnp.asarray(matrix, dtype)
         if self.groups is None:
             return None
+        if isinstance(self.groups, js.ByAsset):
+            raise ValueError(
+                "groups: names of assets are found among the columns of prices, by js.backtest and its like; here, "
+                "where assets have no names, give their numbers"
+            )
         if self.groups.shape[1] != count:
             raise ValueError(f"groups: expected a matrix [group, asset] for {count} assets, got {self.groups.shape}")
         return jnp.asarray(self.groups, dtype)
@@ -152,10 +163,60 @@ def _within_distance(G: Array, h: Array, center: Array, cap: Array) -> tuple[Arr
     return G, jnp.concatenate([h, jnp.where(none, jnp.inf, center), jnp.where(none, jnp.inf, -center), cap[None]])
 
 
+def _read_groups(groups: Any) -> tuple[list, tuple[tuple[int, ...], ...] | None, Any]:
+    """The names of groups, if they have any; their members, if they are given by number; else their coefficients, a
+    matrix or rows by asset name. Raises TypeError or ValueError naming the field."""
+    if groups is None:
+        return [], None, None
+    if isinstance(groups, pd.DataFrame):
+        groups = {name: row for name, row in groups.iterrows()}  # by its rows
+    is_by_asset = isinstance(groups, pd.Series) or (
+        isinstance(groups, Mapping) and len(groups) > 0 and all(isinstance(x, str) for x in groups.values())
+    )
+    if is_by_asset:  # asset -> group
+        by_group: dict[Any, list] = {}
+        for asset, name in groups.items():
+            if not pd.isna(name):
+                by_group.setdefault(name, []).append(asset)
+        return list(by_group), None, _by_asset([[(x, 1.0) for x in assets] for assets in by_group.values()])
+    if isinstance(groups, Mapping):
+        names, members = list(groups), [groups[name] for name in groups]
+        if any(_has_names(x) for x in members):
+            return names, None, _by_asset([_named(name, x) for name, x in groups.items()])
+        return names, tuple(_numbers(name, x) for name, x in groups.items()), None
+    if not isinstance(groups, np.ndarray) and not hasattr(groups, "dtype"):
+        groups = np.asarray(groups, np.float64)
+    if groups.ndim != 2:
+        raise ValueError(f"groups: expected a mapping or a matrix [group, asset], got shape {groups.shape}")
+    return [], None, groups.astype(np.float64) if isinstance(groups, np.ndarray) else groups
+
+
+def _by_asset(rows: list) -> js.ByAsset:
+    return js.ByAsset("groups", tuple(tuple(row) for row in rows))
+
+
+def _has_names(members: Any) -> bool:
+    if isinstance(members, pd.Series):
+        return True
+    return not isinstance(members, str) and np.ndim(members) == 1 and any(isinstance(x, str) for x in members)
+
+
+def _named(name: Any, members: Any) -> list[tuple[Any, float]]:
+    """The assets of a group and their coefficients."""
+    if isinstance(members, pd.Series):
+        pairs = [(asset, float(number)) for asset, number in members.items()]
+        if not np.isfinite([number for _, number in pairs]).all():
+            raise ValueError(f"groups: expected finite coefficients for {name!r}, got {members.tolist()}")
+        return pairs
+    if not _has_names(members) or not all(isinstance(x, str) for x in members):
+        raise TypeError(f"groups: expected the names of assets for {name!r}, as for others, got {members!r}")
+    return [(asset, 1.0) for asset in members]
+
+
 def _numbers(name: Any, assets: Any) -> tuple[int, ...]:
     numbers = np.atleast_1d(np.asarray(assets))
     if numbers.dtype.kind not in "iu" or numbers.ndim != 1 or (numbers < 0).any():
-        raise TypeError(f"groups: expected the numbers of assets, from 0, for {name!r}, got {assets!r}")
+        raise TypeError(f"groups: expected the names of assets, or their numbers from 0, for {name!r}, got {assets!r}")
     return tuple(int(x) for x in numbers)
 
 

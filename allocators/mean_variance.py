@@ -1,13 +1,13 @@
 """Portfolios on Markowitz's frontier, under constraints."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from allocators.constraints import Constraints
+from allocators.constraints import FAULTS, Constraints
 from allocators.covariance import SampleCovariance
 from allocators.history import AbstractLookback, Moments, Present
 from allocators.numbers import number
@@ -31,6 +31,8 @@ class MinimumVariance(AbstractLookback):
     constraints: Constraints = eqx.field(default_factory=Constraints)
     covariance: Callable = eqx.field(default_factory=SampleCovariance, kw_only=True)
 
+    faults: ClassVar = FAULTS
+
     def weigh(self, moments: Moments, present: Present) -> Float[Array, " asset"]:
         polytope = self.constraints.polytope(moments, present)
         return polytope.least(moments.covariance / _scale(moments), jnp.zeros_like(moments.mean))
@@ -52,6 +54,8 @@ class MeanVariance(AbstractLookback):
     risk_aversion: Any = number("risk_aversion", low=0.0, is_open=True)
     constraints: Constraints = eqx.field(default_factory=Constraints)
     covariance: Callable = eqx.field(default_factory=SampleCovariance, kw_only=True)
+
+    faults: ClassVar = FAULTS
 
     def weigh(self, moments: Moments, present: Present) -> Float[Array, " asset"]:
         aversion = jnp.asarray(self.risk_aversion, moments.mean.dtype)
@@ -80,6 +84,8 @@ class MaximumSharpe(AbstractLookback):
     risk_free: Any = number("risk_free", default=0.0)
     constraints: Constraints = eqx.field(default_factory=Constraints)
     covariance: Callable = eqx.field(default_factory=SampleCovariance, kw_only=True)
+
+    faults: ClassVar = FAULTS
 
     def weigh(self, moments: Moments, present: Present) -> Float[Array, " asset"]:
         polytope = self.constraints.polytope(moments, present)

@@ -20,7 +20,7 @@ RIDGE = 1e-3
 #: Curvature that keeps qpax from drifting where the objective has none; its force is that of the slacks.
 DRIFT = 1e-8
 #: How much nearer the value of the objective is than equal weights, where several weights have the same value.
-FIRST = 1e6
+FIRST = 1e8
 #: Weights as large as this are the way to infinity.
 ENDLESS = 1e5
 #: Of a ratio that no size changes, the largest size is taken: by this curvature of its inverse.
