@@ -32,8 +32,8 @@ class SampleCovariance(eqx.Module):
 class ExponentialCovariance(eqx.Module):
     """Exponentially weighted: a return counts 0.5 ** (age / halflife), the last one has age 0; mean and covariance with
     the same weights, and the covariance corrected for bias by 1 - sum(p^2), p the weights normalised to one. Where
-    prices are missing, that is done for each pair over the bars that both have, a return keeping the age of its bar, and
-    the matrix is projected.
+    prices are missing, that is done for each pair over the bars that both have, a return keeping the age of its bar,
+    and the matrix is projected.
 
     halflife: in bars, > 0; may be swept. A decay factor d per bar (RiskMetrics: 0.94) has halflife log(0.5) / log(d).
 

@@ -1,13 +1,13 @@
 """Portfolios on Markowitz's frontier, under constraints."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from allocators.constraints import Constraints
+from allocators.constraints import FAULTS, Constraints
 from allocators.covariance import SampleCovariance
 from allocators.history import AbstractLookback, Moments, Present
 from allocators.numbers import number
@@ -31,6 +31,8 @@ class MinimumVariance(AbstractLookback):
     constraints: Constraints = eqx.field(default_factory=Constraints)
     covariance: Callable = eqx.field(default_factory=SampleCovariance, kw_only=True)
 
+    faults: ClassVar = FAULTS
+
     def weigh(self, moments: Moments, present: Present) -> Float[Array, " asset"]:
         polytope = self.constraints.polytope(moments, present)
         return polytope.least(moments.covariance / _scale(moments), jnp.zeros_like(moments.mean))
@@ -52,6 +54,8 @@ class MeanVariance(AbstractLookback):
     risk_aversion: Any = number("risk_aversion", low=0.0, is_open=True)
     constraints: Constraints = eqx.field(default_factory=Constraints)
     covariance: Callable = eqx.field(default_factory=SampleCovariance, kw_only=True)
+
+    faults: ClassVar = FAULTS
 
     def weigh(self, moments: Moments, present: Present) -> Float[Array, " asset"]:
         aversion = jnp.asarray(self.risk_aversion, moments.mean.dtype)
@@ -81,17 +85,17 @@ class MaximumSharpe(AbstractLookback):
     constraints: Constraints = eqx.field(default_factory=Constraints)
     covariance: Callable = eqx.field(default_factory=SampleCovariance, kw_only=True)
 
+    faults: ClassVar = FAULTS
+
     def weigh(self, moments: Moments, present: Present) -> Float[Array, " asset"]:
         polytope = self.constraints.polytope(moments, present)
         excess = jnp.where(moments.live, moments.mean - jnp.asarray(self.risk_free, moments.mean.dtype), 0.0)
         largest = jnp.abs(excess).max()
         excess = excess / jnp.where(largest > 0, largest, 1.0)
         best = polytope.best_gain(excess)
-        is_positive = best > NO_GAIN
-        # With the same gain for every asset the program is that of least variance.
-        same = jnp.ones_like(excess) / polytope.budget
-        gain = jnp.where(is_positive, excess / jnp.where(is_positive, best, 1.0), same)
-        return polytope.steepest(moments.covariance / _scale(moments), gain)
+        is_gain = best > NO_GAIN
+        gain = excess / jnp.where(is_gain, best, 1.0)
+        return polytope.steepest(moments.covariance / _scale(moments), gain, is_gain)
 
 
 def _scale(moments: Moments) -> Float[Array, ""]:

@@ -56,10 +56,11 @@ class Momentum(AbstractLookback):
 class _Track(eqx.Module):
     """What `ExponentiatedGradient` remembers.
 
-    weights: of the algorithm, over all assets.     price: of the bar before; NaN before the first.
+    log_weights: logarithms of the weights of the algorithm over all assets, but for a constant; the largest is 0.
+    price: of the bar before; NaN before the first.
     """
 
-    weights: Any
+    log_weights: Any
     price: Any
 
 
@@ -73,25 +74,25 @@ class ExponentiatedGradient(eqx.Module):
     multiplicative updates, Mathematical Finance 8 (1998), 325-347, equation 3.5 and its EG(eta)-update. The algorithm
     is updated at every bar, whether the portfolio is traded then or not. An asset without a price keeps still (x = 1);
     what is not tradable yet gets weight 0 and the others share the rest; if nothing is tradable, all are left alone.
+    It remembers the logarithms of its weights: an asset whose weight is too small for a number can come back.
     """
 
     eta: Any = number("eta", low=0.0, default=0.05)
 
     def init(self, num_assets: int) -> _Track:
-        return _Track(np.full(num_assets, 1.0 / num_assets), np.full(num_assets, np.nan))
+        return _Track(np.zeros(num_assets), np.full(num_assets, np.nan))
 
     def observe(self, obs: js.Observation, state: _Track) -> _Track:
         price, last = jnp.asarray(obs.val_price), jnp.asarray(state.price)
         is_moving = ~jnp.isnan(price) & ~jnp.isnan(last)
         relative = jnp.where(is_moving, jnp.where(is_moving, price, 1.0) / jnp.where(is_moving, last, 1.0), 1.0)
-        weights = jnp.asarray(state.weights)
-        gain = jnp.asarray(self.eta) * relative / (weights @ relative)
-        grown = weights * jnp.exp(gain - gain.max())
-        return _Track(grown / grown.sum(), jnp.where(jnp.isnan(price), last, price))
+        log_weights = jnp.asarray(state.log_weights)
+        grown = log_weights + jnp.asarray(self.eta) * relative / (jax.nn.softmax(log_weights) @ relative)
+        return _Track(grown - grown.max(), jnp.where(jnp.isnan(price), last, price))
 
     def __call__(self, obs: js.Observation, state: _Track) -> tuple[js.Allocation, _Track]:
         tradable = jnp.asarray(obs.tradable)
-        weights = jnp.where(tradable, jnp.asarray(state.weights), 0.0)
         nothing = ~tradable.any()
-        weights = weights / jnp.where(nothing, 1.0, weights.sum())
+        weights = jax.nn.softmax(jnp.asarray(state.log_weights), where=tradable | nothing)
+        weights = jnp.where(tradable, weights, 0.0)
         return js.Allocation(weights, skip=jnp.broadcast_to(nothing, tradable.shape)), state

@@ -1,4 +1,4 @@
-"""Quadratic programs over weights, solved by qpax."""
+"""Quadratic programs over weights: in closed form where no limit is in the way, else by qpax."""
 
 import importlib
 from typing import Any
@@ -8,6 +8,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float
 
+from allocators.spectral import floor, in_any_lane, null_projector, pseudo_inverse
+
 #: Interior-point steps. qpax keeps slacks above the root of the machine epsilon, so its own test of convergence cannot
 #: ask for as much as its iterates give; all problems take the same number of steps instead.
 STEPS = 25
@@ -15,6 +17,14 @@ STEPS = 25
 SMOOTHNESS = 1e-10
 #: Curvature that makes a linear objective a quadratic one.
 RIDGE = 1e-3
+#: Curvature that keeps qpax from drifting where the objective has none; its force is that of the slacks.
+DRIFT = 1e-8
+#: How much nearer the value of the objective is than equal weights, where several weights have the same value.
+FIRST = 1e8
+#: Weights as large as this are the way to infinity.
+ENDLESS = 1e5
+#: Of a ratio that no size changes, the largest size is taken: by this curvature of its inverse.
+LARGEST = 1e-6
 
 
 def require_qpax() -> Any:
@@ -28,89 +38,224 @@ def require_qpax() -> Any:
 
 
 class Polytope(eqx.Module):
-    """Weights w that sum to the budget and keep to `G x <= h`, as the image of free variables: x = (w, trades), and
-    w = free part + fixed part. What is fixed does not enter a program, whose feasible set could then have no interior;
-    its variables are zero.
+    """Weights w that sum to the budget and keep to `G x <= h`, as the image of free variables: x = (w, further ones),
+    and w = free part + fixed part. What is fixed does not enter a program, whose feasible set could then have no
+    interior; its variables are zero.
 
-    lower, upper: of each weight.       is_fixed: weights without a choice.     fixed: those, 0 elsewhere.
+    lower, upper: of each weight.       is_fixed: variables without a choice.     fixed: those weights, 0 elsewhere.
     budget: sum of the weights.         G, h: of the free variables, `G x <= h`.
+    is_limited: whether any row of `G x <= h` says something.
+
+    Of several weights with the same value of the objective the answer is the nearest to equal weights of the assets
+    that have a choice, in the Euclidean norm. Weights are NaN if none keep to the limits, and infinite if the limits
+    let the objective get better without end.
     """
 
     lower: Float[Array, " asset"]
     upper: Float[Array, " asset"]
-    is_fixed: Bool[Array, " asset"]
+    is_fixed: Bool[Array, " variable"]
     fixed: Float[Array, " asset"]
     budget: Float[Array, ""]
     G: Float[Array, "row variable"]
     h: Float[Array, " row"]
+    is_limited: Bool[Array, ""]
 
     @classmethod
-    def of(cls, lower, upper, is_fixed, fixed, budget, G, h, num_trades: int) -> "Polytope":
+    def of(cls, lower, upper, is_fixed, fixed, budget, G, h) -> "Polytope":
         """From limits of whole weights. A limit that is infinite becomes a row that says 0 <= 1."""
         h = h - G[:, : len(fixed)] @ fixed
-        is_free = jnp.concatenate([~is_fixed, jnp.ones(num_trades, bool)])
-        G = jnp.where(jnp.isinf(h)[:, None] | ~is_free, 0.0, G)
-        return cls(lower, upper, is_fixed, fixed, budget, G, jnp.where(jnp.isinf(h), 1.0, h))
+        G = jnp.where(jnp.isinf(h)[:, None] | is_fixed, 0.0, G)
+        is_limited = jnp.any(h < jnp.inf)
+        return cls(lower, upper, is_fixed, fixed, budget, G, jnp.where(h == jnp.inf, 1.0, h), is_limited)
 
     @property
     def tolerance(self) -> float:
         """Weights closer than this are the same: 1.5e-7 in float64, where slacks are at least 1.5e-8."""
         return 10 * float(jnp.finfo(self.h.dtype).eps) ** 0.5
 
-    def least(self, covariance: Float[Array, "asset asset"], slope: Float[Array, " asset"]) -> Float[Array, " asset"]:
-        """The weights that minimise `w' C w / 2 + slope . w`, C of the size of one; NaN if there are none."""
-        free = ~self.is_fixed
-        pull = jnp.where(free, covariance @ self.fixed + slope, 0.0)
-        A = self._padded(free.astype(self.h.dtype))[None, :]
-        b = (self.budget - self.fixed.sum())[None]
-        x = _solve(self._curvature(covariance), self._padded(pull), A, b, self.G, self.h)
-        return self._checked(x)
+    @property
+    def free(self) -> Float[Array, " asset"]:
+        """1 for the assets that have a choice, else 0."""
+        return (~self.is_fixed[: len(self.fixed)]).astype(self.h.dtype)
 
-    def steepest(self, covariance: Float[Array, "asset asset"], gain: Float[Array, " asset"]) -> Float[Array, " asset"]:
-        """The weights that maximise `gain . w / sqrt(w' C w)`, if some have a positive gain.
+    @property
+    def equal(self) -> Float[Array, " asset"]:
+        """Equal weights of the free assets, 0 elsewhere."""
+        return self.free * (self.budget - self.fixed.sum()) / jnp.maximum(self.free.sum(), 1)
+
+    def least(self, covariance: Float[Array, "asset asset"], slope: Float[Array, " asset"]) -> Float[Array, " asset"]:
+        """The weights that minimise `w' C w / 2 + slope . w`, C of the size of one."""
+        pull = self.free * (covariance @ self.fixed + slope)
+        flat = self._flat(covariance + _along(slope))
+        weights = lax.cond(
+            in_any_lane(self.is_limited), lambda: self._least_within(covariance, pull, flat), lambda: self._none()
+        )
+        weights = self._nearest(weights, flat)
+        return jnp.where(self.is_limited, weights, self._least_anywhere(covariance, pull))
+
+    def steepest(
+        self, covariance: Float[Array, "asset asset"], gain: Float[Array, " asset"], is_gain: Bool[Array, ""]
+    ) -> Float[Array, " asset"]:
+        """The weights that maximise `gain . w / sqrt(w' C w)`, if some have a positive gain; else those that minimise
+        `w' C w`.
 
         In y = k w, k > 0, scaled such that gain . y = 1: minimise y' C y / 2 subject to sum(y) = k budget and
-        G y <= k h, with k as a further variable.
+        G y <= k h, with k as a further variable. Without a gain k is one.
         """
-        free, dtype = ~self.is_fixed, self.h.dtype
-        cross = self._padded(jnp.where(free, covariance @ self.fixed, 0.0))
-        corner = self.fixed @ covariance @ self.fixed
-        P = jnp.block([[self._curvature(covariance), cross[:, None]], [cross[None, :], corner[None, None]]])
-        sums = jnp.append(self._padded(free.astype(dtype)), self.fixed.sum() - self.budget)
-        gains = jnp.append(self._padded(jnp.where(free, gain, 0.0)), gain @ self.fixed)
-        G = jnp.concatenate([self.G, -self.h[:, None]], axis=1)
-        positive = jnp.zeros((1, G.shape[1]), dtype).at[0, -1].set(-1.0)
-        G = jnp.concatenate([G, positive])
-        h = jnp.zeros(len(G), dtype)
-        x = _solve(P, jnp.zeros(len(P), dtype), jnp.stack([sums, gains]), jnp.array([0.0, 1.0], dtype), G, h)
-        return self._checked(x[:-1] / x[-1])
+        free, dtype = self.free, self.h.dtype
+        cross, corner = free * (covariance @ self.fixed), self.fixed @ covariance @ self.fixed
+        sums = jnp.append(free, self.fixed.sum() - self.budget)
+        gains = jnp.where(is_gain, jnp.append(free * gain, gain @ self.fixed), jnp.zeros_like(sums).at[-1].set(1.0))
+        flat = self._flat(covariance + _along(jnp.where(is_gain, gain, 0.0)))
+
+        def within() -> Array:
+            # Away from equal weights, in directions in which nothing else counts: |flat (y - k equal)|^2.
+            tilt = flat @ self.equal
+            form = self._curvature(covariance) + self._padded_square(DRIFT * flat)
+            side = self._padded(cross - DRIFT * tilt)
+            end = corner + DRIFT * self.equal @ tilt + jnp.where((self.budget == 0) & is_gain, LARGEST, 0.0)
+            P = jnp.block([[form, side[:, None]], [side[None, :], end[None, None]]])
+            G = jnp.concatenate([self.G, -self.h[:, None]], axis=1)
+            G = jnp.concatenate([G, jnp.zeros((1, G.shape[1]), dtype).at[0, -1].set(-1.0)])
+            count = len(free)
+            A = jnp.stack([jnp.insert(self._padded(row[:count]), self.G.shape[1], row[count]) for row in (sums, gains)])
+            x = _solve(P, jnp.zeros(len(P), dtype), A, jnp.array([0.0, 1.0], dtype), G, jnp.zeros(len(G), dtype))
+            return self._checked(x[:-1] / jnp.where(self.is_limited, x[-1], 1.0))
+
+        weights = lax.cond(in_any_lane(self.is_limited), within, lambda: self._none())
+        weights = self._nearest(weights, flat)
+        form = jnp.block([[self._inner(covariance), cross[:, None]], [cross[None, :], corner[None, None]]])
+        return jnp.where(self.is_limited, weights, self._steepest_anywhere(form, sums, gains, is_gain))
 
     def best_gain(self, gain: Float[Array, " asset"]) -> Float[Array, ""]:
-        """The largest `gain . w` there is, for a gain of the size of one; NaN if no weights keep to the limits. Without
-        a derivative."""
+        """The gain of the weights of greatest `gain . w - RIDGE / 2 |w|^2`, for a gain of the size of one: positive if
+        and only if some weights have a positive gain, but for a part of about RIDGE; NaN if no weights keep to the
+        limits. Without a derivative."""
         self, gain = lax.stop_gradient((self, gain))
-        return gain @ self.least(RIDGE * jnp.eye(len(gain), dtype=gain.dtype), -gain)
+        ridge = RIDGE * jnp.eye(len(gain), dtype=gain.dtype)
+        pull = self.free * (RIDGE * self.fixed - gain)
+        weights = lax.cond(
+            in_any_lane(self.is_limited),
+            lambda: self._least_within(ridge, pull, jnp.zeros_like(ridge)),
+            lambda: self._none(),
+        )
+        return gain @ jnp.where(self.is_limited, weights, self._least_anywhere(ridge, pull))
+
+    # --- without limits
+
+    def _least_anywhere(self, covariance: Array, pull: Array) -> Float[Array, " asset"]:
+        """`least` subject to the budget alone."""
+        within, tolerance = self._budget_kept(), floor(self._inner(covariance))
+        change = pseudo_inverse(within @ covariance @ within, tolerance) @ (within @ (pull + covariance @ self.equal))
+        downhill = jnp.abs(self._flat(covariance) @ pull).max() > self.tolerance * jnp.abs(pull).max()
+        weights = jnp.where(self.free > 0, self.equal - change, self.fixed)
+        is_met = (self.free.sum() > 0) | (jnp.abs(self.fixed.sum() - self.budget) <= self.tolerance)
+        return jnp.where(is_met, jnp.where(downhill, jnp.inf, weights), jnp.nan)
+
+    def _steepest_anywhere(self, form: Array, sums: Array, gains: Array, is_gain: Array) -> Float[Array, " asset"]:
+        """`steepest` subject to the budget alone, by the same (y, k). Its solutions are a point and the directions in
+        which neither variance nor gain changes; all points on the rays through them have the same ratio. On the plane
+        that these rays span, k = 1 is where the weights are."""
+        count, eps = len(self.fixed), jnp.finfo(form.dtype).eps
+        inside = jnp.diag(jnp.append(self.free, 1.0))
+        inside = inside - _along(sums)
+        steep = inside @ gains
+        length = (steep**2).sum()
+        point = steep / jnp.where(length > 0, length, 1.0)
+        inside = inside - _along(steep)
+        inner, tolerance = inside @ form @ inside, floor(form)
+        other = jnp.eye(count + 1, dtype=form.dtype) - inside  # is given a variance
+        level = null_projector(inner + jnp.trace(form) * other, tolerance)
+        point = point - pseudo_inverse(inner, tolerance) @ (inside @ (form @ point))
+        plane = level + _along(point)
+        to_one = plane[:, -1]
+        reach = to_one[-1]
+        is_reached = reach > eps
+        safe = jnp.where(is_reached, reach, 1.0)
+        target = jnp.append(self.equal, 1.0)
+        place = to_one / safe + plane @ target - to_one * ((to_one @ target) / safe)
+        size = point @ place
+        variance, scale = point @ form @ point, jnp.abs(form).max() * (point @ point)
+        is_found = is_reached & (size > self.tolerance * jnp.sqrt((point @ point) * (place @ place)))
+        is_found &= ~is_gain | (variance > len(form) * self.tolerance**2 * scale)
+        weights = jnp.where(self.free > 0, place[:count], self.fixed)
+        is_met = (self.free.sum() > 0) | (jnp.abs(self.fixed.sum() - self.budget) <= self.tolerance)
+        return jnp.where(is_met, jnp.where(is_found, weights, jnp.inf), jnp.nan)
+
+    def _budget_kept(self) -> Float[Array, "asset asset"]:
+        """The projection on changes of the free weights that sum to zero."""
+        return jnp.diag(self.free) - _along(self.free)
+
+    def _flat(self, covariance: Array) -> Float[Array, "asset asset"]:
+        """The projection on changes of the free weights that keep the budget and have no variance."""
+        within = self._budget_kept()
+        other = jnp.eye(len(within), dtype=within.dtype) - within  # is given a variance
+        size = jnp.trace(self._inner(covariance))
+        form = within @ covariance @ within + jnp.where(size > 0, size, 1.0) * other
+        return null_projector(form, floor(self._inner(covariance) + jnp.where(size > 0, 0.0, other)))
+
+    # --- within limits, by qpax
+
+    def _none(self) -> Float[Array, " asset"]:
+        return jnp.zeros_like(self.fixed)
+
+    def _least_within(self, covariance: Array, pull: Array, flat: Array) -> Float[Array, " asset"]:
+        """`least` subject to all limits; of several solutions, one."""
+        A, b = self._padded(self.free)[None, :], (self.budget - self.fixed.sum())[None]
+        P = self._curvature(covariance) + self._padded_square(DRIFT * flat)
+        return self._checked(_solve(P, self._padded(pull - DRIFT * flat @ self.equal), A, b, self.G, self.h))
+
+    def _nearest(self, weights: Float[Array, " asset"], flat: Array) -> Float[Array, " asset"]:
+        """Of the weights that differ from these in flat directions alone, the nearest to equal weights."""
+        is_needed = self.is_limited & (jnp.trace(flat) > 0.5) & jnp.isfinite(weights).all()
+
+        def go(weights: Array, flat: Array) -> Array:
+            safe = jnp.where(is_needed, weights, self.equal)
+            firm = jnp.eye(len(flat), dtype=flat.dtype) - flat
+            form = self._curvature(flat / FIRST + firm)
+            pull = -self.free * (flat @ self.equal / FIRST + firm @ (self.free * safe))
+            A, b = self._padded(self.free)[None, :], (self.budget - self.fixed.sum())[None]
+            nearest = self._checked(_solve(form * FIRST, self._padded(pull * FIRST), A, b, self.G, self.h))
+            return jnp.where(is_needed & jnp.isfinite(nearest).all(), nearest, weights)
+
+        return lax.cond(in_any_lane(is_needed), go, lambda weights, _: weights, weights, flat)
 
     def _padded(self, row: Float[Array, " asset"]) -> Float[Array, " variable"]:
         """A row over the weights as one over all variables."""
         return jnp.pad(row, (0, self.G.shape[1] - len(row)))
 
-    def _curvature(self, covariance: Float[Array, "asset asset"]) -> Float[Array, "variable variable"]:
-        """The quadratic form of the free variables; 1 for those that are fixed, which solves them to zero."""
-        free = ~self.is_fixed
-        form = jnp.where(free[:, None] & free[None, :], covariance, 0.0) + jnp.diag(self.is_fixed.astype(self.h.dtype))
-        more = self.G.shape[1] - len(free)
+    def _padded_square(self, form: Float[Array, "asset asset"]) -> Float[Array, "variable variable"]:
+        more = self.G.shape[1] - len(form)
         return jnp.pad(form, ((0, more), (0, more)))
 
+    def _inner(self, covariance: Float[Array, "asset asset"]) -> Float[Array, "asset asset"]:
+        """The quadratic form of the free weights, 0 elsewhere."""
+        return covariance * self.free[:, None] * self.free[None, :]
+
+    def _curvature(self, covariance: Float[Array, "asset asset"]) -> Float[Array, "variable variable"]:
+        """The quadratic form of the free variables; 1 for those that are fixed, which solves them to zero. Without any
+        limit, which is another problem's business, 1 for all."""
+        form = self._padded_square(self._inner(covariance)) + jnp.diag(self.is_fixed.astype(self.h.dtype))
+        return jnp.where(self.is_limited, form, jnp.eye(len(form), dtype=form.dtype))
+
     def _checked(self, x: Float[Array, " variable"]) -> Float[Array, " asset"]:
-        """Weights from the variables: what lies at a bound is put there, and NaN if they break a limit."""
+        """Weights from the variables: what lies at a bound is put there; NaN if they break a limit, infinite if they
+        are on their way there."""
         count, tolerance = len(self.fixed), self.tolerance
-        weights = jnp.where(self.is_fixed, self.fixed, x[:count])
-        is_kept = jnp.all(self.G @ x <= self.h + 10 * tolerance)
-        is_kept &= jnp.abs(weights.sum() - self.budget) <= 10 * tolerance
+        weights = jnp.where(self.is_fixed[:count], self.fixed, x[:count])
+        size = jnp.maximum(jnp.abs(x).max(), 1.0)
+        is_kept = jnp.all(self.G @ x <= self.h + 10 * tolerance * size)
+        is_kept &= jnp.abs(weights.sum() - self.budget) <= 10 * tolerance * size
         weights = jnp.where(jnp.abs(weights - self.lower) <= tolerance, self.lower, weights)
         weights = jnp.where(jnp.abs(weights - self.upper) <= tolerance, self.upper, weights)
+        weights = jnp.where(size > ENDLESS, jnp.inf, weights)
         return jnp.where(is_kept, weights, jnp.nan)
+
+
+def _along(row: Float[Array, " n"]) -> Float[Array, "n n"]:
+    """The projection on a vector; zero for the zero vector."""
+    length = (row**2).sum()
+    return row[:, None] * row[None, :] / jnp.where(length > 0, length, 1.0)
 
 
 def _solve(P: Array, q: Array, A: Array, b: Array, G: Array, h: Array) -> Array:

@@ -38,8 +38,8 @@ def null_projector(matrix: Float[Array, "n n"], tolerance: Float[Array, ""]) -> 
 
 
 def pseudo_inverse(matrix: Float[Array, "n n"], tolerance: Float[Array, ""]) -> Float[Array, "n n"]:
-    """The Moore-Penrose inverse of a positive semidefinite matrix, eigenvalues up to the tolerance counting as zero. The
-    derivative is that at constant rank."""
+    """The Moore-Penrose inverse of a positive semidefinite matrix, eigenvalues up to the tolerance counting as zero.
+    The derivative is that at constant rank."""
     return _spectral("inverse", matrix, tolerance)
 
 

@@ -92,6 +92,7 @@ from jaxsim.frames.inputs import core_market as _market  # noqa: F401  attaches 
 from jaxsim.frames.inputs import features as features
 from jaxsim.frames.inputs.calendar import index_points as index_points
 from jaxsim.frames.inputs.calendar import index_ranges as index_ranges
+from jaxsim.frames.inputs.labels import ByAsset as ByAsset
 from jaxsim.frames.inputs.labels import grid as grid
 from jaxsim.frames.inputs.labels import zipped as zipped
 from jaxsim.frames.results.allocations import Allocations as Allocations

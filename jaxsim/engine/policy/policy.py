@@ -1,6 +1,6 @@
 """What to do: an allocator asked for weights, and a trigger that says when."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 import equinox as eqx
@@ -16,6 +16,7 @@ from jaxsim.engine.policy.gates import AbstractGate, Hard, checked_gate
 from jaxsim.engine.policy.observation import Observation
 from jaxsim.engine.policy.stops import AbstractStop, StopRules
 from jaxsim.engine.policy.triggers import AbstractDated, AbstractTrigger, AtBars, Never
+from jaxsim.engine.trading.status import LaneFault
 
 
 class Policy(eqx.Module):
@@ -23,7 +24,8 @@ class Policy(eqx.Module):
 
     allocator: pure function of an `Observation` that returns weights [asset] or an `Allocation`; or a callable with
         a state: `init(num_assets) -> state`, `__call__(obs, state) -> (Allocation, state)` and optionally
-        `observe(obs, state) -> state` or `(state, aux)`, which sees every bar.
+        `observe(obs, state) -> state` or `(state, aux)`, which sees every bar. An attribute `faults`, a mapping from
+        `LaneFault` to text, says what its NaN or infinite weights mean.
     trigger: callable of an `Observation` that says whether to rebalance.
     gate: what the derivative of the decision to trade means.
     destination: how far towards the targets to trade.
@@ -69,6 +71,12 @@ class Policy(eqx.Module):
 def allocator_name(allocator: Any) -> str:
     """How messages call an allocator."""
     return getattr(allocator, "__qualname__", None) or type(allocator).__qualname__
+
+
+def fault_text(fault: LaneFault, allocator: Any) -> str:
+    """What to say of a fault: in the words of the allocator, if it has `faults`, a mapping from LaneFault to text."""
+    words = getattr(allocator, "faults", None)
+    return words.get(fault, fault.text) if isinstance(words, Mapping) else fault.text
 
 
 def keeps_state(allocator: Any) -> bool:

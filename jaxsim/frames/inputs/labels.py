@@ -64,6 +64,29 @@ def is_swept(value: Any) -> bool:
     return isinstance(value, pd.Index | ZippedIndex)
 
 
+@dataclass(frozen=True)
+class ByAsset:
+    """Rows of numbers by asset name, as a field of an allocator or a trigger. Where prices have columns it becomes an
+    array [row, asset], 0 for an asset that a row does not name; the pure core, which knows no names, has no use for it.
+
+    name: of the argument, for messages.    rows: pairs of asset name and number.
+    """
+
+    name: str
+    rows: tuple[tuple[tuple[Any, float], ...], ...]
+
+    def over(self, assets: pd.Index) -> np.ndarray:
+        """The rows over the assets of all columns, [row, column]. Raises ValueError for an asset that has no column."""
+        array = np.zeros((len(self.rows), len(assets)))
+        for row, pairs in zip(array, self.rows, strict=True):
+            for asset, number in pairs:
+                is_asset = np.asarray(assets == asset)
+                if not is_asset.any():
+                    raise ValueError(f"{self.name}: there is no asset {asset!r} among {_few(assets.unique())}")
+                row[is_asset] = number
+        return array
+
+
 @dataclass(eq=False)
 class Axis:
     """One axis of the product: one or more levels of the same length."""

@@ -17,7 +17,7 @@ from jaxsim.engine.base.fields import ANY, NUMBERS, Bounds, Kind
 from jaxsim.engine.policy.triggers import AbstractCalendar, AtBars, Every, On
 from jaxsim.frames.inputs.calendar import index_points
 from jaxsim.frames.inputs.groups import Layout
-from jaxsim.frames.inputs.labels import Sweep, is_swept
+from jaxsim.frames.inputs.labels import ByAsset, Sweep, is_swept
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,8 +105,8 @@ def number(value: Any, argument: str, sweep: Sweep, kind: Kind = ANY) -> LanePar
 
 
 def module(tree: Any, argument: str, index: pd.Index, layout: Layout, sweep: Sweep) -> Any:
-    """The leaves of an allocator or a trigger: named indexes are swept, Series and DataFrames are aligned by label, the
-    bounded fields of Modules are broadcast and checked, dates become bars, all else stays as it is."""
+    """The leaves of an allocator or a trigger: named indexes are swept, Series, DataFrames and `ByAsset` are aligned by
+    label, the bounded fields of Modules are broadcast and checked, dates become bars, all else stays as it is."""
 
     def read(leaf: Any) -> Any:
         if isinstance(leaf, AbstractCalendar):
@@ -120,6 +120,8 @@ def module(tree: Any, argument: str, index: pd.Index, layout: Layout, sweep: Swe
             return module_of(leaf, {f.name: _field(getattr(leaf, f.name), f) for f in fields(leaf) if _is_leaf(f)})
         if is_swept(leaf):
             return _swept(leaf, argument, sweep, ANY)
+        if isinstance(leaf, ByAsset):
+            return LaneParameter(leaf.over(layout.assets), columns=1)
         if isinstance(leaf, pd.Series | pd.DataFrame):
             array = _labelled(leaf, argument, index, layout)
             if array.ndim == 2 and array.shape[0] == 1:

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from jaxsim.engine.bar.look_back import Planned
+from jaxsim.engine.policy.policy import fault_text
 from jaxsim.engine.trading.status import LaneFault
 from jaxsim.errors import AllocationError
 from jaxsim.frames.inputs.groups import Layout
@@ -85,7 +86,9 @@ def collect(job: PlanJob, answers: list[Answers]) -> Allocations:
     bad = [at for part in answers for at in _faults(part)]
     if bad:
         item, group, asset, kind = min(bad)
-        raise AllocationError(f"allocator {job.name}: {LaneFault(kind).text} ({job.where(item, group, asset)})")
+        raise AllocationError(
+            f"allocator {job.name}: {fault_text(LaneFault(kind), job.tree[0])} ({job.where(item, group, asset)})"
+        )
     member = np.zeros((num_groups, len(assets)), bool)
     for group, columns in enumerate(layout.members):
         member[group, places[columns]] = True

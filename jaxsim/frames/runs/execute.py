@@ -11,7 +11,7 @@ import pandas as pd
 
 from jaxsim.engine.bar.lanes import LaneAxis, LaneInputs
 from jaxsim.engine.policy.host_callback import HostRun, interruptibly, take_out
-from jaxsim.engine.policy.policy import allocator_name
+from jaxsim.engine.policy.policy import allocator_name, fault_text
 from jaxsim.engine.schedules.programs import pages
 from jaxsim.engine.schedules.schedule import AbstractSchedule
 from jaxsim.engine.trading.status import LaneFault, LaneStatus, OrderStatusInfo
@@ -244,7 +244,7 @@ def _one(leaf: LaneParameter, combination: int, group: int, layout: Layout) -> A
 
 def fault_message(job: Job, fault: Fault) -> str:
     """What went wrong inside a lane, with its labels."""
-    text = fault.kind.text
+    text = fault_text(fault.kind, job.policy.allocator)
     if fault.kind == LaneFault.ORDER_REJECTED:
         text += f": {OrderStatusInfo(fault.reason).name}"
     return f"{text} ({_where(job, fault.lane, fault.column, fault.bar)})"

@@ -12,7 +12,7 @@ import pandas as pd
 
 from jaxsim.engine.base.fields import shown
 from jaxsim.engine.base.random_keys import as_key
-from jaxsim.engine.policy.policy import Policy, allocator_name
+from jaxsim.engine.policy.policy import Policy, allocator_name, fault_text
 from jaxsim.engine.trading.account import Account
 from jaxsim.engine.trading.costs import Costs
 from jaxsim.engine.trading.market import Market
@@ -142,7 +142,8 @@ class _Probe:
         watched = replace(self.policy, allocator=self.witness)
         run = run_lane(market, watched, costs or Costs(), account or Account(), key)
         if run.fault[0] != LaneFault.NONE:
-            raise AllocationError(f"policy: {LaneFault(run.fault[0]).text} (bar {run.fault[1]})")
+            text = fault_text(LaneFault(run.fault[0]), self.policy.allocator)
+            raise AllocationError(f"policy: {text} (bar {run.fault[1]})")
         self.questions = questions(self.policy)
 
     def market(self) -> Market:

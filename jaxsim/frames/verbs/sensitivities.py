@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from jaxsim.engine.base.fields import Bounds, shown
+from jaxsim.engine.policy.policy import fault_text
 from jaxsim.engine.trading.status import LaneFault
 from jaxsim.engine.training.sensitivity import COSTS, default_steps, has_threshold, slopes
 from jaxsim.errors import AllocationError
@@ -109,7 +110,8 @@ def _table(lane: CoreLane, names: tuple[str, ...], scores: tuple, gate: Any, ste
     found = slopes(lane.market, lane.policy.hardened(), *around)
     if int(found.fault) != LaneFault.NONE:
         where = f"{label}, " if label else ""
-        raise AllocationError(f"{LaneFault(int(found.fault)).text} ({where}bar {int(found.fault_bar)})")
+        text = fault_text(LaneFault(int(found.fault)), lane.policy.allocator)
+        raise AllocationError(f"{text} ({where}bar {int(found.fault_bar)})")
     assets = iter(lane.assets)
     rows = pd.Index([f"weights[{next(assets)}]" if name == "weights" else name for name in names], name="parameter")
     derivative, difference = np.asarray(found.derivative), np.asarray(found.difference)
