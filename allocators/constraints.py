@@ -1,4 +1,4 @@
-"""What weights must keep to."""
+"""Constraints of the weights: bounds, groups, budget, turnover."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,29 +12,29 @@ from allocators.history import Moments, Present
 from allocators.numbers import number
 from allocators.programs import Polytope
 
-#: Bounds closer than this leave an asset no choice: its weight is their lower one.
+#: If the bounds of an asset are closer than this, its weight is fixed at the lower one.
 SAME = 1e-9
-#: A cap on the sum of trades that caps nothing.
+#: A limit on the sum of trades that never binds.
 UNCAPPED = 100.0
 
 
 class Constraints(eqx.Module):
     """Limits of the weights; by default long only and fully invested.
 
-    lower, upper: of each weight, as a fraction of the portfolio; a number, or one per asset; infinite: none.
-        Negative ones allow short positions.
-    budget: what the weights sum to; what is missing to one stays cash.
+    lower, upper: bounds of each weight, as a fraction of the portfolio; a number, or one per asset; infinite: no
+        bound. Negative bounds allow short positions.
+    budget: sum of the weights; the rest to one stays cash.
     groups: which assets form a group: a mapping from the name of a group to the numbers of its assets
         ({"tech": [0, 2]}), or a matrix [group, asset] of coefficients (0 and 1, or an exposure such as a beta).
-    group_lower, group_upper: of the sum of weights (times coefficients) of each group; a number, one per group, or a
-        mapping from the name of a group; None: none.
-    max_turnover: cap on the one-way turnover `sum(abs(weights - present weights)) / 2`, > 0. As long as nothing is held
-        it does not apply, since the first purchase is all turnover; so it never does in `js.optimize`, which plans for
-        an untouched account.
+    group_lower, group_upper: bounds of the sum of weights (times coefficients) of each group; a number, one per group,
+        or a mapping from the name of a group; None: no bound.
+    max_turnover: limit on the one-way turnover `sum(abs(weights - present weights)) / 2`, > 0. It does not apply while
+        nothing is held, since the first purchase is all turnover. So it never applies in `js.optimize`, whose account
+        holds only cash.
 
-    All numbers may be swept. An asset that is not usable gets weight 0, whatever its bounds. If no weights keep to all
-    limits, they are NaN, which `js.backtest` raises with lane and date: widen the limits, or trade later
-    (`min_history=`), when more assets are listed.
+    All numbers may be swept. An asset that is not usable gets weight 0, whatever its bounds. If no weights satisfy all
+    constraints, the weights are NaN, and `js.backtest` raises an error that names lane and date: widen the limits, or
+    trade later (`min_history=`), when more assets are listed.
 
     Raises ValueError or TypeError naming the field.
     """
@@ -85,9 +85,9 @@ class Constraints(eqx.Module):
                 raise ValueError(f"{low}: {a[()]} is above {high}, {b[()]}")
 
     def polytope(self, moments: Moments, present: Present) -> Polytope:
-        """The weights that keep to all limits.
+        """The set of weights that satisfy all constraints.
 
-        Raises ValueError naming the field for an array of another length than there are assets or groups.
+        Raises ValueError naming the field for an array whose length is not the number of assets or groups.
         """
         count, dtype = moments.num_assets, moments.mean.dtype
         lower, upper = (self._row(name, count, dtype) for name in ("lower", "upper"))
@@ -107,7 +107,7 @@ class Constraints(eqx.Module):
         G, h = jnp.concatenate(rows), jnp.concatenate(limits)
         trades = 0
         if self.max_turnover is not None:
-            # Further variables are the absolute trades: w - now <= trade, now - w <= trade, sum(trade) <= 2 cap.
+            # More variables, the absolute trades: w - now <= trade, now - w <= trade, sum(trade) <= 2 max_turnover.
             trades, now = count, present.weights
             cap = jnp.where(present.is_flat, UNCAPPED, 2 * jnp.asarray(self.max_turnover, dtype))
             G = jnp.concatenate([G, jnp.zeros((len(h), count), dtype)], axis=1)
@@ -120,8 +120,8 @@ class Constraints(eqx.Module):
     def _row(self, name: str, count: int, dtype: Any) -> Float[Array, " row"]:
         value = jnp.asarray(getattr(self, name), dtype)
         if value.shape not in ((), (count,)):
-            what = "group" if name.startswith("group") else "asset"
-            raise ValueError(f"{name}: expected one number per {what}, {count}, got shape {value.shape}")
+            axis = "group" if name.startswith("group") else "asset"
+            raise ValueError(f"{name}: expected one number per {axis}, {count}, got shape {value.shape}")
         return jnp.broadcast_to(value, (count,))
 
     def _matrix(self, count: int, dtype: Any) -> Float[Array, "group asset"] | None:

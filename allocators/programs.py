@@ -8,17 +8,17 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float
 
-#: Interior-point steps. qpax keeps slacks above the root of the machine epsilon, so its own test of convergence cannot
-#: ask for as much as its iterates give; all problems take the same number of steps instead.
+#: Interior-point steps. qpax keeps slacks above the root of the machine epsilon, so its convergence test cannot reach
+#: the accuracy of its iterates. So all problems take the same number of steps.
 STEPS = 25
-#: Complementarity at which qpax takes derivatives: they are those of a problem as smooth as this.
+#: Complementarity at which qpax takes derivatives: they are those of a problem that is smoothed this much.
 SMOOTHNESS = 1e-10
-#: Curvature that makes a linear objective a quadratic one.
+#: Small curvature that turns a linear objective into a quadratic one.
 RIDGE = 1e-3
 
 
 def require_qpax() -> Any:
-    """The module `qpax`; without it an ImportError with the pip command."""
+    """The module `qpax`. Raises ImportError with the pip command if it is not installed."""
     try:
         return importlib.import_module("qpax")
     except ImportError as error:
@@ -28,12 +28,12 @@ def require_qpax() -> Any:
 
 
 class Polytope(eqx.Module):
-    """Weights w that sum to the budget and keep to `G x <= h`, as the image of free variables: x = (w, trades), and
-    w = free part + fixed part. What is fixed does not enter a program, whose feasible set could then have no interior;
-    its variables are zero.
+    """Weights w that sum to the budget and satisfy `G x <= h`. The variables are x = (free part of w, trades), and w is
+    the free part plus the fixed part. Fixed weights do not enter the program, since its feasible set could then have no
+    interior; their variables are zero.
 
-    lower, upper: of each weight.       is_fixed: weights without a choice.     fixed: those, 0 elsewhere.
-    budget: sum of the weights.         G, h: of the free variables, `G x <= h`.
+    lower, upper: bounds of each weight.    is_fixed: whether the bounds fix a weight.      fixed: its value, else 0.
+    budget: sum of the weights.             G, h: limits of the free variables, `G x <= h`.
     """
 
     lower: Float[Array, " asset"]
@@ -46,7 +46,7 @@ class Polytope(eqx.Module):
 
     @classmethod
     def of(cls, lower, upper, is_fixed, fixed, budget, G, h, num_trades: int) -> "Polytope":
-        """From limits of whole weights. A limit that is infinite becomes a row that says 0 <= 1."""
+        """From limits of the whole weights. An infinite limit becomes the row 0 <= 1."""
         h = h - G[:, : len(fixed)] @ fixed
         is_free = jnp.concatenate([~is_fixed, jnp.ones(num_trades, bool)])
         G = jnp.where(jnp.isinf(h)[:, None] | ~is_free, 0.0, G)
@@ -54,11 +54,11 @@ class Polytope(eqx.Module):
 
     @property
     def tolerance(self) -> float:
-        """Weights closer than this are the same: 1.5e-7 in float64, where slacks are at least 1.5e-8."""
+        """Weights closer than this count as equal: 1.5e-7 in float64, where slacks are at least 1.5e-8."""
         return 10 * float(jnp.finfo(self.h.dtype).eps) ** 0.5
 
     def least(self, covariance: Float[Array, "asset asset"], slope: Float[Array, " asset"]) -> Float[Array, " asset"]:
-        """The weights that minimise `w' C w / 2 + slope . w`, C of the size of one; NaN if there are none."""
+        """The weights that minimise `w' C w / 2 + slope . w`, with C of about one; NaN if none satisfy the limits."""
         free = ~self.is_fixed
         pull = jnp.where(free, covariance @ self.fixed + slope, 0.0)
         A = self._padded(free.astype(self.h.dtype))[None, :]
@@ -69,8 +69,8 @@ class Polytope(eqx.Module):
     def steepest(self, covariance: Float[Array, "asset asset"], gain: Float[Array, " asset"]) -> Float[Array, " asset"]:
         """The weights that maximise `gain . w / sqrt(w' C w)`, if some have a positive gain.
 
-        In y = k w, k > 0, scaled such that gain . y = 1: minimise y' C y / 2 subject to sum(y) = k budget and
-        G y <= k h, with k as a further variable.
+        With y = k w, k > 0, scaled such that gain . y = 1: minimise y' C y / 2 subject to sum(y) = k budget and
+        G y <= k h, where k is one more variable.
         """
         free, dtype = ~self.is_fixed, self.h.dtype
         cross = self._padded(jnp.where(free, covariance @ self.fixed, 0.0))
@@ -86,24 +86,23 @@ class Polytope(eqx.Module):
         return self._checked(x[:-1] / x[-1])
 
     def best_gain(self, gain: Float[Array, " asset"]) -> Float[Array, ""]:
-        """The largest `gain . w` there is, for a gain of the size of one; NaN if no weights keep to the limits. Without
-        a derivative."""
+        """The largest `gain . w`, for a gain of about one; NaN if no weights satisfy the limits. No derivative."""
         self, gain = lax.stop_gradient((self, gain))
         return gain @ self.least(RIDGE * jnp.eye(len(gain), dtype=gain.dtype), -gain)
 
     def _padded(self, row: Float[Array, " asset"]) -> Float[Array, " variable"]:
-        """A row over the weights as one over all variables."""
+        """A row over the weights, extended to all variables."""
         return jnp.pad(row, (0, self.G.shape[1] - len(row)))
 
     def _curvature(self, covariance: Float[Array, "asset asset"]) -> Float[Array, "variable variable"]:
-        """The quadratic form of the free variables; 1 for those that are fixed, which solves them to zero."""
+        """The quadratic form of the free variables; fixed ones get 1 on the diagonal, so their solution is zero."""
         free = ~self.is_fixed
         form = jnp.where(free[:, None] & free[None, :], covariance, 0.0) + jnp.diag(self.is_fixed.astype(self.h.dtype))
         more = self.G.shape[1] - len(free)
         return jnp.pad(form, ((0, more), (0, more)))
 
     def _checked(self, x: Float[Array, " variable"]) -> Float[Array, " asset"]:
-        """Weights from the variables: what lies at a bound is put there, and NaN if they break a limit."""
+        """Weights from the variables. A weight near a bound is set to it; all are NaN if a limit is broken."""
         count, tolerance = len(self.fixed), self.tolerance
         weights = jnp.where(self.is_fixed, self.fixed, x[:count])
         is_kept = jnp.all(self.G @ x <= self.h + 10 * tolerance)
@@ -114,8 +113,8 @@ class Polytope(eqx.Module):
 
 
 def _solve(P: Array, q: Array, A: Array, b: Array, G: Array, h: Array) -> Array:
-    """The x that minimises `x' P x / 2 + q . x` subject to `A x = b`, `G x <= h`; anything if there is none. It has
-    reverse-mode derivatives."""
+    """The x that minimises `x' P x / 2 + q . x` subject to `A x = b`, `G x <= h`; arbitrary if no x is feasible. It
+    has reverse-mode derivatives."""
     tolerance = 0.0  # never met: see STEPS
     return require_qpax().solve_qp_primal(
         P, q, A, b, G, h, solver_tol=tolerance, target_kappa=SMOOTHNESS, max_iter=STEPS
