@@ -1,5 +1,5 @@
-"""The simulation alone, arrays in and metrics out, against `fused_numba.py`, threshold kernels written by hand in Numba.
-These show the limit of this CPU.
+"""The simulation alone, arrays in and metrics out, against `fused_numba.py`: threshold kernels written by hand, which
+show the limit of this CPU.
 
     python -m benchmarks.against_fused [--cases K=100 N=50 ...] [--repeats 7] [--threads 2]
 
