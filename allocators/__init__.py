@@ -1,4 +1,4 @@
-"""Allocators: functions and Modules that answer with target weights. They use nothing of jaxsim but its public face."""
+"""Allocators: Modules that return target weights. They import only public jaxsim (`import jaxsim as js`)."""
 
 from allocators.constraints import Constraints as Constraints
 from allocators.covariance import ExponentialCovariance as ExponentialCovariance

@@ -1,4 +1,4 @@
-"""What weights must keep to."""
+"""Constraints of the weights: bounds, groups, budget, turnover."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -14,7 +14,7 @@ from allocators.history import Moments, Present
 from allocators.numbers import number
 from allocators.programs import Polytope
 
-#: Bounds closer than this leave an asset no choice: its weight is their lower one.
+#: If the bounds of an asset are closer than this, its weight is fixed at the lower one.
 SAME = 1e-9
 
 
@@ -36,8 +36,9 @@ class Constraints(eqx.Module):
     groups: which assets form a group: a mapping from the name of a group to its assets by name or number ({"tech":
         ["AAPL", "GOOG"]}, {"tech": [0, 2]}), or to a Series of coefficients by asset name (an exposure such as a beta);
         a mapping or a Series from the name of an asset to that of its group; or a matrix [group, asset] of
-        coefficients, a DataFrame by name or an array. Names are found among the columns of prices; in the core, which knows none,
-        assets go by number. Lists of integers are numbers, also where the names of columns are integers: use a Series.
+        coefficients, a DataFrame by name or an array. Names are found among the columns of prices; in the core, which
+        knows none, assets go by number. Lists of integers are numbers, also where the names of columns are integers:
+        use a Series.
     group_lower, group_upper: of the sum of weights (times coefficients) of each group; a number, one per group, or a
         mapping from the name of a group; None: none.
     max_gross: cap on the gross exposure `sum(abs(weights))`, > 0; infinite or None: none.
@@ -92,9 +93,9 @@ class Constraints(eqx.Module):
                 raise ValueError(f"{low}: {a[()]} is above {high}, {b[()]}")
 
     def polytope(self, moments: Moments, present: Present) -> Polytope:
-        """The weights that keep to all limits.
+        """The set of weights that satisfy all constraints.
 
-        Raises ValueError naming the field for an array of another length than there are assets or groups.
+        Raises ValueError naming the field for an array whose length is not the number of assets or groups.
         """
         count, dtype = moments.num_assets, moments.mean.dtype
         lower, upper = (self._row(name, count, dtype) for name in ("lower", "upper"))
@@ -126,8 +127,8 @@ class Constraints(eqx.Module):
     def _row(self, name: str, count: int, dtype: Any) -> Float[Array, " row"]:
         value = jnp.asarray(getattr(self, name), dtype)
         if value.shape not in ((), (count,)):
-            what = "group" if name.startswith("group") else "asset"
-            raise ValueError(f"{name}: expected one number per {what}, {count}, got shape {value.shape}")
+            axis = "group" if name.startswith("group") else "asset"
+            raise ValueError(f"{name}: expected one number per {axis}, {count}, got shape {value.shape}")
         return jnp.broadcast_to(value, (count,))
 
     def _matrix(self, count: int, dtype: Any) -> Float[Array, "group asset"] | None:

@@ -1,12 +1,11 @@
 """Covariance of simple returns per bar: functions of a `Window`, chosen by the field `covariance` of an allocator.
 
-An asset with fewer than two returns in the window is NaN. Where all assets have the same bars, the estimates are the
-usual ones. Where prices are missing, each pair of assets is taken over the bars that both have, about their means on
-those bars (`Window.covariance`); a pair without two common bars has covariance 0. Such a matrix need not be positive
-semidefinite, and a solver needs one that is. So the correlations are projected on the positive semidefinite matrices
-(the nearest in the Frobenius norm) and brought back to a diagonal of one: the variances stay those of the known
-returns, and a matrix that is positive semidefinite already stays as it is. Rows of NaN before the first price change
-nothing.
+An asset with fewer than two returns in the window is NaN. If all assets have the same bars, the estimates are the usual
+formulas. If prices are missing, the covariance of a pair is computed over its common bars, with the means on those bars
+(`Window.covariance`); a pair with fewer than two common bars has covariance 0. Such a matrix need not be positive
+semidefinite, as solvers require. So the correlations are projected to the nearest positive semidefinite matrix (in the
+Frobenius norm) and scaled back to a diagonal of one. The variances stay those of the known returns. A matrix that is
+positive semidefinite already does not change. Rows of NaN before the first price change nothing.
 """
 
 from typing import Any
@@ -23,7 +22,7 @@ from allocators.spectral import excess, in_any_lane
 
 
 class SampleCovariance(eqx.Module):
-    """The sample covariance, ddof 1: `numpy.cov`; where prices are missing `pandas.DataFrame.cov`, projected."""
+    """The sample covariance with ddof 1, as `numpy.cov`; with missing prices, `pandas.DataFrame.cov`, projected."""
 
     def __call__(self, window: js.Window) -> Float[Array, "asset asset"]:
         return _positive(window.covariance(), History.of(window))
@@ -35,7 +34,7 @@ class ExponentialCovariance(eqx.Module):
     prices are missing, that is done for each pair over the bars that both have, a return keeping the age of its bar,
     and the matrix is projected.
 
-    halflife: in bars, > 0; may be swept. A decay factor d per bar (RiskMetrics: 0.94) has halflife log(0.5) / log(d).
+    halflife: in bars, > 0; may be swept. A decay factor d per bar (RiskMetrics: 0.94) is halflife log(0.5) / log(d).
 
     Source: `pandas.DataFrame.ewm(halflife=...).cov()`, the last of its matrices; J.P. Morgan/Reuters, RiskMetrics
     Technical Document (1996), section 5.2, for the weights.
@@ -51,14 +50,14 @@ class ExponentialCovariance(eqx.Module):
 
 
 class LedoitWolf(eqx.Module):
-    """The covariance (ddof 0) shrunk towards a multiple of the identity, `(1 - s) S + s m I`, m the mean variance and s
-    the intensity that minimises the expected squared error.
+    """The covariance S (ddof 0) shrunk towards a multiple of the identity, `(1 - s) S + s m I`, where m is the mean
+    variance and s the intensity that minimises the expected squared error.
 
     Source: O. Ledoit and M. Wolf, A well-conditioned estimator for large-dimensional covariance matrices, Journal of
-    Multivariate Analysis 88 (2004), 365-411, as `sklearn.covariance.LedoitWolf` computes it. Where prices are missing,
-    S is the projected covariance of pairs, and the sampling error of each entry, which the intensity weighs, is that of
-    the bars that both assets have: `sum_t (x_ti x_tj - S_ij)^2 / n_ij^2` in place of n for all. Assets without two
-    returns and bars without any are not counted.
+    Multivariate Analysis 88 (2004), 365-411, as computed by `sklearn.covariance.LedoitWolf`. With missing prices, S is
+    the projected covariance of pairs. The sampling error of each entry, from which the intensity follows, is then
+    `sum_t (x_ti x_tj - S_ij)^2 / n_ij^2` over the n_ij common bars. Assets with fewer than two returns and bars without
+    any return are left out.
     """
 
     def __call__(self, window: js.Window) -> Float[Array, "asset asset"]:
@@ -79,8 +78,8 @@ class LedoitWolf(eqx.Module):
 
 
 def _sampling_error(history: History, covariance: Float[Array, "asset asset"]) -> Float[Array, "asset asset"]:
-    """Of each entry of a covariance (ddof 0) of pairs: `sum (x_i x_j - S_ij)^2 / n_ij^2` over the common bars, x being
-    the deviations from the means on those bars; 0 for a pair without two of them."""
+    """The sampling error of each entry of a pairwise covariance (ddof 0): `sum (x_i x_j - S_ij)^2 / n_ij^2` over the
+    common bars, where x are the deviations from the means on those bars; 0 with fewer than two common bars."""
     known = history.known.astype(history.returns.dtype)
     count = known.T @ known
     is_known = count >= 2
@@ -94,7 +93,8 @@ def _sampling_error(history: History, covariance: Float[Array, "asset asset"]) -
 
 
 def _positive(covariance: Float[Array, "asset asset"], history: History) -> Float[Array, "asset asset"]:
-    """A covariance of pairs, positive semidefinite: as it is where all assets with two returns have the same bars."""
+    """A pairwise covariance, made positive semidefinite. It is unchanged if all assets with two returns have the same
+    bars."""
     enough = history.count >= 2
     live = enough[:, None] & enough[None, :]
     is_ragged = (history.known.any(1, where=enough) & ~history.known.all(1, where=enough)).any()

@@ -1,4 +1,4 @@
-"""Hierarchical risk parity: a tree of assets, and risk shared out along it."""
+"""Hierarchical risk parity: a tree of assets, and risk divided along it."""
 
 from collections.abc import Callable
 
@@ -11,23 +11,23 @@ from jaxtyping import Array, Bool, Float, Int
 from allocators.covariance import SampleCovariance
 from allocators.history import AbstractLookback, Moments, Present
 
-#: Farther than any two assets can be.
+#: A distance larger than that of any two assets.
 FAR = 1e6
 
 
 class HierarchicalRiskParity(AbstractLookback):
-    """Assets ordered by a tree of their correlations, the order cut in halves again and again, and the weight of each
-    half divided in inverse proportion to its variance.
+    """Hierarchical risk parity. A tree of correlations orders the assets. The order is bisected until each segment is
+    one asset; at each step the weight is divided between the halves in inverse proportion to their variances.
 
-    distance: between two assets, from `d_ij = sqrt((1 - correlation_ij) / 2)`. "euclidean", as in the paper: the
-        Euclidean distance of column i of d from column j. "correlation": d_ij itself, as PyPortfolioOpt, Riskfolio-Lib
-        and skfolio have it.
-    covariance: how the covariance is estimated.    lookback: closes before the bar; None: the range of `js.optimize`.
+    distance: distance of two assets, from `d_ij = sqrt((1 - correlation_ij) / 2)`. "euclidean", as in the paper: the
+        Euclidean distance between columns i and j of d. "correlation": d_ij itself, as in PyPortfolioOpt,
+        Riskfolio-Lib and skfolio.
+    covariance: covariance estimator.       lookback: closes before the bar; None: the range of `js.optimize`.
 
     Source: M. Lopez de Prado, Building diversified portfolios that outperform out of sample, Journal of Portfolio
     Management 42 (2016), 59-69: single linkage (section on tree clustering), quasi-diagonalisation, recursive bisection
     with inverse-variance portfolios inside each half. The order of leaves is that of `scipy.cluster.hierarchy`. The
-    derivative is that of the bisection at a fixed order.
+    derivative is that of the bisection, with the order held fixed.
     """
 
     distance: str = eqx.field(static=True, default="euclidean")
@@ -44,26 +44,27 @@ class HierarchicalRiskParity(AbstractLookback):
         return jnp.zeros_like(weights).at[order].set(weights)
 
     def _order(self, moments: Moments) -> Int[Array, " asset"]:
-        """Live assets as the leaves of the tree, then the others."""
+        """Numbers of the live assets in the order of the leaves of the tree, then those of the others."""
         live = moments.live
         volatility = jnp.sqrt(moments.variance)
         correlation = moments.covariance / (volatility[:, None] * volatility[None, :])
         distance = jnp.sqrt(jnp.clip((1 - correlation) / 2, 0.0, 1.0))
         distance = jnp.where(jnp.eye(len(live), dtype=bool), 0.0, distance)
         if self.distance == "euclidean":
-            apart = jnp.where(live[:, None, None], distance[:, :, None] - distance[:, None, :], 0.0)
-            distance = jnp.sqrt((apart**2).sum(0))
+            difference = jnp.where(live[:, None, None], distance[:, :, None] - distance[:, None, :], 0.0)
+            distance = jnp.sqrt((difference**2).sum(0))
         pairs = live[:, None] & live[None, :]
         place = _leaves(jnp.where(pairs, distance, FAR))
         return jnp.argsort(jnp.where(live, place, place + len(live)))
 
 
 class _Tree(eqx.Module):
-    """Clusters while they are merged; each lives in the slot of one of its assets.
+    """The clusters while they are merged. Each cluster is stored in the slot of one of its assets.
 
-    distance: between slots; infinite on the diagonal and where a slot is empty.
-    name: number of the cluster in a slot, from `num_assets` for merged ones, in the order of merging.
-    size: assets in a slot.     slot, place: of each asset; its place among the leaves of its cluster.
+    distance: between slots; infinite on the diagonal and for an empty slot.
+    name: number of the cluster in a slot; merged clusters are numbered from `num_assets` in the order of merging.
+    size: number of assets in a slot.       slot: slot of each asset.
+    place: position of each asset among the leaves of its cluster.
     """
 
     distance: Float[Array, "slot slot"]
@@ -74,8 +75,8 @@ class _Tree(eqx.Module):
 
 
 def _leaves(distance: Float[Array, "asset asset"]) -> Int[Array, " asset"]:
-    """The place of each asset among the leaves of the single-linkage tree: of two merged clusters, the one that
-    was made first comes first."""
+    """The position of each asset among the leaves of the single-linkage tree. Of two merged clusters, the older one
+    comes first."""
     count = distance.shape[0]
     numbers = jnp.arange(count, dtype=jnp.int32)
     start = _Tree(
@@ -105,7 +106,7 @@ def _leaves(distance: Float[Array, "asset asset"]) -> Int[Array, " asset"]:
 
 
 def _bisect(covariance: Float[Array, "place place"], num_live: Int[Array, ""]) -> Float[Array, " place"]:
-    """Weights of the first `num_live` assets in the order of the leaves; the others are segments of their own."""
+    """Weights of the first `num_live` assets in the order of the leaves. Each other asset is a segment of its own."""
     count = covariance.shape[0]
     place = jnp.arange(count)
     start, end = jnp.where(place < num_live, 0, place), jnp.where(place < num_live, num_live, place + 1)
@@ -130,7 +131,7 @@ def _inverse_variance_risk(
     inverse: Float[Array, " place"],
     together: Bool[Array, "place place"],
 ) -> Float[Array, " place"]:
-    """The variance of the inverse-variance portfolio of the segment in which each place is."""
+    """For each position: the variance of the inverse-variance portfolio of its segment."""
     total = jnp.where(together, inverse[None, :], 0.0).sum(1)
     marginal = jnp.where(together, covariance * inverse[None, :], 0.0).sum(1) * inverse
     return jnp.where(together, marginal[None, :], 0.0).sum(1) / total**2

@@ -1,4 +1,4 @@
-"""What a look-back window tells of each asset, and what to do where it tells too little; one rule for all."""
+"""Returns of a look-back window, and the weights for assets with too little history; one rule for all allocators."""
 
 import abc
 from collections.abc import Callable
@@ -11,14 +11,14 @@ from jaxtyping import Array, Bool, Float
 
 import jaxsim as js
 
-#: Returns whose standard deviation is below this many roundings have not moved.
+#: Returns count as constant if their standard deviation is below this many machine epsilons.
 STILL = 16
 
 
 class History(eqx.Module):
-    """Simple returns of a window, with what is missing marked rather than NaN, so that no gradient meets a NaN.
+    """Simple returns of a window. Missing returns are marked in `known` instead of NaN, so that gradients stay finite.
 
-    returns: of consecutive closes, 0 where one of the two is missing.      known: where both are there.
+    returns: of consecutive closes; 0 where a close is missing.      known: whether both closes are known.
     """
 
     returns: Float[Array, "time asset"]
@@ -39,27 +39,27 @@ class History(eqx.Module):
 
     @property
     def usable(self) -> Bool[Array, " asset"]:
-        """The assets with at least two returns that are not all the same: those that have a risk."""
-        apart = jnp.where(self.known, self.returns - self.mean(), 0.0)
+        """The assets with at least two returns that are not all the same, so that their variance is positive."""
+        deviation = jnp.where(self.known, self.returns - self.mean(), 0.0)
         still = STILL * jnp.finfo(self.returns.dtype).eps
-        return (self.count >= 2) & ((apart**2).sum(0) > still**2 * self.count)
+        return (self.count >= 2) & ((deviation**2).sum(0) > still**2 * self.count)
 
     def mean(self) -> Float[Array, " asset"]:
-        """Mean return per bar; 0 for an asset without any."""
+        """Mean return per bar; 0 for an asset without returns."""
         return self.returns.sum(0) / jnp.maximum(self.count, 1)
 
     def total(self) -> Float[Array, " asset"]:
-        """Total return over the bars that are known."""
+        """Total return over the known bars."""
         return jnp.prod(1 + self.returns, axis=0) - 1
 
 
 class Moments(eqx.Module):
-    """What an allocator works with.
+    """Moments of the returns in the window, the input of an allocator.
 
     mean: of the returns per bar; 0 for an asset that is not usable.
-    total: total return over the bars that are known; 0 likewise.
-    covariance: of the returns per bar; an asset that is not usable has variance 1 and no covariance.
-    live: the usable assets; all where none is, so that numbers stay finite until they are thrown away.
+    total: total return over the known bars; 0 for an asset that is not usable.
+    covariance: of the returns per bar; an asset that is not usable has variance 1 and covariances 0.
+    live: the usable assets; all assets if none is usable, so that the numbers stay finite until they are dropped.
     """
 
     mean: Float[Array, " asset"]
@@ -77,7 +77,7 @@ class Moments(eqx.Module):
 
 
 class Present(eqx.Module):
-    """What an allocator may ask of the present, besides the window: fields of the observation.
+    """The fields of the observation that an allocator uses besides the window.
 
     is_flat: whether no asset is held.
     """
@@ -89,14 +89,14 @@ class Present(eqx.Module):
 
 
 class AbstractLookback(eqx.Module):
-    """An allocator that looks at the returns of a window of closes.
+    """An allocator that uses the returns of a window of closes.
 
-    lookback: number of closes before the bar; None: the look-back range, which `js.optimize` provides.
+    lookback: number of closes before the bar, at least 3; None: the look-back range of `js.optimize`.
 
-    An asset is usable if the window has at least two returns of it and they are not all the same. Others get weight 0.
-    If none is usable, the assets that have had a price by now get equal weights; if there is none of those either, all
-    are left alone. Weights are therefore always finite, unless constraints cannot be met: then they are NaN, which
-    `js.backtest` raises with lane and date.
+    An asset is usable if it has at least two returns in the window and they are not all the same. Other assets get
+    weight 0. If no asset is usable, the assets that have had a price by now get equal weights; if there are no such
+    assets, all are left alone. So weights are always finite, unless constraints cannot be met: then they are NaN, and
+    `js.backtest` raises an error that names lane and date. Raises ValueError naming `lookback`.
     """
 
     lookback: int | None = eqx.field(static=True, default=None, kw_only=True)
@@ -110,12 +110,12 @@ class AbstractLookback(eqx.Module):
 
     @property
     def estimator(self) -> Callable[[js.Window], Float[Array, "asset asset"]]:
-        """How the covariance is estimated."""
+        """The covariance estimator."""
         return self.covariance  # pyright: ignore[reportAttributeAccessIssue]
 
     @abc.abstractmethod
     def weigh(self, moments: Moments, present: Present) -> Float[Array, " asset"]:
-        """Weights of the live assets; those of others are thrown away."""
+        """Weights [asset] of the live assets; the weights of other assets are dropped."""
 
     def __call__(self, obs: js.Observation) -> js.Allocation:
         window = js.Window(jnp.asarray(obs.window(self.lookback).values))
@@ -125,7 +125,7 @@ class AbstractLookback(eqx.Module):
         return _answer(self, window, present)
 
 
-@eqx.filter_jit  # for the reference engine, which calls it as ordinary Python
+@eqx.filter_jit  # for speed in the reference engine, which calls it as ordinary Python
 def _answer(allocator: AbstractLookback, window: js.Window, present: Present) -> js.Allocation:
     history = History.of(window)
     usable = history.usable

@@ -13,12 +13,12 @@ import jaxsim as js
 
 @final
 class Host(eqx.Module):
-    """A Python function that is called, as it is, for the lanes and bars that rebalance; made by `host`.
+    """An allocator that calls a Python function for the lanes and bars that rebalance; made by `host`.
 
-    function: of an observation with NumPy arrays, and of the parameters by name; part of the program, not of the data.
+    function: takes an observation with NumPy arrays and the parameters by name; part of the program, not of the data.
     parameters: numbers and arrays, by name; named indexes are swept.
-    aux: names and shapes of the arrays that its answers record.
-    place: of the function in a run that keeps it out of its program.
+    aux: names and shapes of the recorded arrays in its answers.
+    place: number of the function in a run that keeps functions out of the program.
     """
 
     function: Callable = eqx.field(static=True)
@@ -35,20 +35,20 @@ class Host(eqx.Module):
 def host(function: Callable, /, *, aux: Mapping[str, int | tuple[int, ...]] | None = None, **parameters: Any) -> Host:
     """An allocator that calls `function(obs, **parameters)`, any Python function of NumPy arrays, in both engines.
 
-    function: is called once for each lane and bar that rebalances, lanes one after the other. Gets the `Observation`
-        that the reference engine shows, with NumPy arrays and plain floats in it; `obs.rng()` is a seeded NumPy
-        generator. Answers with weights [asset], or a `js.Allocation` of weights, skip and aux. It should depend on
-        what it is given alone; what it remembers would mix all lanes.
+    function: called once for each lane and bar that rebalances, lanes one after the other. It gets the `Observation`
+        of the reference engine, with NumPy arrays and plain floats; `obs.rng()` is a seeded NumPy generator. It returns
+        weights [asset], or a `js.Allocation` of weights, skip and aux. It must depend on its arguments alone; a state
+        would mix all lanes.
     aux: names and shapes of the arrays in the answers' `aux`, as `{"risk": ()}`.
-    parameters: numbers, arrays, Series by asset, or named indexes to sweep; a single number arrives as Python's.
+    parameters: numbers, arrays, Series by asset, or named indexes to sweep; a single number arrives as an int or float.
 
-    In a backtest nothing is compiled anew for another function, or for another value of a parameter. No derivative goes
-    through it: to `jax.grad`, its weights are constants. It is called on the CPU.
+    In a backtest another function, or another value of a parameter, compiles nothing. It has no derivative: to
+    `jax.grad`, its weights are constants. It is called on the CPU.
 
-    Raises TypeError for what is not callable, or for a parameter that is no number. In a backtest,
-    js.AllocatorError from what the function raises; TypeError, ValueError or js.AllocationError for an answer that
-    cannot be traded; all naming lane and bar. In `js.simulate` the weights are then NaN, as `Simulation.status` tells,
-    and the traceback goes to the log "jaxsim".
+    Raises TypeError if the function is not callable or a parameter is not numeric. A backtest raises js.AllocatorError
+    for an exception in the function, and TypeError, ValueError or js.AllocationError for an answer that cannot be
+    traded; all name lane and bar. In `js.simulate` the weights are NaN instead, `Simulation.status` tells the bar, and
+    the traceback goes to the log "jaxsim".
     """
     if isinstance(function, type) or not callable(function):
         raise TypeError(f"function: expected a Python function of an observation, got {function!r}")
@@ -71,7 +71,8 @@ def _parameter(value: Any, name: str) -> Any:
 
 
 class _ByIdentity:
-    """A callable whose equals are others: programs that were compiled for one must not serve another."""
+    """Wraps a callable so that it is compared by identity: if two callables compare equal, a program compiled for one
+    must still not serve the other."""
 
     def __init__(self, function: Callable):
         self.function = function

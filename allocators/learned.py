@@ -1,4 +1,4 @@
-"""Allocators with parameters to be trained. All of them start at equal weight."""
+"""Allocators with trainable parameters. All of them start at equal weight."""
 
 import abc
 from typing import Any
@@ -14,11 +14,11 @@ from allocators.scores import Inputs, allocation, dense, in_float64, last_layer,
 
 
 class SoftmaxWeights(eqx.Module):
-    """Constant weights softmax(logits), free to be trained: always positive, together (with cash) always one.
+    """Constant weights softmax(logits): positive for any logits, with sum one (cash included).
 
-    logits: [asset], or [asset + 1] where cash has a share, its logit last; zero at the start, which is equal weight.
-    over: "all", every column of the group, listed or not (what is not listed yet stays cash); or "tradable", those that
-        have had a price by now, which share what the others leave. As in `EqualWeight`.
+    logits: [asset], or [asset + 1] if cash has a share, its logit last; zero at the start, which is equal weight.
+    over: "all": every column of the group; the share of an unlisted asset stays cash. "tradable": only assets that have
+        had a price by now. As in `EqualWeight`.
     """
 
     logits: Any
@@ -35,8 +35,8 @@ class SoftmaxWeights(eqx.Module):
     def __call__(self, obs: js.Observation) -> Float[Array, " asset"]:
         logits, num_assets = jnp.asarray(self.logits), obs.num_assets
         if logits.shape != (num_assets + self.cash,):
-            held = len(logits) - self.cash
-            raise ValueError(f"num_assets: SoftmaxWeights is made for {held} assets, the group has {num_assets}")
+            count = len(logits) - self.cash
+            raise ValueError(f"num_assets: SoftmaxWeights is made for {count} assets, the group has {num_assets}")
         live = jnp.asarray(obs.tradable) if self.over == "tradable" else jnp.full(num_assets, True)
         cash = logits[-1] if self.cash else jnp.asarray(-jnp.inf, logits.dtype)
         shares, _ = softmax(logits[:num_assets], live | ~live.any(), cash)
@@ -44,19 +44,19 @@ class SoftmaxWeights(eqx.Module):
 
 
 class AbstractScored(eqx.Module):
-    """An allocator that scores each asset by its features, with the same parameters for all: it takes any number of
-    assets, and exchanging two of them exchanges their weights. Weights are softmax(scores).
+    """An allocator that computes a score of each asset from its features, with the same parameters for all assets. It
+    takes any number of assets, and exchanging two assets exchanges their weights. Weights are softmax(scores).
 
-    num_features: features of each asset in `obs.features` (see `js.features.stack`).
-    cash: whether cash has a share; its score is the mean of what the assets say about it. At the start it gets as much
-        as each of the assets.
-    sees_weights: whether the present weight of an asset is one more feature, with which a rule can learn to keep what
-        it holds.
+    num_features: number of features of each asset in `obs.features` (see `js.features.stack`).
+    cash: whether cash has a share. The last layer then has a second output; its mean over the usable assets is the
+        score of cash. At the start cash has the share of one asset.
+    sees_weights: whether the present weight of an asset is one more feature, so that a policy can learn to avoid
+        trades.
     head: the last layer, zero at the start.
 
-    An asset is usable if it has had a price by now and none of its features is NaN at this bar. Others get weight 0. If
-    none is usable, the assets that have had a price by now get equal weights; if there is none of those either, all are
-    left alone.
+    An asset is usable if it has had a price by now and none of its features is NaN at this bar. Other assets get weight
+    0. If no asset is usable, the assets that have had a price by now get equal weights; if there are no such assets,
+    all are left alone.
     """
 
     head: eqx.nn.Linear
@@ -65,35 +65,35 @@ class AbstractScored(eqx.Module):
     sees_weights: bool = eqx.field(static=True)
 
     def __init__(self, num_features: int, cash: bool, sees_weights: bool, width: int | None = None):
-        """width: of what the last layer scores, where that is not the features themselves."""
+        """width: number of inputs of the last layer; None: the features themselves."""
         self.num_features = positive(num_features, "num_features")
         self.cash, self.sees_weights = bool(cash), bool(sees_weights)
         self.head = last_layer(self.num_inputs if width is None else positive(width, "width"), self.cash)
 
     @property
     def num_inputs(self) -> int:
-        """Features of each asset, the present weight among them if it is seen."""
+        """Number of features of each asset, including the present weight with `sees_weights`."""
         return self.num_features + self.sees_weights
 
     @abc.abstractmethod
     def describe(self, inputs: Inputs) -> Float[Array, "asset hidden"]:
-        """What the last layer scores: numbers for each asset."""
+        """The inputs of the last layer, for each asset."""
 
     def __call__(self, obs: js.Observation) -> js.Allocation:
         return _answer(self, Inputs.of(obs, self.num_features, self.sees_weights))
 
 
-@eqx.filter_jit  # for the reference engine, which calls it as ordinary Python
+@eqx.filter_jit  # for speed in the reference engine, which calls it as ordinary Python
 def _answer(allocator: AbstractScored, inputs: Inputs) -> js.Allocation:
     return allocation(jax.vmap(allocator.head)(allocator.describe(inputs)), inputs)
 
 
 class Linear(AbstractScored):
-    """Scores that are linear in the features: `softmax(features @ coefficients)`.
+    """Scores that are linear in the features: weights are `softmax(features @ coefficients)`.
 
-    Source: the idea of M. W. Brandt, P. Santa-Clara and R. Valkanov, Parametric portfolio policies, Review of Financial
-    Studies 22 (2009), 3411-3447, of weights by a few coefficients shared by all assets; theirs tilt a benchmark and
-    may be negative.
+    Source: M. W. Brandt, P. Santa-Clara and R. Valkanov, Parametric portfolio policies, Review of Financial Studies 22
+    (2009), 3411-3447, for weights from a few coefficients shared by all assets; their weights tilt a benchmark and may
+    be negative.
     """
 
     def __init__(self, num_features: int, *, cash: bool = False, sees_weights: bool = False):
@@ -101,7 +101,7 @@ class Linear(AbstractScored):
 
     @property
     def coefficients(self) -> Float[Array | np.ndarray, " feature"]:
-        """What one unit of each feature adds to the score of an asset."""
+        """The change of an asset's score per unit of each feature."""
         return self.head.weight[0]
 
     def describe(self, inputs: Inputs) -> Float[Array, "asset hidden"]:
@@ -109,9 +109,9 @@ class Linear(AbstractScored):
 
 
 class MLP(AbstractScored):
-    """Scores by a multilayer perceptron that looks at one asset at a time.
+    """Scores by a multilayer perceptron of the features of one asset.
 
-    width: of the hidden layers.        depth: number of them.      key: JAX key or int that they are drawn from.
+    width: width of the hidden layers.      depth: number of hidden layers.      key: JAX key or int to draw them from.
 
     Source: the shared evaluators of Z. Jiang, D. Xu and J. Liang, A deep reinforcement learning framework for the
     financial portfolio management problem, arXiv:1706.10059 (2017), section 5.1.
@@ -142,23 +142,23 @@ class MLP(AbstractScored):
 
 
 class Attention(AbstractScored):
-    """Scores by one block of a transformer over the assets: each looks at all others that are usable. There is no
-    order among them, so that any number takes part, and exchanging two exchanges their weights.
+    """Scores by one transformer block over the assets: each asset attends to all usable assets. There are no positions,
+    so it takes any number of assets, and exchanging two assets exchanges their weights.
 
-    width: of the hidden layers, a multiple of `num_heads`.     num_heads: attention heads.
-    ask, answer, tell: the layers of queries, keys and values.      blend: that of the heads together.
-    key: JAX key or int that the layers are drawn from.
+    width: width of the hidden layers, a multiple of `num_heads`.       num_heads: number of attention heads.
+    query_layer, key_layer, value_layer: of the attention.      output_layer: after the heads are joined.
+    key: JAX key or int to draw the layers from.
 
-    Source: A. Vaswani et al., Attention is all you need, NeurIPS 2017, without positions; that this is equivariant:
+    Source: A. Vaswani et al., Attention is all you need, NeurIPS 2017, without positions; for the equivariance,
     J. Lee et al., Set transformer, ICML 2019.
     """
 
     embed: eqx.nn.Linear
-    ask: eqx.nn.Linear
-    answer: eqx.nn.Linear
-    tell: eqx.nn.Linear
-    blend: eqx.nn.Linear
-    mix: eqx.nn.Linear
+    query_layer: eqx.nn.Linear
+    key_layer: eqx.nn.Linear
+    value_layer: eqx.nn.Linear
+    output_layer: eqx.nn.Linear
+    hidden_layer: eqx.nn.Linear
     num_heads: int = eqx.field(static=True)
 
     def __init__(
@@ -176,28 +176,30 @@ class Attention(AbstractScored):
             raise ValueError(f"width: expected a multiple of num_heads={num_heads}, got {width}")
         first, *keys = jax.random.split(random_key(key), 6)
         self.embed, self.num_heads = dense(self.num_inputs, width, first), num_heads
-        self.ask, self.answer, self.tell, self.blend, self.mix = (dense(width, width, k) for k in keys)
+        layers = (dense(width, width, k) for k in keys)
+        self.query_layer, self.key_layer, self.value_layer, self.output_layer, self.hidden_layer = layers
 
     def describe(self, inputs: Inputs) -> Float[Array, "asset hidden"]:
         x = jax.vmap(self.embed)(inputs.values)
         num_assets = len(x)
         query, key, value = (
-            jax.vmap(layer)(x).reshape(num_assets, self.num_heads, -1) for layer in (self.ask, self.answer, self.tell)
+            jax.vmap(layer)(x).reshape(num_assets, self.num_heads, -1)
+            for layer in (self.query_layer, self.key_layer, self.value_layer)
         )
-        # Written out: the softmax of jax.nn.dot_product_attention is in float32, whatever it is given.
+        # Not jax.nn.dot_product_attention: its softmax is always in float32.
         heat = jnp.einsum("ahd,bhd->hab", query, key) / np.sqrt(query.shape[-1])
         shares = jax.nn.softmax(jnp.where(inputs.live, heat, -jnp.inf), axis=-1)
-        found = jnp.einsum("hab,bhd->ahd", shares, value).reshape(x.shape)
-        x = x + jax.vmap(self.blend)(found)
-        return x + jax.nn.silu(jax.vmap(self.mix)(x))
+        attended = jnp.einsum("hab,bhd->ahd", shares, value).reshape(x.shape)
+        x = x + jax.vmap(self.output_layer)(attended)
+        return x + jax.nn.silu(jax.vmap(self.hidden_layer)(x))
 
 
 class Recurrent(eqx.Module):
-    """Scores by what a gated recurrent unit remembers of the features of an asset, bar after bar; one unit, with a
-    state for each asset. It is updated at every bar, whether the portfolio is traded then or not.
+    """Scores by a gated recurrent unit over the features of an asset, bar after bar. All assets share one unit; each
+    has its own state. The state is updated at every bar, also at bars without a trade.
 
-    num_features, cash, sees_weights, head: as in `Linear`, `MLP` and `Attention`, and usable assets likewise.
-    width: numbers that are remembered of each asset.       key: JAX key or int that the unit is drawn from.
+    num_features, cash, sees_weights, head: as in `Linear`, `MLP` and `Attention`, and so are usable assets.
+    width: size of the state of each asset.     key: JAX key or int to draw the unit from.
 
     The state is [asset, width], zero at the start. An asset without features at a bar, or not listed yet, keeps its
     state. Scores take any number of assets, and exchanging two of them exchanges their weights.
@@ -224,18 +226,18 @@ class Recurrent(eqx.Module):
         return np.zeros((num_assets, self.cell.hidden_size))
 
     def observe(self, obs: js.Observation, state: Any) -> Float[Array, "asset width"]:
-        return _remember(self.cell, Inputs.of(obs, self.num_features, self.sees_weights), jnp.asarray(state))
+        return _update(self.cell, Inputs.of(obs, self.num_features, self.sees_weights), jnp.asarray(state))
 
     def __call__(self, obs: js.Observation, state: Any) -> tuple[js.Allocation, Any]:
         inputs = Inputs.of(obs, self.num_features, self.sees_weights)
-        return _recall(self.head, inputs, jnp.asarray(state)), state
+        return _allocate(self.head, inputs, jnp.asarray(state)), state
 
 
 @eqx.filter_jit
-def _remember(cell: eqx.nn.GRUCell, inputs: Inputs, state: Float[Array, "asset width"]) -> Float[Array, "asset width"]:
+def _update(cell: eqx.nn.GRUCell, inputs: Inputs, state: Float[Array, "asset width"]) -> Float[Array, "asset width"]:
     return jnp.where(inputs.usable[:, None], jax.vmap(cell)(inputs.values, state), state)
 
 
 @eqx.filter_jit
-def _recall(head: eqx.nn.Linear, inputs: Inputs, state: Float[Array, "asset width"]) -> js.Allocation:
+def _allocate(head: eqx.nn.Linear, inputs: Inputs, state: Float[Array, "asset width"]) -> js.Allocation:
     return allocation(jax.vmap(head)(state), inputs)

@@ -1,4 +1,4 @@
-"""Portfolios on Markowitz's frontier, under constraints."""
+"""Portfolios on the mean-variance frontier, under constraints."""
 
 from collections.abc import Callable
 from typing import Any, ClassVar
@@ -12,7 +12,7 @@ from allocators.covariance import SampleCovariance
 from allocators.history import AbstractLookback, Moments, Present
 from allocators.numbers import number
 
-#: Gains below this part of the largest excess return count as none.
+#: An excess return below this fraction of the largest one counts as zero.
 NO_GAIN = 1e-9
 
 
@@ -20,12 +20,12 @@ class MinimumVariance(AbstractLookback):
     """The weights of least variance: minimise `w' C w` subject to the constraints.
 
     constraints: by default long only and fully invested.
-    covariance: how C is estimated.     lookback: closes before the bar; None: the range of `js.optimize`.
+    covariance: estimator of C.     lookback: closes before the bar; None: the range of `js.optimize`.
 
     Source: H. Markowitz, Portfolio selection, Journal of Finance 7 (1952), 77-91. Solved by qpax (K. Tracy and
     Z. Manchester, On the differentiability of the primal-dual interior-point method, 2024, arXiv 2406.11749), an extra:
-    `pip install "jaxsim-portfolio[optimizers]"`. Derivatives are reverse-mode only. In float32 weights are good to
-    about 1e-3, in float64, which `js.backtest` computes in, to 1e-7.
+    `pip install "jaxsim-portfolio[optimizers]"`. Derivatives are reverse-mode only. Weights are accurate to about 1e-3
+    in float32, and to 1e-7 in float64, the dtype of `js.backtest`.
     """
 
     constraints: Constraints = eqx.field(default_factory=Constraints)
@@ -39,15 +39,15 @@ class MinimumVariance(AbstractLookback):
 
 
 class MeanVariance(AbstractLookback):
-    """The weights of greatest utility: maximise `mean . w - risk_aversion / 2 w' C w` subject to the constraints, mean
-    and C of the simple returns per bar in the window.
+    """The weights of greatest utility: maximise `mean . w - risk_aversion / 2 w' C w` subject to the constraints, with
+    mean and covariance C of the simple returns per bar in the window.
 
-    risk_aversion: > 0; may be swept. It is a pure number: as C and the mean grow alike with the length of a bar, the
-        same figure serves hours and days.
+    risk_aversion: > 0, without unit; may be swept. C and the mean both grow in proportion to the length of a bar, so
+        the same number fits hours and days.
     constraints: by default long only and fully invested.
-    covariance: how C is estimated.     lookback: closes before the bar; None: the range of `js.optimize`.
+    covariance: estimator of C.     lookback: closes before the bar; None: the range of `js.optimize`.
 
-    Source and solver as `MinimumVariance`; the form with one half is that of R. Grinold and R. Kahn, Active Portfolio
+    Source and solver as `MinimumVariance`; the factor one half is that of R. Grinold and R. Kahn, Active Portfolio
     Management (2000), and of PyPortfolioOpt's `max_quadratic_utility`.
     """
 
@@ -59,26 +59,26 @@ class MeanVariance(AbstractLookback):
 
     def weigh(self, moments: Moments, present: Present) -> Float[Array, " asset"]:
         aversion = jnp.asarray(self.risk_aversion, moments.mean.dtype)
-        scale = aversion * _scale(moments) + jnp.abs(moments.mean).max()  # the larger of the two terms is about one
+        scale = aversion * _scale(moments) + jnp.abs(moments.mean).max()  # makes the larger term about one
         polytope = self.constraints.polytope(moments, present)
         return polytope.least(moments.covariance * (aversion / scale), -moments.mean / scale)
 
 
 class MaximumSharpe(AbstractLookback):
     """The weights of the highest Sharpe ratio: maximise `(mean - risk_free) . w / sqrt(w' C w)` subject to the
-    constraints, mean and C of the simple returns per bar in the window.
+    constraints, with mean and covariance C of the simple returns per bar in the window.
 
     risk_free: return of the riskless asset per bar; may be swept.
     constraints: by default long only and fully invested.
-    covariance: how C is estimated.     lookback: closes before the bar; None: the range of `js.optimize`.
+    covariance: estimator of C.     lookback: closes before the bar; None: the range of `js.optimize`.
 
-    A ratio is not convex, but it does not change with the scale of w: with y = k w, k > 0, and k such that
-    (mean - risk_free) . y = 1, it is the quadratic program `minimise y' C y` whose constraints are those on w times k
-    (G. Cornuejols and R. Tutuncu, Optimization Methods in Finance, 2006, section 8.2, equation 8.11). That needs some
-    weights with a positive excess return (where sum(w) is the budget b, the excess is mean . w - b risk_free). If there
-    are none, the best ratio would be had by the greatest risk; the answer is then the weights of least variance.
+    The ratio is not convex, but it does not change with the scale of w. With y = k w, k > 0, and k such that
+    (mean - risk_free) . y = 1, it is the quadratic program `minimise y' C y` with the constraints on w times k
+    (G. Cornuejols and R. Tutuncu, Optimization Methods in Finance, 2006, section 8.2, equation 8.11). This needs
+    weights with a positive excess return, mean . w - b risk_free, where b is the budget. If there are none, the answer
+    is the weights of least variance, since the best ratio would then have the greatest risk.
 
-    Solver and derivatives as `MinimumVariance`. A first program finds out the highest excess return there is.
+    Solver and derivatives as `MinimumVariance`. A first program finds the highest excess return.
     """
 
     risk_free: Any = number("risk_free", default=0.0)
@@ -99,6 +99,6 @@ class MaximumSharpe(AbstractLookback):
 
 
 def _scale(moments: Moments) -> Float[Array, ""]:
-    """The mean variance of the live assets: solvers like numbers of the size of one."""
+    """The mean variance of the live assets; scaled by it, the program has numbers of about one."""
     live = moments.live
     return jnp.where(live, moments.variance, 0.0).sum() / live.sum()

@@ -15,15 +15,15 @@ from allocators.numbers import number
 
 
 class Momentum(AbstractLookback):
-    """More of what has risen: the `top` assets in equal parts, or a softmax of the returns.
+    """Weights by total return in the window: the `top` assets in equal parts, or a softmax of the returns.
 
-    top: number of assets to hold, those of the highest total return in the window; if fewer are usable, all of them.
-    temperature: weights in proportion to `exp(total return / temperature)`, > 0: the lower, the more goes to the
-        best. One of the two is given; both may be swept.
+    top: number of assets to hold, those of the highest total return; if fewer are usable, all usable assets.
+    temperature: > 0; weights are in proportion to `exp(total return / temperature)`. A lower temperature gives more to
+        the best asset. Give `top` or `temperature`, not both (ValueError); both may be swept.
     lookback: number of closes before the bar; None: the range of `js.optimize`.
 
     Source: N. Jegadeesh and S. Titman, Returns to buying winners and selling losers, Journal of Finance 48 (1993),
-    65-91: winners in equal parts. Of two assets with the same return, the first one is taken.
+    65-91: winners in equal parts. Of two assets with the same return, the first column is taken.
     """
 
     top: Any = number("top", low=1.0, is_whole=True, default=None, kw_only=True)
@@ -35,13 +35,13 @@ class Momentum(AbstractLookback):
 
     @property
     def estimator(self) -> Any:
-        return SampleCovariance()  # not looked at
+        return SampleCovariance()  # not used
 
     def weigh(self, moments: Moments, present: Present) -> Float[Array, " asset"]:
         live, total = moments.live, moments.total
         score = jnp.where(live, total, -jnp.inf)
         if self.top is None:
-            best = jax.lax.stop_gradient(score.max())  # for range; it cancels
+            best = jax.lax.stop_gradient(score.max())  # against overflow; it cancels
             heat = jnp.where(live, (total - best) / self.temperature, 0.0)
             part = jnp.where(live, jnp.exp(heat), 0.0)
             return part / part.sum()
@@ -54,7 +54,7 @@ class Momentum(AbstractLookback):
 
 
 class _Track(eqx.Module):
-    """What `ExponentiatedGradient` remembers.
+    """The state of `ExponentiatedGradient`.
 
     log_weights: logarithms of the weights of the algorithm over all assets, but for a constant; the largest is 0.
     price: of the bar before; NaN before the first.
@@ -65,8 +65,8 @@ class _Track(eqx.Module):
 
 
 class ExponentiatedGradient(eqx.Module):
-    """Weights that follow relative prices, bar after bar: `w_i exp(eta x_i / (w . x)) / Z`, x the valuation price of an
-    asset divided by that of the bar before, Z the sum; equal weights at the start.
+    """Weights updated by relative prices at every bar: `w_i exp(eta x_i / (w . x)) / Z`, where x is the valuation price
+    of an asset divided by its price at the previous bar, and Z the sum. Equal weights at the start.
 
     eta: learning rate, >= 0; 0 stays at equal weights; may be swept.
 

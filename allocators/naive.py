@@ -1,4 +1,4 @@
-"""Weights that look at no price: equal, fixed, random."""
+"""Weights that do not depend on prices: equal, fixed, random."""
 
 from typing import Any
 
@@ -11,10 +11,10 @@ import jaxsim as js
 
 
 class EqualWeight(eqx.Module):
-    """1/N each.
+    """Equal weights, 1/N.
 
-    over: "all", every column of the group, listed or not (what is not listed yet stays cash), as the tutorial has it;
-        or "tradable", those that have had a price by now.
+    over: "all": N is the number of columns of the group, and the share of an unlisted asset stays cash, as in
+        vectorbt's tutorial. "tradable": N counts only assets that have had a price by now. Raises ValueError otherwise.
     """
 
     over: str = eqx.field(static=True, default="all")
@@ -34,7 +34,7 @@ class EqualWeight(eqx.Module):
 class FixedWeights(eqx.Module):
     """The same weights at every rebalance.
 
-    weights: fractions, one per asset, < 0 to sell short; an array, or in the pandas face a Series by asset name.
+    weights: fractions, one per asset, < 0 to sell short; an array, or in `js.backtest` a Series by asset name.
     """
 
     weights: Any
@@ -47,9 +47,9 @@ class FixedWeights(eqx.Module):
 
 
 class RandomWeights(eqx.Module):
-    """New random weights at every rebalance: u / sum(u), u uniform on [0, 1) per asset.
+    """New random weights at every rebalance: u / sum(u), with u uniform on [0, 1) per asset.
 
-    Drawn from `obs.key` in float32, so that they are the same in every dtype and beside any other lanes.
+    They are drawn from `obs.key` in float32, so that they are the same in every dtype and beside any other lanes.
     """
 
     def __call__(self, obs: js.Observation) -> Float[Array, " asset"]:

@@ -1,4 +1,4 @@
-"""Fields of allocators that hold numbers: what they accept, checked where the values are known."""
+"""Module fields of allocators that hold numbers, with checks of type and bounds."""
 
 from typing import Any
 
@@ -19,13 +19,13 @@ def number(
     per_asset: bool = False,
     **options: Any,
 ) -> Any:
-    """A Module field for numbers from `low` to `high`; with a default of None, None means that the feature is off.
+    """A Module field for numbers from `low` to `high`. With a default of None, None is allowed too and means "off".
 
     is_open: `low` itself is not allowed.       is_whole: only whole numbers.       is_finite: no infinities.
-    per_asset: an array as well, one number for each asset (or group).
+    per_asset: an array is allowed too, one number for each asset (or group).
 
-    A plain number becomes a NumPy float64 array. A named index to sweep, a Series by asset and a tracer pass as they
-    come. Raises TypeError or ValueError naming the field for anything else, or for a value out of bounds.
+    A plain number becomes a NumPy float64 array. A named index to sweep, a Series by asset and a tracer stay as they
+    are. Raises TypeError or ValueError naming the field for anything else, or for a value out of bounds.
     """
     limits = [text for bound, text in ((low, f"{'>' if is_open else '>='} {low:g}"), (high, f"<= {high:g}"))
               if np.isfinite(bound)]  # fmt: skip

@@ -13,9 +13,9 @@ from allocators.spectral import floor, in_any_lane, null_projector, pseudo_inver
 #: Interior-point steps. qpax keeps slacks above the root of the machine epsilon, so its own test of convergence cannot
 #: ask for as much as its iterates give; all problems take the same number of steps instead.
 STEPS = 25
-#: Complementarity at which qpax takes derivatives: they are those of a problem as smooth as this.
+#: Complementarity at which qpax takes derivatives: they are those of a problem that is smoothed this much.
 SMOOTHNESS = 1e-10
-#: Curvature that makes a linear objective a quadratic one.
+#: Small curvature that turns a linear objective into a quadratic one.
 RIDGE = 1e-3
 #: Curvature that keeps qpax from drifting where the objective has none; its force is that of the slacks.
 DRIFT = 1e-8
@@ -28,7 +28,7 @@ LARGEST = 1e-6
 
 
 def require_qpax() -> Any:
-    """The module `qpax`; without it an ImportError with the pip command."""
+    """The module `qpax`. Raises ImportError with the pip command if it is not installed."""
     try:
         return importlib.import_module("qpax")
     except ImportError as error:
@@ -70,7 +70,7 @@ class Polytope(eqx.Module):
 
     @property
     def tolerance(self) -> float:
-        """Weights closer than this are the same: 1.5e-7 in float64, where slacks are at least 1.5e-8."""
+        """Weights closer than this count as equal: 1.5e-7 in float64, where slacks are at least 1.5e-8."""
         return 10 * float(jnp.finfo(self.h.dtype).eps) ** 0.5
 
     @property
@@ -221,7 +221,7 @@ class Polytope(eqx.Module):
         return lax.cond(in_any_lane(is_needed), go, lambda weights, _: weights, weights, flat)
 
     def _padded(self, row: Float[Array, " asset"]) -> Float[Array, " variable"]:
-        """A row over the weights as one over all variables."""
+        """A row over the weights, extended to all variables."""
         return jnp.pad(row, (0, self.G.shape[1] - len(row)))
 
     def _padded_square(self, form: Float[Array, "asset asset"]) -> Float[Array, "variable variable"]:
@@ -259,8 +259,8 @@ def _along(row: Float[Array, " n"]) -> Float[Array, "n n"]:
 
 
 def _solve(P: Array, q: Array, A: Array, b: Array, G: Array, h: Array) -> Array:
-    """The x that minimises `x' P x / 2 + q . x` subject to `A x = b`, `G x <= h`; anything if there is none. It has
-    reverse-mode derivatives."""
+    """The x that minimises `x' P x / 2 + q . x` subject to `A x = b`, `G x <= h`; arbitrary if no x is feasible. It
+    has reverse-mode derivatives."""
     tolerance = 0.0  # never met: see STEPS
     return require_qpax().solve_qp_primal(
         P, q, A, b, G, h, solver_tol=tolerance, target_kappa=SMOOTHNESS, max_iter=STEPS

@@ -1,4 +1,4 @@
-"""Weights from risk alone, in closed form or by a convex problem of their own."""
+"""Weights from risk alone: inverse volatility and risk parity."""
 
 from collections.abc import Callable
 from typing import Any
@@ -12,16 +12,16 @@ from allocators.covariance import SampleCovariance
 from allocators.history import AbstractLookback, Moments, Present
 from allocators.numbers import number
 
-#: Newton steps of `RiskParity`. Problems of 50 assets have needed at most half as many.
+#: Newton steps of `RiskParity`. Problems of 50 assets needed at most half as many.
 STEPS = 30
 
 
 class InverseVolatility(AbstractLookback):
     """Weights in proportion to 1 / volatility: `w_i = (1 / s_i) / sum_j (1 / s_j)`.
 
-    covariance: whose diagonal is s^2.      lookback: closes before the bar; None: the range of `js.optimize`.
+    covariance: estimator; its diagonal is s^2.     lookback: closes before the bar; None: the range of `js.optimize`.
 
-    It is risk parity where all correlations are equal: S. Maillard, T. Roncalli and J. Teiletche, The properties of
+    It equals risk parity if all correlations are equal: S. Maillard, T. Roncalli and J. Teiletche, The properties of
     equally weighted risk contribution portfolios, Journal of Portfolio Management 36 (2010), 60-70, section 2.
     """
 
@@ -35,14 +35,14 @@ class InverseVolatility(AbstractLookback):
 class RiskParity(AbstractLookback):
     """Every asset contributes its budget to the risk: `w_i (C w)_i / (w' C w) = b_i`, w >= 0, sum(w) = 1.
 
-    budgets: [asset], > 0, in any unit, since those of the usable assets are scaled to sum to one; None: all the same.
-    covariance: how C is estimated.     lookback: closes before the bar; None: the range of `js.optimize`.
+    budgets: [asset], > 0; those of the usable assets are scaled to sum to one; None: all the same.
+    covariance: estimator of C.     lookback: closes before the bar; None: the range of `js.optimize`.
 
     The weights are y / sum(y), where y minimises the convex `y' C y / 2 - sum_i b_i log y_i` (F. Spinu, An algorithm
     for computing risk parity weights, 2013, SSRN 2297383, equation 4; formulated by Maillard, Roncalli and Teiletche,
-    2010). It is solved in units of volatility, by Newton's method with steps of 1 / (1 + max_i |dy_i / y_i|): they
-    keep y positive and always descend, and become whole near the solution. The derivative is that of the last step,
-    which at the solution is the implicit one.
+    2010). It is solved in units of volatility, by Newton's method with step size 1 / (1 + max_i |dy_i / y_i|), which
+    keeps y positive, always descends, and tends to one near the solution. The derivative is that of the last step,
+    which at the solution equals the implicit derivative.
     """
 
     budgets: Any = number("budgets", low=0.0, is_open=True, per_asset=True, default=None)
@@ -56,7 +56,7 @@ class RiskParity(AbstractLookback):
         if budgets.shape not in ((), volatility.shape):
             raise ValueError(f"budgets: expected one number per asset, {len(live)}, got shape {budgets.shape}")
         budgets = jnp.where(live, budgets, 0.0)
-        budgets = jnp.where(live, budgets / budgets.sum(), 1.0)  # those that are not live are solved by themselves
+        budgets = jnp.where(live, budgets / budgets.sum(), 1.0)  # assets that are not live are solved separately
 
         def step(y: Array, _: Any, correlation: Array = correlation, budgets: Array = budgets) -> tuple[Array, None]:
             slope = correlation @ y - budgets / y
@@ -73,7 +73,7 @@ class RiskParity(AbstractLookback):
 
 
 def risk_contributions(weights: Any, covariance: Any) -> Float[Array, " asset"]:
-    """The share of each asset in the variance of a portfolio, `w_i (C w)_i / (w' C w)`; they sum to one.
+    """The share [asset] of each asset in the variance of a portfolio, `w_i (C w)_i / (w' C w)`; shares sum to one.
 
     weights: [asset].       covariance: [asset, asset]. Arrays of NumPy or JAX.
     """

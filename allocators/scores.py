@@ -1,4 +1,4 @@
-"""What a learned allocator sees of each asset, and how its scores become weights; one rule for all."""
+"""The inputs of a learned allocator, and weights from its scores; one rule for all learned allocators."""
 
 from typing import Any
 
@@ -14,11 +14,11 @@ import jaxsim as js
 
 
 class Inputs(eqx.Module):
-    """What is known of each asset at the open of a bar, with what is missing marked rather than NaN, so that no
-    gradient meets a NaN.
+    """The features of each asset at the open of a bar. Missing features are 0 instead of NaN, so that gradients stay
+    finite.
 
-    values: a row for each asset, 0 where it is missing.
-    usable: the assets that have had a price by now and have all of their features at this bar.
+    values: features; 0 where one is missing.
+    usable: the assets that have had a price by now and miss no feature at this bar.
     tradable: the assets that have had a price by now.
     """
 
@@ -28,23 +28,23 @@ class Inputs(eqx.Module):
 
     @classmethod
     def of(cls, obs: js.Observation, num_features: int, sees_weights: bool) -> "Inputs":
-        """Read `obs.features`: a pytree whose leaves are [asset, feature], [asset] or, of the market as a whole, one
-        number, which every asset gets; in the order of the pytree, that is of the sorted names of a dictionary.
+        """Read `obs.features`: a pytree whose leaves are [asset, feature], [asset], or one number for the whole market,
+        which every asset gets. Leaves are in the order of the pytree; in a dictionary, by sorted name.
 
-        Raises ValueError beginning with "features:" where there are none, of another shape, or another number of them.
+        Raises ValueError beginning with "features:" if there are no features, or for a wrong shape or number.
         """
         dtype, num_assets = obs.units.dtype, obs.num_assets
-        found = [jnp.asarray(leaf, dtype) for leaf in jax.tree.leaves(obs.features)]
-        if not found:
+        leaves = [jnp.asarray(leaf, dtype) for leaf in jax.tree.leaves(obs.features)]
+        if not leaves:
             raise ValueError("features: this allocator looks at obs.features, and there are none; pass features=")
-        for x in found:
+        for x in leaves:
             if x.ndim > 2 or (x.ndim and x.shape[0] != num_assets):
                 raise ValueError(
                     f"features: expected rows of shape [asset, feature], [asset] or [], of {num_assets} assets, got "
                     f"{list(x.shape)}; js.features.stack makes such rows of tables"
                 )
         values = jnp.concatenate(
-            [jnp.broadcast_to(x, (num_assets,))[:, None] if x.ndim < 2 else x for x in found], axis=1
+            [jnp.broadcast_to(x, (num_assets,))[:, None] if x.ndim < 2 else x for x in leaves], axis=1
         )
         if values.shape[1] != num_features:
             raise ValueError(
@@ -58,18 +58,18 @@ class Inputs(eqx.Module):
 
     @property
     def live(self) -> Bool[Array, " asset"]:
-        """The usable assets; all where none is, so that numbers stay finite until they are thrown away."""
+        """The usable assets; all assets if none is usable, so that numbers stay finite until they are dropped."""
         return self.usable | ~self.usable.any()
 
 
 def allocation(scores: Float[Array, "asset head"], inputs: Inputs) -> js.Allocation:
-    """Weights of the usable assets in proportion to `exp(score)`; of others 0.
+    """Weights of the usable assets in proportion to `exp(score)`; 0 for other assets.
 
-    scores: [asset, 1]; or [asset, 2], where cash has a share as well: its score is the mean, over the usable assets, of
-        the second column.
+    scores: [asset, 1]; or [asset, 2] if cash has a share: its score is the mean of the second column over the usable
+        assets.
 
-    If no asset is usable, the tradable ones (and cash, if it has a share) get equal weights; if there are none of those
-    either, all are left alone.
+    If no asset is usable, the tradable ones (and cash, if it has a share) get equal weights; if no asset is tradable,
+    all are left alone.
     """
     live, tradable, any_usable = inputs.live, inputs.tradable, inputs.usable.any()
     has_cash = scores.shape[1] == 2
@@ -85,8 +85,8 @@ def allocation(scores: Float[Array, "asset head"], inputs: Inputs) -> js.Allocat
 def softmax(
     scores: Float[Array, " asset"], live: Bool[Array, " asset"], cash: Float[Array, ""]
 ) -> tuple[Float[Array, " asset"], Float[Array, ""]]:
-    """Shares of the live assets and of cash, in proportion to `exp(score)`; a score of -inf for cash: no share."""
-    top = lax.stop_gradient(jnp.maximum(jnp.where(live, scores, -jnp.inf).max(), cash))  # for range; it cancels
+    """Shares of the live assets and of cash, in proportion to `exp(score)`; cash with score -inf has no share."""
+    top = lax.stop_gradient(jnp.maximum(jnp.where(live, scores, -jnp.inf).max(), cash))  # against overflow; cancels
     parts = jnp.where(live, jnp.exp(jnp.where(live, scores - top, 0.0)), 0.0)
     rest = jnp.exp(cash - top)
     total = parts.sum() + rest
@@ -110,8 +110,8 @@ def positive(value: Any, name: str) -> int:
 
 
 def in_float64(tree: Any) -> Any:
-    """The numbers of layers as NumPy float64 arrays, which keep their digits inside and outside of x64; tracers as they
-    come. Layers are drawn in float32, so that they are the same in both."""
+    """The parameters of layers as NumPy float64 arrays, so that they are the same inside and outside of
+    `jax.enable_x64`; tracers stay as they are. Layers are drawn in float32 for the same reason."""
 
     def convert(x: Any) -> Any:
         return np.asarray(x, np.float64) if eqx.is_inexact_array(x) and not isinstance(x, Tracer) else x
@@ -120,11 +120,12 @@ def in_float64(tree: Any) -> Any:
 
 
 def dense(num_inputs: int, num_outputs: int, key: jax.Array) -> eqx.nn.Linear:
-    """A layer with random weights, as `in_float64` has it."""
+    """A layer with random weights, in float64 (see `in_float64`)."""
     return in_float64(eqx.nn.Linear(num_inputs, num_outputs, dtype=jnp.float32, key=key))
 
 
 def last_layer(num_inputs: int, cash: bool) -> eqx.nn.Linear:
-    """The layer that scores, zero at the start: equal scores, equal weights. Without cash a bias would cancel."""
+    """The last layer, zero at the start: equal scores, equal weights. Without cash it has no bias, which would
+    cancel."""
     layer = eqx.nn.Linear(num_inputs, 2 if cash else 1, use_bias=cash, dtype=jnp.float32, key=jax.random.key(0))
     return jax.tree.map(lambda x: np.zeros(x.shape), layer)

@@ -1,10 +1,10 @@
-"""Functions of the eigenvalues of a symmetric matrix, with derivatives that equal eigenvalues do not spoil.
+"""Functions of the eigenvalues of a symmetric matrix, with derivatives that stay finite for equal eigenvalues.
 
 For F(A) = V f(L) V', A = V L V', the derivative is `V (D * (V' dA V)) V'`, where D holds the divided differences
 `(f(l_i) - f(l_j)) / (l_i - l_j)`, and `f'(l_i)` on the diagonal and between equal eigenvalues (Daleckii and Krein 1965;
-N. Higham, Functions of Matrices, 2008, theorem 3.11). The derivative of the eigenvectors themselves, which divides by
-`l_i - l_j`, is never taken. Each function below knows its divided differences in a form that divides by no difference
-of two eigenvalues of the same kind.
+N. Higham, Functions of Matrices, 2008, theorem 3.11). The derivative of the eigenvectors, which divides by
+`l_i - l_j`, is not used. The divided differences below are written without a division by the difference of two
+eigenvalues of the same kind.
 """
 
 from functools import partial
@@ -15,25 +15,25 @@ import jax.numpy as jnp
 from jax.custom_batching import custom_vmap
 from jaxtyping import Array, Bool, Float
 
-#: An eigenvalue counts as zero below so many roundings of the largest one, for each row of the matrix.
+#: An eigenvalue counts as zero below this many machine epsilons per row of the matrix, times the matrix norm.
 RANK = 64
 
 
 def floor(matrix: Float[Array, "n n"]) -> Float[Array, ""]:
-    """The size below which an eigenvalue of this matrix is rounding: the one rank tolerance of all allocators."""
+    """The size below which an eigenvalue of this matrix counts as zero; the rank tolerance of all allocators."""
     count = matrix.shape[0]
     return RANK * count * jnp.finfo(matrix.dtype).eps * jnp.abs(matrix).sum(1).max()
 
 
 def excess(matrix: Float[Array, "n n"]) -> Float[Array, "n n"]:
-    """What the negative eigenvalues lack, `V max(-L, 0) V'`: added to the matrix, it gives the nearest positive
-    semidefinite one (in the Frobenius norm). Exactly zero where no eigenvalue is negative."""
+    """`V max(-L, 0) V'`: added to the matrix, it gives the nearest positive semidefinite matrix (in the Frobenius
+    norm). Exactly zero if no eigenvalue is negative."""
     return _spectral("excess", matrix, jnp.zeros((), matrix.dtype))
 
 
 def null_projector(matrix: Float[Array, "n n"], tolerance: Float[Array, ""]) -> Float[Array, "n n"]:
     """The orthogonal projection on the null space of a positive semidefinite matrix: on the eigenvectors whose
-    eigenvalue is at most the tolerance. Exactly zero where there are none. The derivative is that at constant rank."""
+    eigenvalue is at most the tolerance. Exactly zero if there are none. The derivative assumes a constant rank."""
     return _spectral("null", matrix, tolerance)
 
 
@@ -54,13 +54,13 @@ def _differences(kind: str, value: Float[Array, " n"], tolerance: Float[Array, "
     """The divided differences of all pairs of eigenvalues."""
     a, b = value[:, None], value[None, :]
     if kind == "excess":
-        span = jnp.abs(a) + jnp.abs(b)  # that of two eigenvalues of different sign
+        span = jnp.abs(a) + jnp.abs(b)  # the difference of two eigenvalues of different sign
         mixed = jnp.where(span > 0, -(jnp.maximum(-a, 0.0) + jnp.maximum(-b, 0.0)) / jnp.where(span > 0, span, 1), 0.0)
         return jnp.where((a < 0) & (b < 0), -1.0, jnp.where((a >= 0) & (b >= 0), 0.0, mixed))
     is_null = value <= tolerance
     are_mixed = is_null[:, None] != is_null[None, :]
     larger = jnp.where(are_mixed, jnp.maximum(a, b), 1.0)
-    if kind == "null":  # one of the two is zero but for rounding
+    if kind == "null":  # one of the two counts as zero
         return jnp.where(are_mixed, -1 / larger, 0.0)
     both = ~is_null[:, None] & ~is_null[None, :]
     return jnp.where(both, -1 / jnp.where(both, a * b, 1.0), jnp.where(are_mixed, 1 / larger**2, 0.0))
@@ -82,8 +82,8 @@ def _spectral_derivative(kind: str, primals: tuple, tangents: tuple) -> tuple[Ar
 
 
 def in_any_lane(flag: Bool[Array, ""]) -> Bool[Array, ""]:
-    """Whether a flag is set in this lane or in any that a `vmap` runs beside it: one answer for all, so that a
-    `lax.cond` on it stays a branch, and what no lane needs is not computed."""
+    """Whether a flag is set in this lane or in any lane of the same `vmap`. The answer is the same for all lanes, so
+    that a `lax.cond` on it stays a branch, and is skipped if no lane needs it."""
     return _any(jax.lax.stop_gradient(flag))
 
 

@@ -1,1 +1,1 @@
-"""Benchmarks of jaxsim and of the libraries that it is compared with."""
+"""Benchmarks: speed and memory of jaxsim, beside other libraries."""

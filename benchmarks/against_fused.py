@@ -1,15 +1,14 @@
-"""The simulation alone, arrays in and scores out, against `fused_numba.py`: threshold kernels written by hand in Numba,
-which are the limit of this CPU.
+"""The simulation alone, arrays in and metrics out, against `fused_numba.py`: threshold kernels written by hand, which
+show the limit of this CPU.
 
     python -m benchmarks.against_fused [--cases K=100 N=50 ...] [--repeats 7] [--threads 2]
 
-Ours is `js.score` under `jax.vmap` and `jax.jit`, chunks of lanes side by side on threads, as a user would call it.
-Each repetition gets prices that neither has seen and runs the peers in turn in this process, each once before it is
-timed, on other prices: else the threads of the one before, which wait by spinning, would take part. Both end in NumPy:
-ours in Sharpe ratios, theirs in values and counts. float64 is asserted, and so are equal Sharpe ratios and equal counts
-of rebalances. Beside the time on the clock stands the time that all threads have spent on a core, which tells something
-even on a machine that others use as well; the compile time; and the peak memory of this process. Needs numba (the
-[compare] extra).
+jaxsim runs `js.score` under `jax.vmap` and `jax.jit`, with chunks of lanes on threads, as a user would call it. Each
+repetition has new prices and runs the peers in turn in this process. Each peer runs once on other prices, untimed,
+before it is timed, since the threads of the peer before it still spin for a while. Both end in NumPy: jaxsim in Sharpe
+ratios, the peers in values and counts. The script asserts float64, equal Sharpe ratios and equal numbers of rebalances.
+It prints wall time, the processor time of all threads (useful on a shared machine too), compile time, and the peak
+memory of this process. Needs numba (the [compare] extra).
 """
 
 import argparse
@@ -29,7 +28,7 @@ from benchmarks import fused_numba
 
 FEES, ANN_FACTOR = 0.005, 8760.0
 METRICS = ("sharpe_ratio", "num_rebalances")
-#: Lanes that are worth a thread of their own, and as many as stay in the cache of a core.
+#: Smallest number of lanes for a thread of its own, and the largest number that stays in the cache of a core.
 FEWEST, MOST = 32, 128
 #: Bars, assets, thresholds.
 CASES = {
@@ -45,7 +44,7 @@ CASES = {
 
 
 def prices(rng: np.random.Generator, num_bars: int, num_assets: int) -> tuple[np.ndarray, np.ndarray]:
-    """Open and close of random walks as volatile as hourly coins."""
+    """Open and close of random walks with the volatility of hourly coins."""
     moves = rng.normal(0, 0.008, (num_bars, num_assets)) + rng.normal(0, 0.006, (num_bars, 1))
     close = np.exp(np.cumsum(moves, axis=0))
     return np.concatenate([close[:1], close[:-1]]) * np.exp(rng.normal(0, 1e-4, close.shape)), close
@@ -64,7 +63,7 @@ score_one, score_many = jax.jit(score), jax.jit(jax.vmap(score, (None, None, 0))
 
 
 def ours(open_: np.ndarray, close: np.ndarray, limits: np.ndarray, threads: int) -> dict[str, np.ndarray]:
-    """By this thread and others. Chunks have one shape; the last one is filled up."""
+    """Metrics computed on several threads. All chunks have one shape; the last one is padded."""
     count = len(limits)
     if count == 1:
         return {name: np.atleast_1d(x) for name, x in score_one(open_, close, limits[0]).items()}
@@ -73,7 +72,7 @@ def ours(open_: np.ndarray, close: np.ndarray, limits: np.ndarray, threads: int)
     left, done = iter(range(len(chunks))), {}
 
     def work() -> None:
-        with jax.enable_x64(True):  # every thread has its own
+        with jax.enable_x64(True):  # a setting of each thread
             for at in left:
                 done[at] = {name: np.asarray(x) for name, x in score_many(open_, close, limits[chunks[at]]).items()}
 
@@ -107,7 +106,7 @@ def peers(out: np.ndarray, weights: np.ndarray) -> dict[str, Callable]:
 
 
 def timed(job: Callable, *arguments) -> tuple[tuple[float, float], object]:
-    """Seconds on the clock and on the cores, and the result."""
+    """Wall seconds and processor seconds, and the result."""
     start = time.perf_counter(), time.process_time()
     result = job(*arguments)
     return (time.perf_counter() - start[0], time.process_time() - start[1]), result

@@ -1,19 +1,18 @@
-"""Whole verbs against vectorbt: what a user calls, from DataFrames to pandas.
+"""Whole verbs against vectorbt, as a user calls them, from DataFrames to pandas.
 
     python -m benchmarks.against_vectorbt [--cases "sweep K=15" ...] [--repeats 9] [--first-repeats 1] [--seed 0]
 
-- sweep: `js.sweep` to a table of Sharpe ratios; vectorbt's clock covers `Portfolio.from_order_func` alone, neither the
-  tiling of its inputs nor any metric.
+- sweep: `js.sweep` to a table of Sharpe ratios; for vectorbt `Portfolio.from_order_func` alone is timed, without the
+  tiling of its inputs and without metrics.
 - backtest: `js.backtest` to values and orders in pandas; vectorbt to the same.
 - replay: recorded targets traded again, to values and orders in pandas; `js.replay` and `Portfolio.from_orders`, by
-  Numba and, where the package vectorbt-rust is there, by its Rust engine.
+  Numba and, if the package vectorbt-rust is installed, by its Rust engine.
 
-All run in turn in one process, on a year of hourly bars of five coins whose prices are new in every repetition. Each is
-called once on other prices, untimed, right before it is timed, so that it is warm: else it would pay for what the one
-before has left in the caches and to the garbage collector; `--cold-caches` leaves that out. float64 and equal results
-are asserted. Beside the warm times stand the first call, compilation included, and the peak of its
-memory beyond what there was before it, each in a fresh process. Needs the [compare] extra and the data that
-`benchmarks.data` describes.
+All run in turn in one process, on a year of hourly bars of five coins, with new prices in every repetition. Each is
+called once on other prices, untimed, right before it is timed, to warm the caches and to leave no garbage of the peer
+before it; `--cold-caches` skips this call. The script asserts float64 and equal results. It also prints the time of the
+first call, compilation included, and its peak memory minus the memory before it, each in a fresh process. Needs the
+[compare] extra and the data that `benchmarks.data` describes.
 """
 
 import argparse
@@ -50,7 +49,7 @@ CASES = {
     "sweep K=100": ("sweep", 100),
     "sweep K=1000": ("sweep", 1000),
 }
-#: What is timed beside EqualWeight.
+#: Allocators timed beside EqualWeight.
 OTHERS = {"momentum on window(24)": momentum, "RandomWeights": al.RandomWeights()}
 
 Jobs = dict[str, Callable]
@@ -95,7 +94,7 @@ def backtest_jobs(open_: pd.DataFrame, close: pd.DataFrame, limits: pd.Index) ->
 
 
 def replay_jobs(open_: pd.DataFrame, close: pd.DataFrame, limits: pd.Index) -> Jobs:
-    """The targets are recorded, and laid out as vectorbt wants them, before the clock runs."""
+    """Replays of recorded targets. They are recorded and laid out for vectorbt before the timed region."""
     recorded = js.backtest(close, al.EqualWeight(), open=open_, trigger=js.Threshold(limits), **TERMS).allocations
     count, (num_bars, num_assets) = len(limits), close.shape
     sizes = np.full((num_bars, count, num_assets), np.nan)
@@ -140,7 +139,7 @@ MAKERS = {"sweep": sweep_jobs, "backtest": backtest_jobs, "replay": replay_jobs}
 
 
 def check(results: dict) -> None:
-    """The same portfolios on both sides, in float64."""
+    """Assert the same portfolios on both sides, in float64."""
     mine = results["jaxsim"]
     for name, theirs in results.items():
         if not name.startswith("vectorbt"):
@@ -156,7 +155,7 @@ def check(results: dict) -> None:
 
 
 def seconds_of(job: Callable, before: Callable | None = None) -> tuple[float, object]:
-    """before: the same on other prices."""
+    """Seconds and result of a job. before: the same job on other prices, run untimed first."""
     gc.collect()
     if before is not None:
         before()
@@ -165,7 +164,7 @@ def seconds_of(job: Callable, before: Callable | None = None) -> tuple[float, ob
 
 
 def first_call(case: str, job: str, seed: int) -> dict[str, float]:
-    """The first call in this process: seconds, and how many MiB more it had at the peak than before."""
+    """The first call in this process: seconds, and the peak memory minus the memory before it, MiB."""
     verb, count = CASES[case]
     open_, close = fresh_prices(np.random.default_rng(seed), *load_binance())
     run = MAKERS[verb](open_, close, thresholds(count))[job]
@@ -173,12 +172,12 @@ def first_call(case: str, job: str, seed: int) -> dict[str, float]:
     return {"seconds": seconds_of(run)[0], "mib": mebibytes("VmHWM") - before}
 
 
-def mebibytes(what: str) -> float:
-    """Memory of this process, by Linux: VmRSS, now; VmHWM, at its peak. (ru_maxrss would begin at what the process
-    that started this one had.) NaN elsewhere."""
+def mebibytes(field: str) -> float:
+    """Memory of this process on Linux, MiB: VmRSS is the present, VmHWM the peak. NaN on other systems. (ru_maxrss
+    would include the memory of the parent process.)"""
     status = Path("/proc/self/status")
-    found = re.search(rf"{what}:\s+(\d+) kB", status.read_text()) if status.is_file() else None
-    return int(found[1]) / 1024 if found else np.nan
+    match = re.search(rf"{field}:\s+(\d+) kB", status.read_text()) if status.is_file() else None
+    return int(match[1]) / 1024 if match else np.nan
 
 
 def first_calls(case: str, job: str, repeats: int, seed: int) -> dict[str, float]:
@@ -200,7 +199,7 @@ def compare(case: str, repeats: int, first_repeats: int, seed: int, cold_caches:
             took, results[name] = seconds_of(job, None if cold_caches else others.get(name))
             if repeat:  # the first compiles
                 seconds.setdefault(name, []).append(took)
-        if repeat in (0, repeats):  # metrics of a thousand portfolios take vectorbt a while
+        if repeat in (0, repeats):  # not every time: vectorbt is slow at metrics of a thousand portfolios
             check(results)
         others = jobs
         del results, job

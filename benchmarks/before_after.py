@@ -3,9 +3,9 @@
     python -m benchmarks.before_after --before PATH [--pairs 20] [--seed 0] [--cases CASE ...]
     python -m benchmarks.before_after --before PATH --first-calls [--runs 9] [--cases CASE ...]
 
-The first form times warm calls. A process for each checkout stays for the whole run; one after the other runs a case on
-the same made-up prices, 8,767 hours of 5 assets, new for every pair. The one that begins alternates. Printed are
-medians, and of the ratios after / before the quartiles and extremes.
+The first form times warm calls. One process per checkout runs for the whole script. In turn they run a case on the same
+random walks, 8,767 hours of 5 assets, new for every pair; the two alternate in which goes first. The script prints
+medians, and quartiles and extremes of the ratios after / before.
 
 `--first-calls` times fresh processes from after `import jaxsim` to the result on 500 days of 3 assets: cold, without
 compiled programs on disk, and warm, with those of an earlier process. `demo` is `jaxsim demo` from the start of Python

@@ -1,9 +1,10 @@
-"""The same sweep on one Dask worker and on two, and on two of which one is killed.
+"""The same sweep on one Dask worker, on two, and on two of which one is killed.
 
     python -m benchmarks.dask_sweep [--lanes 20000] [--bars 8767]
 
-Workers are processes of one thread each on this machine. Printed: seconds of each, once compiled, the speed-up, and
-whether the tables are the same; after the kill, also how many parts were written. Prices are random walks.
+Workers are processes of one thread each on this machine. The script prints the seconds of each, without compilation,
+the speed-up, and whether the tables are equal; after the kill, also the number of written chunks. Prices are random
+walks.
 """
 
 import argparse
@@ -42,7 +43,7 @@ def timed(workers: int, options: argparse.Namespace) -> tuple[float, pd.DataFram
 
 
 def with_a_kill(options: argparse.Namespace) -> tuple[pd.DataFrame, int]:
-    """One of two workers is killed as soon as a part has been written."""
+    """A sweep on two workers; one is killed as soon as a chunk is written."""
     size = dict(n_workers=2, threads_per_worker=1, dashboard_address=None, silence_logs=50)
     with tempfile.TemporaryDirectory() as folder, LocalCluster(**size) as cluster, Client(cluster) as client:
         place = Path(folder) / "run"

@@ -1,4 +1,4 @@
-"""Market data for benchmarks and parity tests. The project itself contains none."""
+"""Market data for benchmarks and parity tests. The data is not part of the project."""
 
 import os
 from pathlib import Path

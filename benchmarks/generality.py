@@ -1,11 +1,11 @@
-"""The price of generality: the tutorial's job as it was before there were orders of every kind, as it is now, order by
-order, and by vectorbt.
+"""The cost of orders of every kind, on the job of vectorbt's tutorial: at a commit with target weights only, now on the
+short path, now order by order, and in vectorbt.
 
     python -m benchmarks.generality [--before COMMIT] [--seed 0] [--repeats 15]
 
-Workers stand side by side, one process for each, and take turns at the same prices, which none has seen before; the
-timed region ends with values and orders as pandas. `--before` is checked out beside this tree: by default the last
-commit that had only target weights. Needs the [compare] extra and the data that `benchmarks.data` describes.
+Each worker is a process. They run in turn on the same prices, new for every repetition; the timed region ends with
+values and orders as pandas. `--before` is checked out beside this tree: by default the last commit with target weights
+only. Needs the [compare] extra and the data that `benchmarks.data` describes.
 """
 
 import argparse
@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def work(which: str, seed: int) -> None:
-    """A worker: one line in, one timing out."""
+    """A worker: for each line that it reads, it prints one timing."""
     import jax
 
     import allocators as al
@@ -41,7 +41,7 @@ def work(which: str, seed: int) -> None:
         if which == "vectorbt":
             value, orders = theirs(o, c, weights=np.full(5, 0.2))
         elif which == "general":
-            # a limit that never binds, but that the closed form does not know
+            # a limit that never binds, but that needs the path order by order
             bt = js.backtest(c, policy, open=o, trigger=js.Threshold(THRESHOLDS), fees=FEES, freq="1h", max_size=1e15)
             value, orders = bt.value, bt.orders
         else:
@@ -62,7 +62,7 @@ class Worker:
         self.seconds: list[float] = []
 
     def run(self) -> tuple[int, float]:
-        """One repetition; the number of orders and the sum of final values."""
+        """Run one repetition; returns the number of orders and the sum of final values."""
         self.process.stdin.write("\n")
         self.process.stdin.flush()
         line = self.process.stdout.readline()
@@ -103,7 +103,7 @@ def compare(before: Path, options: argparse.Namespace) -> None:
     }
     turns = random.Random(options.seed)
     for _ in range(options.repeats + 2):
-        # Nobody always comes after the same one, whose caches and heat it would inherit.
+        # Change the order, so that no worker always runs after the same one, with its caches and heat.
         answers = {name: workers[name].run() for name in turns.sample(list(workers), len(workers))}
         assert len({orders for orders, _ in answers.values()}) == 1, answers
         np.testing.assert_allclose([total for _, total in answers.values()], answers["closed"][1], rtol=1e-9)

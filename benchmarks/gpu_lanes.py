@@ -1,11 +1,11 @@
-"""Throughput by the number of lanes on the device that JAX has, in float32 and float64; run it on a CPU and on a GPU to
-find from how many lanes on the one is ahead of the other.
+"""Throughput by the number of lanes on the device of JAX, in float32 and float64. Run it on a CPU and on a GPU to find
+the number of lanes from which the GPU is faster.
 
     python -m benchmarks.gpu_lanes [--lanes 1000 10000 100000 1000000] [--repeats 5] [--bars 8760] [--chunk 0]
     JAX_PLATFORMS=cpu python -m benchmarks.gpu_lanes --chunk 256
 
-Prints lane-asset-bars per second, the best of the repetitions, and the compile time. Scores are streamed: no paths are
-kept. All lanes are simulated at once unless --chunk says how many.
+Prints lane-asset-bars per second, the best of the repetitions, and the compile time. Metrics come from running sums: no
+paths are kept. All lanes run at once, or --chunk lanes at a time.
 """
 
 import argparse
@@ -32,7 +32,7 @@ score_many = jax.jit(jax.vmap(score, (None, None, 0)))
 
 def ours(open_: np.ndarray, close: np.ndarray, limits: np.ndarray, chunk: int) -> np.ndarray:
     chunks = [limits[at : at + chunk] for at in range(0, len(limits), chunk)]
-    return np.concatenate([np.asarray(score_many(open_, close, some)) for some in chunks])
+    return np.concatenate([np.asarray(score_many(open_, close, chunk)) for chunk in chunks])
 
 
 def main() -> None:

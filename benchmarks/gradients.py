@@ -1,9 +1,9 @@
-"""What a gradient of the Sharpe ratio by weights and threshold costs: 8,767 bars x 5 coins x 15 lanes.
+"""The cost of a gradient of the Sharpe ratio with respect to weights and threshold: 8,767 bars x 5 coins x 15 lanes.
 
     python -m benchmarks.gradients [--repeats 9]        beside one vectorbt simulation of the same lanes, in turn
     python -m benchmarks.gradients --memory             peak memory of fresh processes, 8,767 and 525,600 bars
 
-Memory is `ru_maxrss` of a process after one gradient, less that after `import jaxsim`. Needs the [compare] extra and
+Memory is `ru_maxrss` of a process after one gradient, minus that after `import jaxsim`. Needs the [compare] extra and
 the data that `benchmarks.data` describes; the memory runs need neither.
 """
 
@@ -38,7 +38,7 @@ class Fixed(eqx.Module):
 
 
 def score(leaves: tuple, market: js.Market, gate: Any, adjoint: Any) -> Any:
-    """Of one lane. leaves: weights [asset] and threshold."""
+    """The Sharpe ratio of one lane. leaves: weights [asset] and threshold."""
     policy = js.Policy(Fixed(leaves[0]), js.Threshold(leaves[1]), gate)
     sim = js.simulate(
         market, policy, costs=js.Costs(FEES), save=js.Save(units=False), adjoint=adjoint, lane_axis="lane"
@@ -52,7 +52,7 @@ def reverse(gate: Any, adjoint: Any) -> Callable:
 
 
 def forward(gate: Any, adjoint: Any) -> Callable:
-    """Six tangents, all at once."""
+    """The gradient in forward mode, with six tangents at once."""
 
     def one(leaves, market):
         flat, unravel = jax.flatten_util.ravel_pytree(leaves)
@@ -115,7 +115,7 @@ def peak() -> float:
 
 
 def one_memory_run(num_bars: int, lanes: int, how: str) -> None:
-    """Prints the megabytes and the seconds of one gradient in this process."""
+    """Print the megabytes and the seconds of one gradient in this process."""
     before = peak()
     adjoint = {"checkpointed": js.Checkpointed(), "one chunk": js.Checkpointed(1), "at events": js.AtEvents(16384)}[how]
     steps = np.random.default_rng(0).normal(0, 0.01 / np.sqrt(60), (num_bars, 5))

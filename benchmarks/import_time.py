@@ -1,4 +1,4 @@
-"""Time of `import jaxsim` against what it is built on, in alternating fresh processes.
+"""Time of `import jaxsim` against the import of its dependencies, in alternating fresh processes.
 
     python -m benchmarks.import_time [--runs 11]
 

@@ -1,4 +1,4 @@
-"""The price of a fit beside that of searches without derivatives.
+"""The cost of a fit beside searches without derivatives.
 
     python -m benchmarks.learning [--repeats 3]
 
@@ -38,7 +38,8 @@ def parts(params):
 
 @cache
 def optimizer_of_parts():
-    """A threshold is smaller than a logit, and so are its steps. One object, so that a second fit compiles nothing."""
+    """Learning rates: a threshold is smaller than a logit, and so are its steps. Made once, so that a second fit
+    compiles nothing."""
     return optax.multi_transform({"allocator": optax.adam(RATES[0]), "trigger": optax.adam(RATES[-1])}, parts)
 
 
@@ -58,13 +59,13 @@ def by_gradient(steps: int = 100, restarts: int = 4) -> tuple[np.ndarray, float]
         restarts=restarts,
         jitter=0.7,
     )
-    found = fitted.policy
-    return np.append(found.allocator.logits, found.trigger.threshold), fitted.score
+    policy = fitted.policy
+    return np.append(policy.allocator.logits, policy.trigger.threshold), fitted.score
 
 
 def cold_start() -> tuple[float, float]:
-    """Seconds of `by_gradient` in a fresh process, imports, data and compilation included: by the clock, and of
-    processor time."""
+    """Wall seconds and processor seconds of `by_gradient` in a fresh process, imports, data and compilation
+    included."""
     start, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
     command = [sys.executable, "-c", "from benchmarks.learning import by_gradient; by_gradient()"]
     subprocess.run(command, check=True)
@@ -74,7 +75,7 @@ def cold_start() -> tuple[float, float]:
 
 
 class Peer:
-    """The Sharpe ratio of parameters, simulated by vectorbt; several at once as lanes. Counts what it is asked for."""
+    """The Sharpe ratio of parameters, simulated by vectorbt, several at once as lanes. It counts evaluations."""
 
     def __init__(self):
         from benchmarks.peers import vectorbt_threshold
@@ -98,7 +99,7 @@ class Peer:
         return scores
 
     def until(self, target: float, start: float) -> str:
-        """When a score was reached first."""
+        """The first evaluation that reached a Sharpe ratio."""
         for moment, count, best in self.trace:
             if best >= target:
                 return f"{moment - start:.1f} s, {count} evaluations"
@@ -113,18 +114,20 @@ def compare(repeats: int) -> None:
         f"fit: 100 steps from a cold start, median of {repeats} fresh processes {median[0]:.1f} s by the clock, "
         f"{median[1]:.1f} s of processor time"
     )
-    found, score = by_gradient()
+    learned, score = by_gradient()
     start = time.perf_counter()
     by_gradient()
     warm = time.perf_counter() - start
     peer = Peer()
-    check = float(peer(found)[0])
+    check = float(peer(learned)[0])
     print(
         f"  gradient: Sharpe ratio {score:.6f} (vectorbt on the same parameters {check:.6f}), 4 starts x 100 gradients"
     )
-    print(f"    once more in the same process {warm:.2f} s; threshold {found[-1]:.4f}, logits {found[:-1].round(3)}")
+    print(
+        f"    once more in the same process {warm:.2f} s; threshold {learned[-1]:.4f}, logits {learned[:-1].round(3)}"
+    )
     target = score - 1e-3
-    simplex = np.vstack([START, START + np.diag([0.5, 0.5, 0.5, 0.5, 0.02])])  # its default would not move a zero
+    simplex = np.vstack([START, START + np.diag([0.5, 0.5, 0.5, 0.5, 0.02])])  # the default one keeps a zero
 
     peer = Peer()
     start = time.perf_counter()

@@ -2,10 +2,10 @@
 
     python -m benchmarks.million_lanes [--lanes 1000000] [--few 10000] [--bars 8767] [--kill-after 0.3] [--no-kill]
 
-1. The few lanes and the many, each in a fresh process: lanes per second once compiled, and the peak of its memory
+1. The few lanes and the many, each in a fresh process: lanes per second without compilation, and peak memory
    (ru_maxrss).
-2. The many again with a checkpoint, in a process that is killed by SIGKILL when a share of the chunks is done, and in
-   another one that goes on: whether the table is the same, and how many chunks were computed twice.
+2. The many lanes again with a checkpoint: a process is killed by SIGKILL when a share of the chunks is done, and a
+   second process resumes. The script prints whether the table is the same, and how many chunks were computed twice.
 
 Prices are from the data that `benchmarks.data` describes, or with --random a random walk.
 """
@@ -45,7 +45,7 @@ def prices(bars: int, is_random: bool) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 
 def run(lanes: int, options: argparse.Namespace, checkpoint: str | None = None) -> pd.DataFrame:
-    """Ten fees, and as many thresholds as make the number of lanes."""
+    """Ten fees, and the number of thresholds that gives the number of lanes."""
     open_, close = prices(options.bars, options.random)
     return js.sweep(
         close,
@@ -62,9 +62,9 @@ def run(lanes: int, options: argparse.Namespace, checkpoint: str | None = None) 
 
 
 def measure(lanes: int, options: argparse.Namespace) -> dict[str, float]:
-    """In this process: seconds and lanes per second without compiling, and the peak of memory."""
+    """A sweep in this process: seconds and lanes per second without compilation, and peak memory."""
     begun = time.perf_counter()
-    run(min(lanes, 2 * 2048 * 2), options)  # of the same chunks, so that all is compiled
+    run(min(lanes, 2 * 2048 * 2), options)  # compiles: its chunks have the same shape
     compiled = time.perf_counter()
     table = run(lanes, options)
     seconds = time.perf_counter() - compiled
@@ -74,7 +74,7 @@ def measure(lanes: int, options: argparse.Namespace) -> dict[str, float]:
 
 
 def elsewhere(task: str, options: argparse.Namespace, *extra: str) -> subprocess.Popen:
-    """This file in a fresh process."""
+    """Run this file in a fresh process."""
     known = {"bars": options.bars, "lanes": options.lanes, "max-memory": options.max_memory}
     arguments = [f"--{name}={value}" for name, value in known.items() if value is not None]
     flags = [f"--{name}" for name in ("random", "progress") if getattr(options, name)]

@@ -1,12 +1,12 @@
-"""The tutorial's periodic optimisation, `every x num_tests x fees`, 27 combinations on hourly Binance prices of 2020.
+"""Periodic optimisation of vectorbt's tutorial, `every x num_tests x fees`, 27 combinations on Binance's hours of 2020.
 
     python -m benchmarks.periodic_plans [--repeats 15]       warm, and in fresh processes from the start of Python to
                                                              the table; ours and the judge's in turn
     python -m benchmarks.periodic_plans --once ours|judge    one table in this process
 
-The judge is `bonus1_numba.py` in the folder of references ($JAXSIM_REFERENCE, or ../shared/reference beside the
-project), whose functions are taken as they stand. Needs numba (the [compare] extra) and the data that `benchmarks.data`
-describes.
+The judge is `bonus1_numba.py`, loops written by hand in Numba, in the folder of references ($JAXSIM_REFERENCE, or
+../shared/reference beside the project); its functions are used unchanged. Needs numba (the [compare] extra) and the
+data that `benchmarks.data` describes.
 """
 
 import argparse
@@ -30,7 +30,7 @@ ANN_FACTOR = 8760.0
 
 
 def ours(open_: pd.DataFrame, close: pd.DataFrame, key: Any) -> pd.Series:
-    """Sharpe ratios of the 27 combinations, or of as many for each seed of a named index."""
+    """Sharpe ratios of the 27 combinations; with a named index of seeds, 27 for each seed."""
     import allocators as al
     import jaxsim as js
 
@@ -40,7 +40,7 @@ def ours(open_: pd.DataFrame, close: pd.DataFrame, key: Any) -> pd.Series:
 
 
 def judge() -> dict[str, Any]:
-    """The names of the judge's script up to where it begins to run."""
+    """The namespace of the judge's script, without the part that runs it."""
     folder = Path(os.environ.get("JAXSIM_REFERENCE") or ROOT.parent / "shared" / "reference")
     path = folder / "bonus1_numba.py"
     if not path.is_file():
@@ -51,7 +51,7 @@ def judge() -> dict[str, Any]:
     names: dict[str, Any] = {}
     before = os.getcwd()
     try:
-        os.chdir(folder)  # it reads its data from beside it
+        os.chdir(folder)  # the script reads data relative to its folder
         exec(compile(tree, str(path), "exec"), names)
     finally:
         os.chdir(before)

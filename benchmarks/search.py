@@ -1,11 +1,12 @@
-"""Searches over parameters: Optuna in batches against one by one, and the tutorial's Hyperopt space in serial.
+"""Searches over parameters: Optuna in batches against one by one, and the Hyperopt space of vectorbt's tutorial in
+serial.
 
     python -m benchmarks.search [--trials 500] [--batch 50] [--evals 200]
 
-Optuna looks for a threshold and a fee of threshold rebalancing; a batch of trials is one vectorised simulation.
-Hyperopt's `fmin` goes through the tutorial's space (99 values of `every`, num_tests, real-valued fees); counted are the
-programs compiled over all 99 values of `every`, and the trials per second after that. Needs the [search] extra, and the
-data that `benchmarks.data` describes.
+Optuna searches a threshold and a fee of threshold rebalancing; a batch of trials is one vectorised simulation.
+Hyperopt's `fmin` searches the tutorial's space (99 values of `every`, num_tests, real-valued fees). The script counts
+the programs compiled over all 99 values of `every`, and the trials per second after that. Needs the [search] extra, and
+the data that `benchmarks.data` describes.
 """
 
 import argparse

@@ -1,10 +1,10 @@
-"""The tutorial's job against vectorbt: 8,767 hourly bars x 5 coins x 15 thresholds, values and orders as pandas.
+"""The job of vectorbt's tutorial in both: 8,767 hourly bars x 5 coins x 15 thresholds, values and orders as pandas.
 
     python -m benchmarks.tutorial_job [--seed 0] [--repeats 15]
 
-Both run in turn in one process. Every repetition gets prices that neither has seen, nothing is memoised, and the
-timed region ends with the values and the order table in pandas. First calls, compilation included, are timed in
-fresh processes. Needs the [compare] extra and the data that `benchmarks.data` describes.
+Both run in turn in one process. Every repetition has new prices, so no result can be reused. The timed region ends with
+the values and the order table in pandas. First calls, compilation included, are timed in fresh processes. Needs the
+[compare] extra and the data that `benchmarks.data` describes.
 """
 
 import argparse
@@ -29,13 +29,13 @@ FEES = 0.005
 
 
 def momentum(obs: js.Observation):
-    """What a user writes: weights from the mean return of the last 24 closes; equal weight before there are so many."""
+    """A user-written allocator: weights from the mean return of the last 24 closes; equal weight before that."""
     mean = jnp.nan_to_num(obs.window(24).mean_return())
     return jax.nn.softmax(10.0 * jnp.where(obs.step < 24, 0.0, mean))
 
 
 def fresh_prices(rng: np.random.Generator, open_: pd.DataFrame, close: pd.DataFrame):
-    """Prices not seen before: every cell moved by some hundredth of a percent."""
+    """New prices: every cell changed by some hundredths of a percent."""
     return (frame * np.exp(rng.normal(0, 1e-4, frame.shape)) for frame in (open_, close))
 
 
@@ -58,7 +58,7 @@ def timed(job, *arguments, **options):
 
 
 def first_call(which: str) -> float:
-    """Seconds of the first call in this process, compilation included, imports not."""
+    """Seconds of the first call in this process, with compilation, without imports."""
     open_, close = load_binance()
     if which == "vectorbt":
         import benchmarks.peers.vectorbt_threshold  # noqa: F401

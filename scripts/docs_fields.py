@@ -1,9 +1,9 @@
-"""A Griffe extension for the API pages: the docstrings of this project name fields and arguments in plain lines,
+"""A Griffe extension for the API pages. The docstrings of this project describe fields and arguments in plain lines:
 
     close: prices [time, asset].
     open: valuation prices.     price: execution prices.
 
-which read well in the source. On the page each becomes an item of a list.
+On the page each line becomes an item of a list.
 """
 
 import re
@@ -16,7 +16,7 @@ _BESIDE = re.compile(r" {4,}(?=[a-z_]\w*(?:, [a-z_]\w*)*: \S)")
 
 
 class Fields(Extension):
-    """Rewrites every docstring before it is parsed."""
+    """Rewrite every docstring before it is parsed."""
 
     def on_instance(self, *, obj: Object, **_: Any) -> None:
         """Called for every module, class, function and attribute."""

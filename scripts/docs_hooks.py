@@ -1,8 +1,8 @@
-"""MkDocs hooks: figures of notebooks in the built pages, without anything from another host.
+"""MkDocs hooks: figures of notebooks in the built pages, without any request to another host.
 
-A notebook keeps its Plotly figures as JSON, which Jupyter and VS Code draw by themselves and which is small. For the
-built page they become HTML here, drawn by one copy of plotly.js from the installed package, which only pages with
-figures load. To execute a notebook in place and keep it small:
+A notebook keeps its Plotly figures as JSON, which is small; Jupyter and VS Code draw it themselves. For the built pages
+these hooks turn figures into HTML. One copy of plotly.js, from the installed package, draws them; only pages with
+figures load it. To execute a notebook in place and keep it small:
 
     PLOTLY_RENDERER=plotly_mimetype python -m nbconvert --to notebook --execute --inplace notebooks/thresholds.ipynb
 """
@@ -24,7 +24,7 @@ _scratch: list[tempfile.TemporaryDirectory] = []
 
 @event_priority(100)  # before mkdocs-jupyter
 def on_pre_page(page, config, files):
-    """Point a notebook's page at a copy in which figures have an HTML form."""
+    """Build a notebook's page from a copy in which figures are HTML."""
     source = Path(page.file.abs_src_path or "")
     if source.suffix == ".ipynb":
         notebook = json.loads(source.read_text(encoding="utf-8"))
@@ -39,7 +39,7 @@ def on_pre_page(page, config, files):
 
 
 def on_post_page(output, page, config):
-    """Load plotly.js before the figures, and drop what the notebook template would load from elsewhere."""
+    """Load plotly.js before the figures, and remove the scripts that the notebook template loads from other hosts."""
     if not (page.file.src_uri or "").endswith(".ipynb"):
         return output
     output = re.sub(r'<script[^>]*\bsrc="(https?://[^"]*)?"[^>]*>\s*</script>', "", output)
@@ -51,7 +51,7 @@ def on_post_page(output, page, config):
 
 
 def on_post_build(config):
-    """Put plotly.js into the site."""
+    """Write plotly.js into the site."""
     path = Path(config["site_dir"], SCRIPT)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(get_plotlyjs(), encoding="utf-8")
@@ -60,7 +60,7 @@ def on_post_build(config):
 
 
 def _outputs(notebook: dict) -> list[dict]:
-    """The outputs that hold a figure."""
+    """The outputs with a figure."""
     outputs = [output for cell in notebook["cells"] for output in cell.get("outputs", [])]
     return [output for output in outputs if MIME in output.get("data", {})]
 

@@ -1,8 +1,8 @@
-"""Draws the pictures of the README and of the tutorial page from the embedded stocks:
+"""Draw the figures of the README and of the tutorial page from the embedded stocks:
 
     python scripts/draw_readme.py [--out docs/images] [--chromium /usr/bin/chromium] [--key 42]
 
-Each is a Plotly figure, photographed by headless Chromium. Nothing is downloaded.
+Each is a Plotly figure, drawn to PNG by headless Chromium. Nothing is downloaded.
 """
 
 import argparse
@@ -31,7 +31,7 @@ FLAGS = [
 
 
 def figures(key: int) -> dict:
-    """The figures by file name; the calls are those of README.md and docs/tutorial.md."""
+    """The figures by file name, with the calls of README.md and docs/tutorial.md."""
     data = js.datasets.stocks()
     costs = dict(fees=0.005, freq="1D", year_freq="252D")
     bt = js.backtest(
@@ -45,14 +45,14 @@ def figures(key: int) -> dict:
     close, open_ = data.close.loc["2005":, four], data.open.loc["2005":, four]
     thresholds = js.Threshold(js.grid(threshold=np.arange(1, 16) / 100))
     equal = js.backtest(close, al.EqualWeight(), open=open_, trigger=thresholds, **costs)
-    chance = js.backtest(close, al.RandomWeights(), open=open_, trigger=thresholds, key=key, **costs)
+    random = js.backtest(close, al.RandomWeights(), open=open_, trigger=thresholds, key=key, **costs)
     return {
-        "weights": bt.plot_allocations(title="Equal weight of what is listed, rebalanced at a drift of 5 points"),
+        "weights": bt.plot_allocations(title="Equal weight of all listed stocks, rebalanced at a drift of 5 points"),
         "tutorial-weights": equal.plot_allocations(0.05, title="Realised weights, threshold 0.05"),
         "tutorial-sharpe": equal.plot_metric("sharpe_ratio"),
-        "tutorial-targets-0.10": chance.allocations.plot(0.10, title="Random targets, threshold 0.10"),
-        "tutorial-targets-0.03": chance.allocations.plot(0.03, title="Random targets, threshold 0.03"),
-        "tutorial-realised-0.03": chance.plot_allocations(0.03, title="What happened, threshold 0.03"),
+        "tutorial-targets-0.10": random.allocations.plot(0.10, title="Random targets, threshold 0.10"),
+        "tutorial-targets-0.03": random.allocations.plot(0.03, title="Random targets, threshold 0.03"),
+        "tutorial-realised-0.03": random.plot_allocations(0.03, title="Realised weights, threshold 0.03"),
     }
 
 
@@ -78,7 +78,7 @@ def photograph(figure, path: Path, chromium: str) -> None:
 
 
 def _shrink(path: Path) -> None:
-    """Fewer colours, where Pillow is at hand: flat areas lose nothing by it."""
+    """Reduce the number of colours, if Pillow is installed; plots with flat areas look the same."""
     try:
         from PIL import Image
     except ImportError:

@@ -1,8 +1,8 @@
-"""Draws the pictures of docs/triggers.md and docs/destinations.md from the embedded stocks:
+"""Draw the figures of docs/triggers.md and docs/destinations.md from the embedded stocks:
 
     python scripts/draw_rules.py [--out docs/images] [--chromium /usr/bin/chromium]
 
-Each is a Plotly figure, photographed by headless Chromium (see draw_readme.py). Nothing is downloaded.
+Each is a Plotly figure, drawn to PNG by headless Chromium (see draw_readme.py). Nothing is downloaded.
 """
 
 import argparse
@@ -21,7 +21,7 @@ BAND = "rgba(120, 120, 120, 0.15)"
 
 
 def backtest(trigger, destination=None, weights=(0.25,) * 4, **span):
-    """Four stocks of 2008 and 2009, days of much movement."""
+    """A backtest of four stocks in 2008 and 2009, years of large price moves."""
     data = js.datasets.stocks()
     chosen = slice(*span.get("span", ("2008-06", "2009-05")))
     close, open_ = data.close.loc[chosen, FOUR], data.open.loc[chosen, FOUR]
@@ -49,20 +49,20 @@ def thresholds() -> go.Figure:
         figure.add_scatter(x=bt.weights.index, y=bt.weights[name] - 0.25, name=name, line=dict(color=colour, width=1.3))
     for when in bt.rebalance_index:
         figure.add_vline(x=when, line=dict(width=1, dash="dot", color="#888"))
-    return titled(figure, "Threshold(0.05): one asset outside the band moves them all", "weight less target")
+    return titled(figure, "Threshold(0.05): one asset outside its band makes all assets trade", "weight less target")
 
 
 def portfolio_drift() -> go.Figure:
     figure = go.Figure()
     measures = {
-        "HalfL1Drift": (js.HalfL1Drift(0.06), lambda apart: apart.abs().sum(axis=1) / 2),
-        "L2Drift": (js.L2Drift(0.06), lambda apart: np.sqrt((apart**2).sum(axis=1))),
+        "HalfL1Drift": (js.HalfL1Drift(0.06), lambda drift: drift.abs().sum(axis=1) / 2),
+        "L2Drift": (js.L2Drift(0.06), lambda drift: np.sqrt((drift**2).sum(axis=1))),
     }
     for colour, (name, (trigger, measure)) in zip(COLOURS, measures.items(), strict=False):
         bt = backtest(trigger)
         figure.add_scatter(x=bt.weights.index, y=measure(bt.weights - 0.25), name=name, line=dict(color=colour))
     figure.add_hline(y=0.06, line=dict(color="#444", dash="dash"), annotation_text="threshold")
-    return titled(figure, "The drift of the whole portfolio, under two measures and one threshold", "drift")
+    return titled(figure, "The drift of the whole portfolio, by two measures and one threshold", "drift")
 
 
 def when_it_trades() -> go.Figure:
@@ -85,24 +85,24 @@ def when_it_trades() -> go.Figure:
 
 def tracking_error() -> go.Figure:
     bt = backtest(js.TrackingError(0.02, lookback=60, ann_factor=252.0), span=("2008-01", "2009-12"))
-    apart, returns = bt.weights - 0.25, js.datasets.stocks().close[FOUR].pct_change()
+    drift, returns = bt.weights - 0.25, js.datasets.stocks().close[FOUR].pct_change()
     error = [
         np.sqrt(a @ returns[:when].iloc[-60:-1].cov().to_numpy() @ a * 252)
-        for when, a in zip(apart.index, apart.to_numpy(), strict=True)
+        for when, a in zip(drift.index, drift.to_numpy(), strict=True)
     ]
-    figure = go.Figure(go.Scatter(x=apart.index, y=error, line=dict(color=COLOURS[0]), name="tracking error, a year"))
+    figure = go.Figure(go.Scatter(x=drift.index, y=error, line=dict(color=COLOURS[0]), name="tracking error, a year"))
     figure.add_hline(y=0.02, line=dict(color="#444", dash="dash"), annotation_text="threshold")
     return titled(figure, "TrackingError(0.02, lookback=60, ann_factor=252)", "tracking error per year")
 
 
 def way(destination, name: str) -> go.Figure:
-    """The weight of one stock under a destination, and under ToTarget beside it."""
+    """The weight of one stock under a destination and under ToTarget."""
     figure = go.Figure()
     figure.add_hrect(y0=0.23, y1=0.27, fillcolor=BAND, line_width=0)
     figure.add_hline(y=0.25, line=dict(color="#888", dash="dot"))
-    rule = js.Threshold(0.02)
-    for colour, (label, there) in zip(COLOURS, {"ToTarget()": None, name: destination}.items(), strict=False):
-        bt = backtest(rule, there, span=("2008-08", "2008-12"))
+    trigger = js.Threshold(0.02)
+    for colour, (label, rule) in zip(COLOURS, {"ToTarget()": None, name: destination}.items(), strict=False):
+        bt = backtest(trigger, rule, span=("2008-08", "2008-12"))
         weights, bars = bt.weights["AAPL"], bt.orders.query("asset == 'AAPL'").timestamp.unique()
         figure.add_scatter(x=weights.index, y=weights, name=label, line=dict(color=colour, width=1.5))
         figure.add_scatter(

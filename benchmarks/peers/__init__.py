@@ -1,1 +1,1 @@
-"""The same jobs, written for other libraries."""
+"""The jobs of the benchmarks, written for other libraries."""

@@ -1,8 +1,8 @@
 """One order per asset and bar in vectorbt 1.2.0: `Portfolio.from_order_func` with Numba callbacks.
 
-The judge of random order pipelines (`tests.helpers.pipelines`): a case is one group with shared cash, and follows
-SEMANTICS section 4. Everything is compiled once for all shapes and data (and once more where T or N is 1, where
-vectorbt's own arrays change type): every array is 2-dim and C-contiguous.
+Random order pipelines (`tests.helpers.pipelines`) are compared with it. A case is one group with shared cash, and
+follows rules 4. Everything is compiled once for all shapes and data, since every array is 2-dim and C-contiguous; and
+once more if T or N is 1, when vectorbt's own arrays change type.
 """
 
 import warnings
@@ -17,7 +17,7 @@ from vectorbt.portfolio.enums import OrderStatus
 
 from tests.helpers.pipelines import AUTO, REVERSED, Pipelines
 
-#: The fields of an order, as `order_nb` takes them, and their types.
+#: The fields of an order, as arguments of `order_nb`, and their types.
 FIELDS = {
     "size": float,
     "price": float,
@@ -41,8 +41,8 @@ FIELDS = {
 
 @njit
 def sort_by_order_value_nb(c, size, size_type, direction):
-    """The call sequence of this bar, in place, as vectorbt's own `sort_call_seq_nb` has it: ascending by order value,
-    stable; NaN last, and several of them reversed."""
+    """Set the call sequence of this bar, as vectorbt's `sort_call_seq_nb` does: ascending by order value, stable; NaN
+    last and in reverse order."""
     cash, free_cash = c.last_cash[c.group], c.last_free_cash[c.group]
     value = nb.get_group_value_ctx_nb(c)
     order_values = np.empty(c.group_len)
@@ -69,7 +69,7 @@ def sort_by_order_value_nb(c, size, size_type, direction):
 
 @njit
 def pre_segment_func_nb(c, open_, size, size_type, direction, call_seq):
-    # vectorbt values the group anew right after this function
+    # vectorbt values the group again right after this function
     if open_.shape[0] > 0:
         for k in range(c.group_len):
             if not (np.isnan(open_[c.i, k]) and c.ffill_val_price):
@@ -128,11 +128,11 @@ def order_func_nb(
 
 @dataclass
 class PeerRun:
-    """What vectorbt made of a case.
+    """The result of vectorbt for a case.
 
-    raised: the error's class and text, and then nothing else.
-    orders, logs: structured records in simulation order; logs of all assets on each bar on which any has an order.
-    skip: why the case is none to compare with, if so.
+    raised: class and text of the error, if there was one; the other fields are then empty.
+    orders, logs: structured records in simulation order; logs of all assets on each bar with an order.
+    skip: the reason why the case cannot be compared, if there is one.
     """
 
     raised: str | None
@@ -153,7 +153,7 @@ def run(pipelines: Pipelines, case: int) -> PeerRun:
     close = _as_array(pipelines.close[case], shape)
     open_ = np.empty((0, 0)) if pipelines.open is None else _as_array(pipelines.open[case], shape)
     order = {name: _as_array(getattr(pipelines, name)[case], shape, dtype) for name, dtype in FIELDS.items()}
-    if pipelines.open is not None:  # without an open, vectorbt's -inf is SEMANTICS' -inf: the previous close
+    if pipelines.open is not None:  # without an open, -inf is the previous close in vectorbt too
         order["price"] = np.where(order["price"] == -np.inf, open_, order["price"])
     try:
         with warnings.catch_warnings():
@@ -179,7 +179,7 @@ def run(pipelines: Pipelines, case: int) -> PeerRun:
                 max_logs=close.size,
                 freq="1h",
             )
-    except Exception as error:  # vectorbt has no class of its own for what is wrong with an order
+    except Exception as error:  # vectorbt has no class of its own for invalid orders
         return PeerRun(f"{type(error).__name__}: {error}")
     orders, logs = pf.orders.values, pf.logs.values
     filled = logs[logs["res_status"] == OrderStatus.Filled]

@@ -1,9 +1,9 @@
 """Threshold rebalancing in vectorbt 1.2.0: `Portfolio.from_order_func` with Numba callbacks.
 
-This is the judge in the parity tests and the peer in the benchmarks. K lanes (thresholds, and whatever
-else varies) stand side by side as K groups of N columns with shared cash. Every callback is compiled once
-and gets its data as arguments, as 2-dim C-contiguous arrays, so new data compiles nothing new; only another
-allocation function does (and K = N = 1, where vectorbt's own arrays change type).
+The parity tests and the benchmarks compare jaxsim with it. K lanes (of thresholds and other parameters) are K groups of
+N columns with shared cash. Every callback is compiled once and gets its data as arguments, in 2-dim C-contiguous
+arrays, so new data compiles nothing. Another allocation function compiles again, and so does K = N = 1, where
+vectorbt's own arrays change type.
 
 Check and timing: `python -m benchmarks.peers.vectorbt_threshold`.
 """
@@ -34,7 +34,7 @@ def constant_allocate_nb(c, target_alloc_out, weights):
 
 @njit
 def random_allocate_nb(c, target_alloc_out):
-    """Uniform random weights that sum to 1. Draws are consumed lane after lane (group-major)."""
+    """Uniform random weights that sum to 1, drawn lane after lane (group-major)."""
     draws = np.random.uniform(0, 1, c.group_len)
     target_alloc_out[:] = draws / draws.sum()
 
@@ -112,8 +112,8 @@ def pre_segment_func_nb(
 
     if should_rebalance:
         allocate_func_nb(c, target_alloc, *allocate_args)
-        # ctx_select=False: the arrays have the length of the group. With the default they would be indexed by
-        # the global column, out of bounds without an error from the second lane on.
+        # ctx_select=False: the arrays have the length of the group. The default would index them by the global column,
+        # out of bounds from the second lane on, without an error.
         nb.sort_call_seq_nb(c, target_alloc, size_type, direction, order_value_out, False)
         points[counter[0], 0] = c.group
         points[counter[0], 1] = c.i
@@ -143,7 +143,7 @@ class Result:
     pf: vbt.Portfolio
     rebalanced: np.ndarray
     targets: list[np.ndarray]
-    seconds: float  # of `from_order_func` alone, without what has been laid out for it
+    seconds: float  # of `from_order_func` alone, without the preparation of its inputs
 
 
 def _as_array(a):
@@ -183,7 +183,7 @@ def run(
     `thresholds` is a list of K specs, each a float, [N], [T, 1] or [T, N]; `fees` is one such spec or a list
     of K of them; `weights` is [N] or [K, N]. Instead of weights there may be `allocate_func_nb`, a compiled
     function `(c, target_alloc_out, *allocate_args)`, and a `seed`. Further arguments go to
-    `Portfolio.from_order_func` (`max_orders` to save memory, for one).
+    `Portfolio.from_order_func` (such as `max_orders` to save memory).
     """
     n_rows, n_cols = close.shape
     n_lanes = len(thresholds)
@@ -256,7 +256,7 @@ def rebalance_bars(result, k):
 
 
 def order_records(result, k=None):
-    """Order records (id, col, idx, size, price, fees, side); those of lane k, columns from 0, if given."""
+    """Order records (id, col, idx, size, price, fees, side); with `k` only those of lane k, with columns from 0."""
     records = result.pf.orders.values
     if k is None:
         return records
@@ -314,7 +314,7 @@ def _check():
     momentum = run(close, open_, allocate_func_nb=momentum_allocate_nb, **job)
     print("momentum, Sharpe:", sharpe_ratios(momentum).round(6))
 
-    # Holes, a late listing, thresholds and fees of every shape, all run on what is compiled already
+    # Gaps, a late listing, thresholds and fees of every shape: nothing new is compiled
     compiled = len(nb.simulate_nb.signatures)
     rng = np.random.default_rng(0)
     hole = rng.random(close.shape) < 0.05

@@ -1,4 +1,4 @@
-"""The command line: `jaxsim demo`, `jaxsim fetch`, `jaxsim sweep`, `jaxsim report`. The packages are an extra."""
+"""The command line: `jaxsim demo`, `jaxsim fetch`, `jaxsim sweep`, `jaxsim report`. Its packages are an extra."""
 
 import importlib.util
 import sys
@@ -7,7 +7,7 @@ _EXTRA = ("typer", "tqdm", "plotly", "pyarrow", "pooch", "requests")
 
 
 def main() -> None:
-    """The console entry point. Without its packages it says how to install them and exits with 1."""
+    """The console entry point. If packages are missing, it prints the pip command and exits with 1."""
     missing = [name for name in _EXTRA if importlib.util.find_spec(name) is None]
     if missing:
         print(

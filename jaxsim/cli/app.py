@@ -27,27 +27,27 @@ app = typer.Typer(
 
 
 class Over(StrEnum):
-    """The assets that equal weight is spread over."""
+    """The assets that equal weight counts."""
 
     ALL = "all"
     TRADABLE = "tradable"
 
 
 class Format(StrEnum):
-    """Of the tables that `fetch` writes."""
+    """File format of the tables that `fetch` writes."""
 
     CSV = "csv"
     PARQUET = "parquet"
 
 
 class Engine(StrEnum):
-    """Which engine runs the lanes."""
+    """The engine that runs the lanes."""
 
     COMPILED = "compiled"
     REFERENCE = "reference"
 
 
-Out = Annotated[Path, typer.Option(metavar="DIR", help="Folder for the tables and the report; made where missing.")]
+Out = Annotated[Path, typer.Option(metavar="DIR", help="Folder for the tables and the report; created if missing.")]
 
 
 def _version(wanted: bool) -> None:
@@ -67,7 +67,7 @@ def _options(
 
 @app.command()
 def demo(out: Out = Path("runs/demo")) -> None:
-    """Fifteen thresholds on the embedded prices of five stocks: a table, and an HTML report."""
+    """Run fifteen thresholds on the embedded prices of five stocks: a table, and an HTML report."""
 
     def job() -> Job:
         data = js.datasets.stocks()
@@ -89,24 +89,24 @@ def demo(out: Out = Path("runs/demo")) -> None:
 
 @app.command()
 def fetch(
-    symbols: Annotated[list[str], typer.Argument(metavar="SYMBOL", help="Pairs, as BTCUSDT ETHUSDT.")],
-    start: Annotated[str, typer.Option(help="First bar, in UTC, as 2020-01-01 or 2020-01-01T12:00.")],
+    symbols: Annotated[list[str], typer.Argument(metavar="SYMBOL", help="Pairs, such as BTCUSDT ETHUSDT.")],
+    start: Annotated[str, typer.Option(help="First bar, in UTC, such as 2020-01-01 or 2020-01-01T12:00.")],
     end: Annotated[
-        str | None, typer.Option(help="Last bar, likewise; a day means all of it. By default the last archived.")
+        str | None, typer.Option(help="Last bar; a date includes the whole day. By default the last archived day.")
     ] = None,
     interval: Annotated[
         str, typer.Option(help="Length of a bar: 1s, 1m, ..., 30m, 1h, ..., 12h, 1d, 3d, 1w or 1mo.")
     ] = "1h",
-    form: Annotated[Format, typer.Option("--format", help="Of the tables.")] = Format.CSV,
+    form: Annotated[Format, typer.Option("--format", help="File format of the tables.")] = Format.CSV,
     cache: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Where fetched files are kept; else $JAXSIM_CACHE.")
+        Path | None, typer.Option(metavar="DIR", help="Folder for fetched files; by default $JAXSIM_CACHE.")
     ] = None,
     base_url: Annotated[str, typer.Option(metavar="URL", help="The archive, or a mirror of it.")] = BASE_URL,
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the tables; made where missing.")] = Path(
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the tables; created if missing.")] = Path(
         "prices"
     ),
 ) -> None:
-    """Spot prices of Binance from its public archive: a table each of open, high, low, close, volume."""
+    """Fetch spot prices of Binance from its public archive: one table each of open, high, low, close, volume."""
     with told_plainly():
         with as_complaint({"symbols": "SYMBOL"}):
             data = js.datasets.binance(symbols, interval, start, end, cache=cache, base_url=base_url)
@@ -124,32 +124,34 @@ def sweep(
         Path,
         typer.Argument(
             metavar="FILE",
-            help="Closing prices, .csv, .csv.gz or .parquet: times first and one column per asset (wide), or "
-            "columns time, symbol, close and perhaps open (long).",
+            help="Closing prices, .csv, .csv.gz or .parquet: times, then one column per asset (wide), or "
+            "columns time, symbol, close and optionally open (long).",
         ),
     ],
     open_file: Annotated[
         Path | None,
-        typer.Option("--open", metavar="FILE", help="Opening prices, to value and to size orders at."),
+        typer.Option("--open", metavar="FILE", help="Opening prices, for valuation and order sizes."),
     ] = None,
     threshold: Annotated[
         str,
-        typer.Option(help="Drift that triggers a rebalance: number, comma list, or start:stop:step, stop included."),
+        typer.Option(help="Drift that triggers a rebalance: number, comma list, or start:stop:step (stop included)."),
     ] = "0.01:0.15:0.01",
-    fees: Annotated[str, typer.Option(help="Fraction of the traded value; likewise.")] = "0",
-    freq: Annotated[str | None, typer.Option(help="Length of a bar, as 1h; needed where times are uneven.")] = None,
-    year_freq: Annotated[str, typer.Option(help="Length of a year, as 252D for daily stocks.")] = "365D",
+    fees: Annotated[str, typer.Option(help="Fraction of the traded value; same forms.")] = "0",
+    freq: Annotated[str | None, typer.Option(help="Length of a bar, such as 1h; needed for uneven times.")] = None,
+    year_freq: Annotated[str, typer.Option(help="Length of a year, such as 252D for daily stocks.")] = "365D",
     init_cash: Annotated[float, typer.Option(help="Opening cash.")] = 100.0,
     min_history: Annotated[int, typer.Option(help="Bars before the first trade.")] = 0,
     fixed: Annotated[
-        str | None, typer.Option("--weights", help="Target weights, as AAPL=0.6,IBM=0.4; equal without it.")
+        str | None, typer.Option("--weights", help="Target weights, such as AAPL=0.6,IBM=0.4; by default equal.")
     ] = None,
     over: Annotated[Over | None, typer.Option(help="Equal weight over all assets, or those listed so far.")] = None,
     engine: Annotated[Engine, typer.Option(help="Compiled, or plain NumPy (slow).")] = Engine.COMPILED,
-    long: Annotated[bool | None, typer.Option("--long/--wide", help="Layout of the files; by default seen.")] = None,
+    long: Annotated[
+        bool | None, typer.Option("--long/--wide", help="Layout of the files; by default detected.")
+    ] = None,
     out: Out = Path("runs/sweep"),
 ) -> None:
-    """One or many thresholds and fees on prices of your own."""
+    """Run one or many thresholds and fees on your own prices."""
 
     def job() -> Job:
         thresholds, rates = numbers(threshold, "--threshold"), numbers(fees, "--fees")
@@ -189,7 +191,7 @@ def report(
 
 
 def _run(make_job: Callable[[], Job], out: Path) -> None:
-    """From prices to tables, files and the report; what is wrong is a `Complaint`."""
+    """Read prices, simulate, and write tables and the report. Raises Complaint for bad input."""
     with _stages(4) as stage:
         stage("reading prices")
         job = make_job()
@@ -215,13 +217,13 @@ def _make(folder: Path) -> None:
 
 @contextmanager
 def _stages(count: int) -> Iterator[Callable[[str], None]]:
-    """A progress bar on the error stream, only where that is a terminal; gone when all is done."""
+    """A progress bar on the error stream, if that is a terminal; removed at the end."""
     form = "{desc:<24} {bar:30} {n}/{total}"
     with tqdm(total=count, desc="starting", disable=None, leave=False, bar_format=form) as bar:
         begun: list[str] = []
 
         def begin(name: str) -> None:
-            bar.n = len(begun)  # the stages that are done
+            bar.n = len(begun)  # the number of finished stages
             begun.append(name)
             bar.set_description_str(name)
 

@@ -1,4 +1,4 @@
-"""What a user is told who asked for something that cannot be done."""
+"""Error messages for the user of the command line."""
 
 import contextlib
 import re
@@ -9,12 +9,12 @@ import typer
 
 
 class Complaint(Exception):
-    """One sentence that begins with the argument's name."""
+    """An error whose message is one sentence that begins with the argument's name."""
 
 
 @contextlib.contextmanager
 def told_plainly() -> Iterator[None]:
-    """A `Complaint` becomes one line on the error stream and exit code 2."""
+    """Print a `Complaint` as one line on the error stream and exit with code 2."""
     try:
         yield
     except Complaint as complaint:
@@ -24,9 +24,9 @@ def told_plainly() -> Iterator[None]:
 
 @contextlib.contextmanager
 def as_complaint(options: dict[str, str]) -> Iterator[None]:
-    """The ValueErrors, TypeErrors and OSErrors of jaxsim as complaints, and its warnings as lines on the error stream.
+    """Turn ValueErrors, TypeErrors and OSErrors of jaxsim into complaints, and print its warnings on the error stream.
 
-    options: what the user calls an argument of jaxsim, as `{"close": "FILE"}`; others get their option.
+    options: name of an argument of jaxsim on the command line, such as `{"close": "FILE"}`; others get their option.
     """
     try:
         with warnings.catch_warnings(record=True) as caught:
@@ -39,7 +39,7 @@ def as_complaint(options: dict[str, str]) -> Iterator[None]:
 
 
 def _translate(message: str, options: dict[str, str]) -> str:
-    """`year_freq: ...` as `--year-freq: ...`."""
+    """Turn `year_freq: ...` into `--year-freq: ...`."""
     match = re.match(r"([a-z_]+): ", message)
     if match is None:
         return message

@@ -29,12 +29,14 @@ METRICS = (
 
 @dataclass(frozen=True, eq=False)
 class Job:
-    """What to run.
+    """The arguments of a run.
 
     title, source: for the report.        close, open: prices [time, asset].
-    thresholds, fees: values to sweep; fees are a level of the lanes only where there are several.
-    weights: fixed targets by asset; None for equal weight over `over`, "all" or "tradable".
-    The rest are arguments of `js.backtest`.        names: what the user calls its arguments, for complaints.
+    thresholds, fees: values to sweep; fees are a level of the lanes only if there are several.
+    weights: fixed targets by asset; None: equal weight over `over`, "all" or "tradable".
+    names: names of the arguments on the command line, for complaints.
+
+    The other fields are arguments of `js.backtest`.
     """
 
     title: str
@@ -57,9 +59,9 @@ class Job:
         return len(self.thresholds) * len(self.fees)
 
     def simulate(self) -> js.Backtest:
-        """All lanes.
+        """Run all lanes.
 
-        Raises Complaint for what js.backtest refuses, too many lanes, and an unknown length of bars.
+        Raises Complaint for arguments that js.backtest refuses, too many lanes, and an unknown length of bars.
         """
         self._check()
         many = len(self.fees) > 1
@@ -80,8 +82,8 @@ class Job:
     def _check(self) -> None:
         if self.num_lanes > MOST:
             raise Complaint(
-                f"--threshold: {self.num_lanes:,} combinations with --fees; at most {MOST:,} are run at once here, any "
-                "number by js.sweep"
+                f"--threshold: {self.num_lanes:,} combinations with --fees; the command line runs at most {MOST:,}, "
+                "js.sweep any number"
             )
         with as_complaint(self.names):
             checked_prices(self.close, self.open)
@@ -92,7 +94,7 @@ class Job:
         """The tables of a finished run; the best lane is the one with the highest Sharpe ratio."""
         metrics = pd.concat([getattr(bt, name)() for name in METRICS], axis=1)
         sharpe = metrics["sharpe_ratio"].to_numpy()
-        best = int(np.where(np.isfinite(sharpe), sharpe, -np.inf).argmax())  # flat lanes have no finite one
+        best = int(np.where(np.isfinite(sharpe), sharpe, -np.inf).argmax())  # flat lanes have no finite ratio
         one = bt[metrics.index[best]]
         return Outcome(
             {**self._settings(bt), "best": best},
@@ -128,5 +130,5 @@ class Job:
 
 
 def show_time(label: Any) -> str:
-    """A time label in short: no midnight, no seconds that are zero."""
+    """A short time label, without midnight and without zero seconds."""
     return re.sub(r"(\d\d:\d\d):00(?=$|[+-])", r"\1", str(label)).removesuffix(" 00:00")

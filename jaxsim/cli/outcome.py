@@ -1,4 +1,4 @@
-"""What a run leaves in its folder: enough to print its table and to draw its report again."""
+"""The files of a run in its folder, from which its table and report can be made again."""
 
 import json
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ _TABLES = ("metrics", "values", "weights", "targets")
 class Outcome:
     """The tables of a run.
 
-    settings: what was run, as JSON has it; `best` is the number of the best lane.
+    settings: the arguments of the run, ready for JSON; `best` is the number of the best lane.
     metrics: [lane, metric].       values: value of each lane after each bar, [time, lane], currency.
     weights: realised weights of the best lane, [time, asset].
     targets: target weights of the best lane, [rebalance, asset].
@@ -35,7 +35,7 @@ class Outcome:
         return self.metrics.index[self.settings["best"]]
 
     def save(self, folder: Path) -> None:
-        """Write the settings as JSON, the tables as Parquet, and those that people read as CSV too."""
+        """Write the settings as JSON and the tables as Parquet; metrics and targets as CSV too."""
         values = self.values.set_axis([lane_name(self.metrics.index, x) for x in self.metrics.index], axis=1)
         tables = {"metrics": self.metrics, "values": values, "weights": self.weights, "targets": self.targets}
         for name, table in tables.items():
@@ -46,7 +46,7 @@ class Outcome:
 
 
 def load(folder: Path) -> Outcome:
-    """What `Outcome.save` wrote. Raises Complaint, naming DIR, where something is missing."""
+    """Read the files of `Outcome.save`. Raises Complaint, naming DIR, for a missing or broken file."""
     if not (folder / _SETTINGS).is_file():
         raise Complaint(f"DIR: {str(folder)!r} holds no run of `jaxsim demo` or `jaxsim sweep`")
     try:
@@ -61,6 +61,6 @@ def load(folder: Path) -> Outcome:
 
 
 def lane_name(lanes: pd.Index, label: Any) -> str:
-    """A lane in words: `threshold 0.05, fees 0.001`."""
+    """The name of a lane: `threshold 0.05, fees 0.001`."""
     labels = label if isinstance(label, tuple) else (label,)
     return ", ".join(f"{name} {value:.10g}" for name, value in zip(lanes.names, labels, strict=True))

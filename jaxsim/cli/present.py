@@ -11,7 +11,7 @@ from jaxsim.cli.job import show_time
 from jaxsim.cli.outcome import Outcome, lane_name
 
 REPORT = "report.html"
-_DRAWN = 6  # lanes in one picture: more of them hide each other, and their legend the picture on a phone
+_DRAWN = 6  # lanes in one figure; more would hide each other, and their legend would hide the plot on a phone
 _FORMATS = {"turnover": "{:,.2f}", "num_rebalances": "{:,.0f}", "total_fees": "{:,.2f}"}
 
 
@@ -49,7 +49,7 @@ def write(outcome: Outcome, folder: Path) -> Path:
 
 
 def _figures(outcome: Outcome) -> dict[str, Any]:
-    """The pictures by their headings; those that there is nothing to draw for are left out."""
+    """The figures by heading; figures without data are left out."""
     best, count = _best_name(outcome), outcome.values.shape[1]
     sharpe, figures = pd.Series(outcome.metrics["sharpe_ratio"]), {}
     fixed = [name for name in sharpe.index.names if sharpe.index.get_level_values(name).nunique() == 1]
@@ -59,9 +59,9 @@ def _figures(outcome: Outcome) -> dict[str, Any]:
         figures[heading] = views.metric_against(pd.Series(sharpe.droplevel(fixed)), title="")
     figures[f"Value and drawdown, {best}"] = views.value_with_drawdown(outcome.values[outcome.best])
     if count > 1:
-        some = _some(outcome)
-        title = f"{some.shape[1]} of {count:,} lanes"
-        figures["The best beside others"] = views.value_with_drawdown(some, title)
+        sample = _sample(outcome)
+        title = f"{sample.shape[1]} of {count:,} lanes"
+        figures["The best beside others"] = views.value_with_drawdown(sample, title)
     figures[f"Realised weights, {best}"] = views.stacked_weights(outcome.weights)
     if len(outcome.targets):
         figures[f"Target weights and their dates, {best}"] = views.stacked_targets(
@@ -83,14 +83,14 @@ def _notes(outcome: Outcome) -> list[str]:
         f"Target: {target}; rebalanced when a weight is off its target by the threshold or more.",
         f"Fees {fees} of the traded value; valued at the {s['valued_at']}, traded at the close; opening cash "
         f"{s['init_cash']:,.10g}; {s['bars_per_year']:.10g} bars a year.",
-        f"Highest Sharpe ratio: {_best(outcome)}. It is the best in hindsight, on the very prices it was chosen by.",
+        f"Highest Sharpe ratio: {_best(outcome)}. It is the best in hindsight, on the same prices.",
         _rebalances(outcome.targets.index),
     ]
 
 
 def _best(outcome: Outcome) -> str:
-    score = outcome.metrics["sharpe_ratio"].iloc[outcome.settings["best"]]
-    return f"{score:.4f} at {_best_name(outcome)}"
+    sharpe = outcome.metrics["sharpe_ratio"].iloc[outcome.settings["best"]]
+    return f"{sharpe:.4f} at {_best_name(outcome)}"
 
 
 def _best_name(outcome: Outcome) -> str:
@@ -107,8 +107,8 @@ def _few(names: list[str]) -> str:
     return ", ".join(names) if len(names) <= 10 else f"{', '.join(names[:10])} and {len(names) - 10} more"
 
 
-def _some(outcome: Outcome) -> pd.DataFrame:
-    """The value paths to draw: all of a few, else the best lane and others evenly spread."""
+def _sample(outcome: Outcome) -> pd.DataFrame:
+    """The value paths to draw: all if they are few, else the best lane and evenly spaced others."""
     count, best = outcome.values.shape[1], outcome.settings["best"]
     chosen = np.linspace(0, count - 1, min(count, _DRAWN)).round().astype(int)
     chosen[np.abs(chosen - best).argmin()] = best
@@ -116,7 +116,7 @@ def _some(outcome: Outcome) -> pd.DataFrame:
 
 
 def _table(outcome: Outcome) -> str:
-    """One row per lane under headings of two lines, the best one marked."""
+    """One row per lane, with headings of two lines and the best lane marked."""
     metrics = outcome.metrics
     columns = [
         [*_heading(str(name)), *(f"{x:.10g}" for x in metrics.index.get_level_values(i))]

@@ -14,16 +14,16 @@ from jaxsim.datasets import Prices
 
 _TIMES = ("time", "date", "timestamp", "datetime")
 _ASSETS = ("symbol", "asset", "ticker")
-# Before pandas 3.1 the default parser of floats may miss the nearest one by a bit.
+# Before pandas 3.1 the default float parser may miss the nearest double by one bit.
 _OLD = tuple(int(part) for part in pd.__version__.split(".")[:2]) < (3, 1)
 _EXACT: dict[str, Any] = {"float_precision": "round_trip"} if _OLD else {}
 _DAY_OR_MONTH_FIRST = re.compile(r"\s*\d{1,2}[./-]\d{1,2}[./-]\d{2,4}\b")
 
 
 def read_closes(path: Path, long: bool | None) -> tuple[pd.DataFrame, pd.DataFrame | None]:
-    """Closing prices [time, asset], and opening prices where a long file has them.
+    """Closing prices [time, asset], and opening prices if a long file has them, else None.
 
-    long: whether there is one row per asset and time; None: see for yourself.
+    long: whether there is one row per asset and time; None: detect it from the column names.
     Raises Complaint beginning with FILE.
     """
     table = _read(path, "FILE")
@@ -40,7 +40,10 @@ def read_opens(path: Path, long: bool | None) -> pd.DataFrame:
 
 
 def write_tables(data: Prices, folder: Path, form: str) -> dict[str, Path]:
-    """One wide table per field, that the two functions above read again; form: "csv" or "parquet"."""
+    """Write one wide table per field, which `read_closes` and `read_opens` can read; returns the paths.
+
+    form: "csv" or "parquet".
+    """
     paths = {}
     for field in fields(data):
         paths[field.name] = path = folder / f"{field.name}.{form}"
@@ -50,7 +53,7 @@ def write_tables(data: Prices, folder: Path, form: str) -> dict[str, Path]:
 
 
 def _read(path: Path, argument: str) -> pd.DataFrame:
-    """The file as a table, an index with times as its first column."""
+    """The file as a table; an index with times becomes the first column."""
     name = path.name.lower()
     if not name.endswith((".csv", ".csv.gz", ".parquet", ".pq")):
         raise Complaint(f"{argument}: {str(path)!r} is neither .csv, .csv.gz nor .parquet")
@@ -75,9 +78,9 @@ def _csv(path: Path, argument: str) -> pd.DataFrame:
     twice = header[header.duplicated() & header.notna()]
     if len(twice):  # pandas would call the second one IBM.1
         raise Complaint(f"{argument}: {str(path)!r} has two columns {twice.iloc[0]!r}")
-    texts = {name: str for name in header if str(name).strip().lower() in _ASSETS}  # 000001 is a name
+    texts = {name: str for name in header if str(name).strip().lower() in _ASSETS}  # 000001 is a name, not a number
     with warnings.catch_warnings():
-        warnings.simplefilter("error", pd.errors.ParserWarning)  # rows longer than the header, else cut
+        warnings.simplefilter("error", pd.errors.ParserWarning)  # for rows longer than the header, which would be cut
         table = pd.read_csv(path, index_col=False, low_memory=False, dtype=texts, **_EXACT)
     return table.rename(columns={c: "" for c in table.columns[:1] if str(c).startswith("Unnamed: ")})
 
@@ -91,11 +94,11 @@ def _parquet(path: Path) -> pd.DataFrame:
 
 
 def _find(table: pd.DataFrame, names: tuple[str, ...], argument: str) -> str | None:
-    """The one column with one of these names, in upper or lower case."""
-    found = [c for c in table.columns if str(c).strip().lower() in names]
-    if len(found) > 1:
-        raise Complaint(f"{argument}: both {found[0]!r} and {found[1]!r} could be the {names[0]}; keep one")
-    return found[0] if found else None
+    """The column with one of these names, in upper or lower case; None if there is none."""
+    matches = [c for c in table.columns if str(c).strip().lower() in names]
+    if len(matches) > 1:
+        raise Complaint(f"{argument}: both {matches[0]!r} and {matches[1]!r} could be the {names[0]}; keep one")
+    return matches[0] if matches else None
 
 
 def _is_long(table: pd.DataFrame, price: str, long: bool | None, argument: str) -> bool:
@@ -112,14 +115,14 @@ def _wide(table: pd.DataFrame, argument: str) -> pd.DataFrame:
 
 
 def _pivot(table: pd.DataFrame, price: str, argument: str) -> pd.DataFrame:
-    wanted = {"a time": _TIMES, "an asset": _ASSETS, f"the {price} price": (price,)}
-    found = []
-    for what, names in wanted.items():
+    needed = {"a time": _TIMES, "an asset": _ASSETS, f"the {price} price": (price,)}
+    columns = []
+    for meaning, names in needed.items():
         column = _find(table, names, argument)
         if column is None:
-            raise Complaint(f"{argument}: a long table needs a column for {what}, called {' or '.join(names)}")
-        found.append(table[column])
-    times, assets, values = found
+            raise Complaint(f"{argument}: a long table needs a column for {meaning}, called {' or '.join(names)}")
+        columns.append(table[column])
+    times, assets, values = columns
     index = _times(times, argument)
     if assets.isna().any() or index.hasnans:
         row = int((assets.isna().to_numpy() | index.isna()).argmax()) + 1
@@ -136,7 +139,7 @@ def _pivot(table: pd.DataFrame, price: str, argument: str) -> pd.DataFrame:
 
 
 def _times(column: pd.Series, argument: str) -> pd.Index:
-    """Times as a DatetimeIndex, UTC offsets kept (UTC where they change on the way); integers as they are."""
+    """Times as a DatetimeIndex, with their UTC offset (UTC if offsets differ); integers stay integers."""
     name = str(column.name) if column.name else None
     if pd.api.types.is_datetime64_any_dtype(column):
         return pd.DatetimeIndex(column, name=name)
@@ -149,7 +152,7 @@ def _times(column: pd.Series, argument: str) -> pd.Index:
         return _parse(column, name, argument)
     except (ValueError, TypeError, OverflowError):
         is_time = pd.Series(pd.to_datetime(column, errors="coerce", format="mixed", utc=True)).notna().to_numpy()
-        first = column.iloc[is_time.argmin()]  # the first one if all of them are
+        first = column.iloc[is_time.argmin()]  # the first entry that is no time; if all are, the first entry
         raise Complaint(f"{argument}: the column {name or ''!r} holds {first!r}, which is not a time") from None
 
 
@@ -165,12 +168,12 @@ def _parse(column: pd.Series, name: str | None, argument: str) -> pd.Index:
         text = stamps.iloc[unclear.argmax()]
         raise Complaint(f"{argument}: {text!r} may be day or month first; write times as in 2020-12-31")
     if not stamps.str.contains(r"\d{4}", na=True).all():
-        raise ValueError("without a year, 09:00 would be that of today")
+        raise ValueError("without a year, pandas takes 09:00 as a time of today")
     return pd.DatetimeIndex(pd.to_datetime(stamps, format="mixed"), name=name)
 
 
 def _as_numbers(column: pd.Series, name: str, argument: str) -> pd.Series:
-    """Texts as numbers; other types are left for jaxsim to judge."""
+    """Texts as numbers; other types stay, and jaxsim checks them later."""
     if not (pd.api.types.is_object_dtype(column) or pd.api.types.is_string_dtype(column)):
         return column
     numbers = pd.Series(pd.to_numeric(column, errors="coerce"))

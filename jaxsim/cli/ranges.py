@@ -1,4 +1,4 @@
-"""Numbers as people type them: `0.05`, `0.01,0.02`, `0.01:0.15:0.01`, `AAPL=0.6,IBM=0.4`."""
+"""Numbers as typed on the command line: `0.05`, `0.01,0.02`, `0.01:0.15:0.01`, `AAPL=0.6,IBM=0.4`."""
 
 from decimal import Decimal, InvalidOperation
 
@@ -7,19 +7,19 @@ import pandas as pd
 from jaxsim.cli.complaint import Complaint
 
 MOST = 10_000
-"""Values in one list, and lanes in one run: the command line keeps every lane's path."""
+"""The largest number of values in a list, and of lanes in a run, since the command line keeps every lane's path."""
 
 
 def numbers(text: str, argument: str) -> list[float]:
-    """A number, a comma list, or start:stop:step with stop included; decimals stay as typed.
+    """Values of a number, a comma list, or start:stop:step with stop included, computed in decimals as typed.
 
     Raises Complaint naming the argument for anything else, a step that does not lead from start to stop, and
     repeated values.
     """
-    found: list[Decimal] = []
+    decimals: list[Decimal] = []
     for part in text.split(","):
-        found += _range(part, argument) if ":" in part else [_decimal(part, argument)]
-    values = [float(x) for x in found]
+        decimals += _range(part, argument) if ":" in part else [_decimal(part, argument)]
+    values = [float(x) for x in decimals]
     seen: set[float] = set()
     for value in values:
         if value in seen:
@@ -29,21 +29,21 @@ def numbers(text: str, argument: str) -> list[float]:
 
 
 def weights(text: str, assets: pd.Index) -> pd.Series:
-    """`AAPL=0.6,IBM=0.4` as one weight per asset; the assets that are not named get none.
+    """One weight per asset from `AAPL=0.6,IBM=0.4`; other assets get 0.
 
-    Raises Complaint for what is no pair of a name and a number, unknown names and repeated ones.
+    Raises Complaint for a part that is no NAME=WEIGHT, for an unknown name and for a repeated name.
     """
-    found: dict[str, float] = {}
+    weight_of: dict[str, float] = {}
     for part in text.split(","):
         name, equals, value = (piece.strip() for piece in part.rpartition("="))
         if not (name and equals):
             raise Complaint(f"--weights: {part!r} is not of the form NAME=WEIGHT, as in AAPL=0.6,IBM=0.4")
         if name not in assets:
             raise Complaint(f"--weights: there is no asset {name!r}; there are {', '.join(map(str, assets[:10]))}")
-        if name in found:
+        if name in weight_of:
             raise Complaint(f"--weights: {name!r} is given twice")
-        found[name] = float(_decimal(value, "--weights"))
-    return pd.Series(found, dtype=float).reindex(assets, fill_value=0.0)
+        weight_of[name] = float(_decimal(value, "--weights"))
+    return pd.Series(weight_of, dtype=float).reindex(assets, fill_value=0.0)
 
 
 def _range(text: str, argument: str) -> list[Decimal]:

@@ -1,9 +1,9 @@
-"""Market data: embedded, to try things on and to run the examples with, and fetched from a public archive.
+"""Market data: embedded prices for the examples, and prices fetched from a public archive.
 
-`stocks()` is the OHLCV panel of the PyPI package `bokeh-sampledata` 2026.1. Its source is Quandl's WIKI
-Prices, which their publisher declared public domain and free to copy and redistribute; the values are as
-that source supplied them, without any guarantee of accuracy. `stocks.LICENSE.txt` beside this file has the
-details, `scripts/build_stocks.py` rebuilds the data from the pinned package.
+`stocks()` is the OHLCV panel of the PyPI package `bokeh-sampledata` 2026.1. Its source is Quandl's WIKI Prices, which
+their publisher declared public domain and free to copy and redistribute. The values are those of that source, without
+any guarantee of accuracy. `stocks.LICENSE.txt` beside this file has the details; `scripts/build_stocks.py` rebuilds the
+data from the pinned package.
 """
 
 import gzip
@@ -33,18 +33,18 @@ _DTYPE = [
 def stocks() -> Prices:
     """Daily prices in US dollars of AAPL, FB, GOOG, IBM and MSFT, 2000-03-01 to 2013-03-01 (3,270 bars).
 
-    Open, high, low and close are **total-return adjusted**: each is scaled by the day's ratio of adjusted to
-    raw close, so that splits and dividends are in the price and `close` is the source's adjusted close. The
-    source adjusted at a date after the data end (Apple's seven-for-one split of 2014 is in it), so that even
-    the last prices differ from those quoted then. `volume` is raw: the shares traded on the day, unadjusted.
+    Open, high, low and close are **total-return adjusted**: each is scaled by the day's ratio of adjusted to raw close,
+    so that prices include splits and dividends, and `close` is the source's adjusted close. The source adjusted after
+    the end of the data (Apple's seven-for-one split of 2014 is included), so even the last prices differ from the
+    quotes of the time. `volume` is the unadjusted number of shares traded on the day.
 
-    GOOG is listed from 2004-08-19 and FB from 2012-05-18; before that all their fields are NaN. These five
-    companies are known today to have done well: fit to learn the tool on, not to judge a strategy by.
+    GOOG is listed from 2004-08-19 and FB from 2012-05-18; before that all their fields are NaN. These five companies
+    are known today to have done well (survivorship bias): use them to learn the tool, not to judge a strategy.
 
-    Each call reads the file anew and returns fresh frames.
+    Each call reads the file and returns new frames.
     """
     with gzip.open(_STOCKS, "rt", encoding="ascii") as file:
-        # NumPy rounds each decimal to the nearest double; the float parser of pandas 2 does not.
+        # Unlike the float parser of pandas 2, NumPy rounds each decimal to the nearest double.
         rows = np.loadtxt(file, dtype=_DTYPE, delimiter=",", skiprows=1)
     symbols, column = np.unique(rows["symbol"], return_inverse=True)
     dates, bar = np.unique(rows["date"], return_inverse=True)

@@ -1,6 +1,6 @@
-"""Files of a public archive, each verified by the checksum beside it and kept in a folder.
+"""Files of a public archive, each verified by its published checksum and kept in a folder.
 
-The packages (pooch, requests, tqdm) are an extra and are imported where they are used.
+The packages pooch, requests and tqdm are an extra and are imported inside functions.
 """
 
 import logging
@@ -26,7 +26,7 @@ _SHA256 = re.compile(r"[0-9a-f]{64}(?=\s|$)")
 
 
 def require_pooch() -> ModuleType:
-    """The module `pooch`; where it or its companions are missing, an ImportError with the pip command."""
+    """The module `pooch`. Raises ImportError with the pip command if pooch, requests or tqdm is missing."""
     try:
         import pooch
         import requests  # noqa: F401
@@ -43,21 +43,21 @@ def require_pooch() -> ModuleType:
 class Archive:
     """An archive on the web, and the folder that keeps what was fetched from it.
 
-    base_url: where the archive begins.    folder: where its files go, under the paths that they have there.
+    base_url: address of the archive.    folder: folder of its files, under the same paths as in the archive.
 
-    A file counts as complete when its checksum lies beside it and agrees. The checksum is written last, and both
-    come by renaming, so that nothing which broke off is ever taken for complete.
+    A file counts as complete if the checksum file beside it agrees. The checksum is written last, and both files are
+    renamed into place, so that a broken transfer never counts as complete.
     """
 
     base_url: str
     folder: Path
 
     def get(self, path: str) -> Path | None:
-        """The verified file on disk, fetched where it is not complete; None where the archive has no such file.
+        """The verified file on disk, fetched if it is not complete; None if the archive has no such file.
 
         A transfer that breaks off or does not match its checksum is tried once more.
-        Raises ConnectionError if the archive cannot be reached or does not deliver, and OSError if the checksum
-        does not match again; either leaves nothing behind.
+        Raises ConnectionError if the archive cannot be reached or does not deliver the file, and OSError if the
+        checksum does not match again; then no partial file is left.
         """
         pooch = require_pooch()
         file, checksum = self.folder / path, self.folder / f"{path}.CHECKSUM"
@@ -80,14 +80,14 @@ class Archive:
             again = True
 
     def get_all(self, paths: Iterable[str], label: str, progress: bool | None) -> dict[str, Path | None]:
-        """`get` of each path, a few at a time; the first failure ends all.
+        """`get` each path, a few at a time, by path; the first error ends all.
 
-        progress: whether to show a bar on the error stream; None: where that is a terminal.
+        progress: whether to show a bar on the error stream; None: if that is a terminal.
         """
         pooch = require_pooch()
         from tqdm import tqdm
 
-        paths, found = list(paths), {}
+        paths, files = list(paths), {}
         if not paths:
             return {}
         _make(self.folder)
@@ -105,19 +105,19 @@ class Archive:
             ):
                 jobs = {pool.submit(self.get, path): path for path in paths}
                 for job in as_completed(jobs):
-                    found[jobs[job]] = job.result()
+                    files[jobs[job]] = job.result()
                     bar.update()
         finally:
             pool.shutdown(cancel_futures=True)
-        return found
+        return files
 
     def remember_absent(self, path: str) -> None:
-        """Do not ask this archive for this file again."""
+        """Note that this archive does not have this file, so that it is not asked for again."""
         if not self._is_known_absent(path):
             _write(self.folder / f"{path}.ABSENT", self.base_url)
 
     def _is_known_absent(self, path: str) -> bool:
-        """What one mirror lacks another may have: the note says whose it is."""
+        """Whether a note says that this archive lacks the file; another mirror may have it."""
         try:
             return (self.folder / f"{path}.ABSENT").read_text(encoding="utf-8") == self.base_url
         except FileNotFoundError:
@@ -130,16 +130,16 @@ class Archive:
             return False
         if file.is_file() and require_pooch().file_hash(str(file)) == expected:
             return True
-        file.unlink(missing_ok=True)  # spoilt since
+        file.unlink(missing_ok=True)  # damaged
         checksum.unlink(missing_ok=True)
         return False
 
     def _read_checksum(self, path: str) -> str | None:
-        """The line of the checksum file: the SHA-256 in hexadecimal, then the name. None without such a file."""
+        """The line of the checksum file: the SHA-256 in hexadecimal, then the name. None if there is no file."""
         import requests
 
         pooch, text = require_pooch(), BytesIO()
-        download = pooch.HTTPDownloader(timeout=_TIMEOUT, stream=False)  # a page of 404 is read too, the socket closed
+        download = pooch.HTTPDownloader(timeout=_TIMEOUT, stream=False)  # reads 404 pages too, so the socket closes
         try:
             download(f"{self._url(path)}.CHECKSUM", text, None)
         except requests.RequestException as error:
@@ -155,12 +155,12 @@ class Archive:
                 ) from None
             return None
         line = text.getvalue().decode("utf-8", errors="replace").strip().lower()
-        if _SHA256.match(line) is None:  # the log-in page of a hotel, say
+        if _SHA256.match(line) is None:  # such as the log-in page of a hotel network
             raise OSError(f"base_url: {self._url(path)}.CHECKSUM holds no SHA-256 but {line[:40]!r}")
         return line
 
     def _transfer(self, pooch: ModuleType, path: str, sha256: str) -> OSError | None:
-        """Fetch one file; what went wrong, if anything did."""
+        """Fetch one file; returns the error, or None."""
         import requests
 
         file = self.folder / path
@@ -179,15 +179,15 @@ class Archive:
 
         response = getattr(error, "response", None)
         if response is not None:
-            what = f"answered {response.status_code} {response.reason}".rstrip()
+            failure = f"answered {response.status_code} {response.reason}".rstrip()
         elif isinstance(error, requests.Timeout):
-            what = f"did not answer within {_TIMEOUT} seconds"
+            failure = f"did not answer within {_TIMEOUT} seconds"
         elif isinstance(error, requests.exceptions.ChunkedEncodingError):
-            what = "broke off"
+            failure = "broke off"
         else:
-            what = "could not be reached"
+            failure = "could not be reached"
         return ConnectionError(
-            f"base_url: {self.base_url} {what} when asked for {path}; files that are complete in {self.folder} "
+            f"base_url: {self.base_url} {failure} when asked for {path}; files that are complete in {self.folder} "
             "are used without network, and base_url= may name a mirror"
         )
 
@@ -196,7 +196,7 @@ class Archive:
 
 
 def cache_folder(cache: str | os.PathLike[str] | None) -> Path:
-    """The folder given, else that of the environment variable JAXSIM_CACHE, else the system's place for caches."""
+    """`cache`, else the environment variable JAXSIM_CACHE, else the cache folder of the system. Raises TypeError."""
     chosen = cache if cache is not None else os.environ.get(CACHE_VARIABLE) or None
     if chosen is None:
         return Path(require_pooch().os_cache("jaxsim-portfolio"))
@@ -224,7 +224,7 @@ def _write(file: Path, text: str) -> None:
 
 @contextmanager
 def _without_notes(pooch: ModuleType) -> Iterator[None]:
-    """pooch would print a line per file."""
+    """Silence pooch, which prints a line per file."""
     logger = pooch.get_logger()
     level = logger.level
     logger.setLevel(logging.WARNING)

@@ -17,8 +17,8 @@ from jaxsim.datasets.prices import Prices
 BASE_URL = "https://data.binance.vision"
 INTERVALS = ("1s", "1m", "3m", "5m", "15m", "30m", "1h", "2h", "4h", "6h", "8h", "12h", "1d", "3d", "1w", "1mo")
 _MONTHLY_ONLY = ("3d", "1w", "1mo")
-_OPENED = np.datetime64("2017-07", "M")  # the exchange; nothing is asked for before
-_RECENT = 3  # months, the current one included, that the archive may not have finished
+_OPENED = np.datetime64("2017-07", "M")  # first month of the exchange
+_RECENT = 3  # months, the current one included, whose monthly files may still be missing
 _DAY_MONTH_OR_YEAR = re.compile(r"\d{4}(-\d{2}){0,2}")
 
 
@@ -34,28 +34,28 @@ def binance(
 ) -> Prices:
     """Spot prices of Binance, fetched from its public archive, verified by checksum and kept on disk.
 
-    symbols: one pair or several, as `"BTCUSDT"`; `"BTC/USDT"`, `"btc-usdt"` and the like mean the same.
+    symbols: one pair or several, such as `"BTCUSDT"`; `"BTC/USDT"` and `"btc-usdt"` mean the same.
     interval: length of a bar: 1s, 1m, 3m, 5m, 15m, 30m, 1h, 2h, 4h, 6h, 8h, 12h, 1d, 3d, 1w or 1mo (a month).
-    start, end: the first and the last bar, both included, by the times at which bars open. Times without a zone are
-        in UTC. A text without a time of day, and a `datetime.date`, is a whole day, month or year: `end="2020-12-31"`
-        and `end="2020"` include the last bar of 2020. Without `end`: up to the last day that is archived.
-    cache: folder to keep the files in; by default that of the environment variable `JAXSIM_CACHE`, else the system's
-        place for caches.
-    base_url: where the archive is; a mirror has the same files under the same paths.
-    progress: whether to show a bar on the error stream; by default where that is a terminal.
+    start, end: opening times of the first and the last bar, both included. Times without a zone are in UTC. A text
+        without a time of day, or a `datetime.date`, is a whole day, month or year: `end="2020-12-31"` and `end="2020"`
+        include the last bar of 2020. Without `end`: up to the last archived day.
+    cache: folder of the fetched files; by default the environment variable `JAXSIM_CACHE`, else the cache folder of
+        the system.
+    base_url: address of the archive, or of a mirror with the same files under the same paths.
+    progress: whether to show a bar on the error stream; by default if that is a terminal.
 
-    Returns frames [time, asset] in the quote currency (`volume` in the base asset), one row per bar at which any of
-    the pairs has a candle, times in UTC. Bars are missing while the exchange was down; NaN stands where a pair has
-    no candle: before it was listed, after it was delisted, in gaps of its own.
+    Returns frames [time, asset] in the quote currency (`volume` in the base asset), with times in UTC and one row per
+    bar at which at least one pair has a candle. Bars are missing while the exchange was down. NaN means that a pair has
+    no candle: before it was listed, after it was delisted, or in a gap.
 
-    Whole months come from monthly files. Months without one that lie between others, or are among the latest three,
-    are put together from daily files (not for 3d, 1w and 1mo, which have none). A file that is complete and verified
-    is never asked for again, nor is an older month that the archive did not have; to see later corrections by the
-    exchange, delete the folder.
+    Whole months come from monthly files. Months without a monthly file are put together from daily files if they are
+    between other months or among the latest three (not for 3d, 1w and 1mo, which have no daily files). A verified file
+    is never fetched again, and an older month that the archive lacks is not asked for again. To get later corrections
+    of the exchange, delete the folder.
 
     Needs the extra `data`. Raises ImportError without it, ValueError and TypeError for bad arguments and for pairs
-    without any bar, ConnectionError where the archive cannot be reached and the cache does not have the file, and
-    OSError for a file that twice does not match its checksum; what was complete by then stays.
+    without any bar, ConnectionError if the archive cannot be reached and a file is not in the cache, and OSError for a
+    file that twice does not match its checksum; verified files stay in the cache.
     """
     names = _read_symbols(symbols)
     if interval not in INTERVALS:
@@ -86,35 +86,35 @@ def _fetch(
     last: np.datetime64,
     progress: bool | None,
 ) -> dict[str, list[Path]]:
-    """The files of each pair, in order of time."""
+    """The files of each pair, ascending in time."""
     today = _today()
     latest = _month(today)
     months = np.arange(_month(first), min(_month(last) + 1, latest))
     monthly = {name: {month: _path(name, interval, month, "monthly") for month in months} for name in names}
-    found = archive.get_all((path for paths in monthly.values() for path in paths.values()), "months", progress)
+    file_of = archive.get_all((path for paths in monthly.values() for path in paths.values()), "months", progress)
 
     daily: dict[str, dict[np.datetime64, str]] = {name: {} for name in names}
     if interval not in _MONTHLY_ONLY:
-        days = np.arange(first.astype("M8[D]"), min(last, today - 1).astype("M8[D]") + 1)  # today's comes tomorrow
+        days = np.arange(first.astype("M8[D]"), min(last, today - 1).astype("M8[D]") + 1)  # a day is archived later
         for name in names:
-            have = [month for month, path in monthly[name].items() if found[path]]
+            have = [month for month, path in monthly[name].items() if file_of[path]]
             lacking = [day for day in days if _may_have_days(_month(day), have, latest)]
             daily[name] = {day: _path(name, interval, day, "daily") for day in lacking}
-    found |= archive.get_all((path for paths in daily.values() for path in paths.values()), "days", progress)
+    file_of |= archive.get_all((path for paths in daily.values() for path in paths.values()), "days", progress)
 
     files = {}
     for name in names:
         parts = sorted([*monthly[name].items(), *daily[name].items()])
-        files[name] = [file for _, path in parts if (file := found[path]) is not None]
-        if files[name]:  # the pair exists, so that what it lacks in older months is no slip of the pen
+        files[name] = [file for _, path in parts if (file := file_of[path]) is not None]
+        if files[name]:  # the pair exists, so a missing older month does not come from a wrong name
             for part, path in parts:
-                if found[path] is None and _month(part) <= latest - _RECENT:
+                if file_of[path] is None and _month(part) <= latest - _RECENT:
                     archive.remember_absent(path)
     return files
 
 
 def _may_have_days(month: np.datetime64, have: list[np.datetime64], latest: np.datetime64) -> bool:
-    """Whether a month without a monthly file can have daily ones: a gap between others, or not finished yet."""
+    """Whether a month without a monthly file can have daily files: it is between other months, or recent."""
     if month in have:
         return False
     return bool(month > latest - _RECENT) or (len(have) > 0 and bool(have[0] < month < have[-1]))
@@ -129,18 +129,18 @@ def _month(time: np.datetime64) -> np.datetime64:
 
 
 def _today() -> np.datetime64:
-    """The day that it is in UTC."""
+    """The current day in UTC."""
     return np.datetime64(datetime.datetime.now(datetime.UTC).date())
 
 
 def _read_symbols(symbols: Any) -> list[str]:
     if not isinstance(symbols, Iterable):
         raise TypeError(f"symbols: expected texts as 'BTCUSDT', got {symbols!r}")
-    given = [symbols] if isinstance(symbols, str) else list(symbols)
-    if not given:
+    pairs = [symbols] if isinstance(symbols, str) else list(symbols)
+    if not pairs:
         raise ValueError("symbols: expected at least one pair, as 'BTCUSDT'")
     names: list[str] = []
-    for symbol in given:
+    for symbol in pairs:
         if not isinstance(symbol, str):
             raise TypeError(f"symbols: expected texts as 'BTCUSDT', got {symbol!r}")
         name = re.sub(r"^(\w+)[/_-](\w+)$", r"\1\2", symbol.strip()).upper()
@@ -153,12 +153,12 @@ def _read_symbols(symbols: Any) -> list[str]:
 
 
 def _read_time(time: Any, argument: str) -> np.datetime64:
-    """Microseconds in UTC, moved to the ends of what can be archived."""
-    if not isinstance(time, str | datetime.date | np.datetime64):  # numbers would be nanoseconds
+    """A time in UTC, in microseconds, clipped to the range of the archive."""
+    if not isinstance(time, str | datetime.date | np.datetime64):  # pandas would read numbers as nanoseconds
         raise TypeError(f"{argument}: expected a time such as '2020-01-31', got {time!r}")
     try:
         if isinstance(time, str) and not re.match(r"\s*\d{4}", time):
-            raise ValueError("without a year, 09:00 would be that of today")
+            raise ValueError("without a year, pandas takes 09:00 as a time of today")
         stamp: Any = pd.Timestamp(time)
     except (ValueError, TypeError):
         raise ValueError(f"{argument}: {time!r} is not a time such as '2020-01-31' or '2020-01-31 12:00'") from None

@@ -1,4 +1,4 @@
-"""Candles ("klines") as the exchange archives them, and the panel that they make."""
+"""Candles ("klines") in the format of the exchange's archive, and the panel made from them."""
 
 import zipfile
 import zlib
@@ -12,15 +12,15 @@ from jaxsim.datasets.prices import Prices
 
 FIELDS = ("open", "high", "low", "close", "volume")
 _CANDLE = np.dtype([("time", "i8"), *((field, "f8") for field in FIELDS)])
-_MICROSECONDS_FROM = 10**14  # as milliseconds the year 5138, as microseconds March 1973
+_MICROSECONDS_FROM = 10**14  # smaller times are milliseconds (10**14 ms is the year 5138)
 
 
 def read_klines(path: Path) -> np.ndarray:
     """The candles of one zip file: records of `time`, microseconds since 1970 in UTC, and the five fields.
 
-    The table in it has twelve columns, the first six being the opening time and the five fields; a header in some
-    files. Times are milliseconds, and microseconds from 2025 on: their size tells.
-    Raises OSError for a file that holds anything else.
+    The file holds a table with twelve columns; the first six are the opening time and the five fields. Some files have
+    a header. Times are milliseconds, from 2025 on microseconds; the size of the number tells which.
+    Raises OSError for a file with other content.
     """
     try:
         with zipfile.ZipFile(path) as file:
@@ -28,7 +28,7 @@ def read_klines(path: Path) -> np.ndarray:
             text = file.read(name).decode("utf-8-sig")
         has_header = not text[:1].isdigit()
         lines = text.splitlines()[has_header:]
-        # NumPy rounds each decimal to the nearest double; the float parser of pandas 2 does not.
+        # Unlike the float parser of pandas 2, NumPy rounds each decimal to the nearest double.
         candles = np.loadtxt(lines, dtype=_CANDLE, delimiter=",", usecols=range(6), ndmin=1) if lines else _nothing()
     except (ValueError, zipfile.BadZipFile, zlib.error) as error:
         raise OSError(f"base_url: {path} is no zip file with one table of candles: {error}") from None
@@ -37,16 +37,16 @@ def read_klines(path: Path) -> np.ndarray:
 
 
 def read_series(paths: Iterable[Path], first: int, last: int) -> np.ndarray:
-    """The candles of all files that open from `first` to `last` (microseconds, both included), sorted, without
-    repetitions: of two candles at one time the one in the earlier file stays."""
+    """The candles of all files that open from `first` to `last` (microseconds, both included), sorted and without
+    duplicates: of two candles with the same time, the candle of the earlier file stays."""
     candles = np.concatenate([_nothing(), *map(read_klines, paths)])
-    _, where = np.unique(candles["time"], return_index=True)
-    candles = candles[where]
+    _, rows = np.unique(candles["time"], return_index=True)
+    candles = candles[rows]
     return candles[(first <= candles["time"]) & (candles["time"] <= last)]
 
 
 def panel(series: Mapping[str, np.ndarray]) -> Prices:
-    """One column per symbol, one row per time at which any of them has a candle; NaN where one has none."""
+    """One column per symbol, one row per time at which at least one symbol has a candle; NaN for a missing candle."""
     times = np.unique(np.concatenate([candles["time"] for candles in series.values()]))
     index = pd.DatetimeIndex(pd.to_datetime(times, unit="us", utc=True), name="time")
     columns = pd.Index(list(series), name="symbol")

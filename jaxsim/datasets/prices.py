@@ -1,4 +1,4 @@
-"""A panel of prices: what a dataset hands out."""
+"""A panel of prices, the result of a data set."""
 
 from dataclasses import dataclass
 from typing import final
@@ -11,7 +11,7 @@ import pandas as pd
 class Prices:
     """Open, high, low, close and volume, each a float64 DataFrame [time, asset] with the same labels.
 
-    NaN stands where an asset was not listed yet. The frames belong to the caller, who may change them.
+    NaN means that an asset had no price, for example before it was listed. The caller may change the frames.
     """
 
     open: pd.DataFrame

@@ -1,7 +1,8 @@
 """The reference engine: one bar, in order, in plain Python floats; one lane, one bar, one asset at a time.
 
-It is written from the semantics alone and shares no computation with `jaxsim.engine`, so that it can judge
-every faster path; and as it calls allocators as ordinary Python, it is the place to debug one.
+The compiled engine is tested against it. How orders fill, and what they do to an account, is computed here a second
+time, from the rules alone (docs/rules.md). Triggers, destinations, stops and random draws are those of
+`jaxsim.engine`. Allocators are called as ordinary Python, so a debugger can follow them.
 """
 
 from jaxsim.engine.base.enums import Direction, SizeType

@@ -1,4 +1,4 @@
-"""One lane, bar after bar: DESIGN section 3 as a plain Python loop."""
+"""One lane, bar after bar: rules 0 as a plain Python loop."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -34,12 +34,12 @@ from jaxsim.reference.orders import (
 from jaxsim.reference.records import LaneRun, LoggedOrder, Rebalance, columns_of
 from jaxsim.reference.stops import Positions
 
-_key_at = jax.jit(jax.random.fold_in)  # only for speed: uncompiled, a key takes ten times as long
+_key_at = jax.jit(jax.random.fold_in)  # for speed: without jit a key takes ten times as long
 
 
 @dataclass(frozen=True)
 class _Answer:
-    """An allocator's answer in plain Python; NaN for the weight of an asset that is left alone."""
+    """An allocator's answer in plain Python. The weight of an asset that is left alone is NaN."""
 
     weights: list[float]
     skip: list[bool]
@@ -52,7 +52,10 @@ class _Answer:
 
 @dataclass(frozen=True)
 class _Plan:
-    """What is left of a rebalance that is spread over several bars: where it leads, and in how many parts."""
+    """The rest of a rebalance that is spread over several bars.
+
+    end: weights after the last part.       parts: number of parts left.
+    """
 
     answer: _Answer
     end: list[float]
@@ -60,20 +63,20 @@ class _Plan:
 
 
 def run_lane(market: Market, policy: Policy, costs: Costs, account: Account, key: Any = None) -> LaneRun:
-    """One group of assets under one combination of parameters, all bars.
+    """Simulate one group of assets under one combination of parameters, over all bars.
 
     market: with NumPy arrays [time, asset].    key: the lane's random key, or an int (default 0).
 
-    Allocators and triggers are called as ordinary Python, in the order of the bars, and see NumPy arrays;
-    nothing is traced. Raises ValueError if the allocator does not answer with one weight per asset,
-    OrderError if an order makes no sense, RejectedOrderError if one is rejected that had asked for an error. A weight
-    that is NaN or infinite raises nothing: it is the `fault`, and ends the lane's trading.
+    Allocators and triggers are called as ordinary Python, in the order of the bars, with NumPy arrays; nothing is
+    traced. Raises ValueError if the allocator does not answer with one weight per asset, OrderError for an invalid
+    order, RejectedOrderError if an order with `raise_reject` is rejected. A weight that is NaN or infinite raises
+    nothing: it is recorded as the `fault`, and the lane trades no more.
     """
     return _Lane(market, policy, costs, account, key).run()
 
 
 class _Lane:
-    """The lane while it runs: plain lists of floats, one entry per asset."""
+    """The state of a running lane: plain lists of floats, one entry per asset."""
 
     def __init__(self, market: Market, policy: Policy, costs: Costs, account: Account, key: Any):
         shape = market.num_bars, market.num_assets
@@ -102,7 +105,7 @@ class _Lane:
         self.units = [0.0] * self.num_assets
         self.free_cash = self.cash
         self.debt = [0.0] * self.num_assets
-        self.last_fill = [(nan, 0)] * self.num_assets  # price and bar, where fills move valuation prices
+        self.last_fill = [(nan, 0)] * self.num_assets  # price and bar; used if fills move valuation prices
         self.target = [nan] * self.num_assets
         self.state = initial_state(policy.allocator, self.num_assets)
         self.fault = (LaneFault.NONE, -1, -1)
@@ -130,14 +133,14 @@ class _Lane:
         )
 
     def step(self, bar: int) -> None:
-        """Events 1 to 5 of a bar."""
+        """Steps 1 to 5 of a bar."""
         self.val_price_now = self.valuation(bar)
         value = self.worth(self.val_price_now)  # 1. value
-        self.seen = None  # 2. observe; the observation is built when somebody looks
+        self.seen = None  # 2. observe; the observation is built when it is first used
         if observes(self.policy.allocator):
             self.watch(self.observation(bar, value))
         if not self.wants_to_trade(bar, value):  # 3. decide
-            # An account is snapped at every bar, traded or not (SEMANTICS 3.1).
+            # The account is snapped at every bar, also without a trade (rules 3.1).
             self.cash, self.free_cash = snap(self.cash), snap(self.free_cash)
             self.units, self.debt = ([snap(x) for x in balance] for balance in (self.units, self.debt))
             return
@@ -151,7 +154,7 @@ class _Lane:
             self.rebalance_with_stops(bar, value, answer, self.positions)
 
     def valuation(self, bar: int) -> list[float]:
-        """The market's valuation prices, or those of later fills that moved them (SEMANTICS 3.10, 4.3)."""
+        """The market's valuation prices, or the prices of later fills (rules 3.10, 4.3)."""
         prices = self.val_price[bar]
         if not self.update_value or self.priced_at is None:
             return prices
@@ -161,7 +164,7 @@ class _Lane:
         ]
 
     def worth(self, prices: Sequence[float]) -> float:
-        """cash + sum(units * price), left to right; an asset that is not held needs no price."""
+        """cash + sum(units * price), added from left to right; an asset that is not held needs no price."""
         value = self.cash
         for units, price in zip(self.units, prices, strict=True):
             if units != 0:
@@ -169,7 +172,7 @@ class _Lane:
         return value
 
     def observation(self, bar: int, value: float) -> Observation:
-        """What is known now; one and the same for all that look at this bar."""
+        """The observation of this bar; built once and shared by trigger, allocator, destination and stops."""
         if self.seen is not None:
             return self.seen
         val_price = np.array(self.val_price_now)
@@ -195,7 +198,7 @@ class _Lane:
         return self.seen
 
     def watch(self, obs: Observation) -> None:
-        """Show the bar to an allocator that observes."""
+        """Call the allocator's `observe` and record its arrays."""
         answer = self.policy.allocator.observe(obs, self.state)
         aux: dict = {}
         if isinstance(answer, tuple) and len(answer) == 2 and isinstance(answer[1], dict):
@@ -204,7 +207,7 @@ class _Lane:
         self.bar_aux.append(_copied(aux))
 
     def wants_to_trade(self, bar: int, value: float) -> bool:
-        """Whether the allocator is asked at this bar (SEMANTICS 5.1), or a rebalance goes on."""
+        """Whether the allocator is asked at this bar (rules 5.1), or a spread rebalance continues."""
         if self.fault[0] != LaneFault.NONE or bar < self.min_history:
             return False
         if self.plan is not None:
@@ -216,7 +219,7 @@ class _Lane:
         return self.positions is not None and any(self.positions.breached(self.observation(bar, value)))
 
     def is_triggered(self, bar: int, value: float) -> bool:
-        """Whether the trigger says so."""
+        """Whether the trigger fires."""
         trigger = self.policy.trigger
         if is_plain_threshold(trigger):
             return self.has_drifted(bar, value)
@@ -227,18 +230,18 @@ class _Lane:
         return bool(as_answer(trigger(self.observation(bar, value))))
 
     def has_drifted(self, bar: int, value: float) -> bool:
-        """Whether any asset is off its last target by the threshold or more. What is NaN compares false: the
-        weight of an asset without a price, the target of one that was left alone."""
+        """Whether any weight is off its last target by the threshold or more. NaN compares false: it is the weight of
+        an asset without a price, and the target of an asset that was left alone."""
         drift, threshold = self.drift(value), self.threshold[bar]
         return any(drift[n] >= threshold[n] for n in range(self.num_assets))
 
     def drift(self, value: float) -> list[float]:
-        """How far the present weight of each asset is from its last target."""
-        held = [units * price for units, price in zip(self.units, self.val_price_now, strict=True)]
-        return [abs(_ratio(x, value) - target) for x, target in zip(held, self.target, strict=True)]
+        """The distance of each present weight from its last target."""
+        holdings = [units * price for units, price in zip(self.units, self.val_price_now, strict=True)]
+        return [abs(_ratio(x, value) - target) for x, target in zip(holdings, self.target, strict=True)]
 
     def ask(self, obs: Observation) -> _Answer:
-        """Ask the allocator, and check that it answers with one weight per asset."""
+        """Ask the allocator, and check that it returns one weight per asset."""
         allocator = self.policy.allocator
         if keeps_state(allocator):
             answer, self.state = allocator(obs, self.state)
@@ -273,14 +276,14 @@ class _Lane:
         return np.broadcast_to(kind.read(codes, name), (self.num_assets,)).tolist()
 
     def sequence(self, answer: Any) -> CallSeq | list[int]:
-        """A rule, or the assets in the order of their execution."""
+        """A call sequence rule, or the assets in the order of their execution."""
         if np.ndim(answer) == 0:
             return CallSeq(int(CALL_SEQ.read(answer, "call_seq")))
         order = np.asarray(answer).tolist()
         return self.call_seq if all(n == -1 for n in order) else order
 
     def rebalance(self, bar: int, value: float, answer: _Answer) -> None:
-        """Remember the target weights and trade towards them, unless one of them is at fault."""
+        """Store the target weights and trade towards them, unless one of them is a fault."""
         excess = self.excess(bar, value)
         self.target = answer.weights
         self.note_faults(bar, answer)
@@ -291,16 +294,16 @@ class _Lane:
         self.trade_to(bar, value, answer, excess)
 
     def rebalance_with_stops(self, bar: int, value: float, answer: _Answer, positions: Positions) -> None:
-        """A rebalance, or what stop rules close, or both."""
+        """Rebalance, or close positions by stops, or both."""
         obs, remembered = self.observation(bar, value), self.target
         asked = positions.asked(obs, answer.weights, self.is_triggered(bar, value))
         self.rebalance(bar, value, replace(answer, weights=asked, skip=[isnan(x) for x in asked]))
         if not positions.is_due(obs):
-            # What a stop rule has left alone keeps its target, which a threshold goes on to compare with.
+            # Assets that stops leave alone keep their targets, with which a threshold compares weights.
             self.target = [old if isnan(new) else new for old, new in zip(remembered, self.target, strict=True)]
 
     def excess(self, bar: int, value: float) -> list[float]:
-        """By how much each asset is beyond the limit of the trigger."""
+        """The distance of each asset beyond the limit of the trigger."""
         if self.threshold:
             return [x - limit for x, limit in zip(self.drift(value), self.threshold[bar], strict=True)]
         return np.array(excess_of(self.policy.trigger, self.observation(bar, value)), float).tolist()
@@ -311,12 +314,12 @@ class _Lane:
         """Trade a rebalance, or the next part of it."""
         excess = self.excess(bar, value) if excess is None else excess
         if self.fault[0] != LaneFault.NONE:
-            sizes = [nan] * self.num_assets  # orders of no size are ignored
+            sizes = [nan] * self.num_assets  # orders without a size are ignored
         elif self.plan is not None:
             sizes = self.next_part(bar, value, self.plan)
         else:
             sizes = self.destination(bar, value, answer)
-            if self.positions is not None:  # however far the others go
+            if self.positions is not None:  # a stop closes the whole position, whatever the destination
                 sizes = [0.0 if x else size for x, size in zip(self.positions.closing, sizes, strict=True)]
         log = self.execute(bar, value, sizes, answer)
         row = Rebalance(
@@ -340,7 +343,7 @@ class _Lane:
             self.plan = None if is_done else replace(self.plan, parts=self.plan.parts - 1)
 
     def next_part(self, bar: int, value: float, plan: _Plan) -> list[float]:
-        """An equal share of what is left of the way, from the present weights; the last part goes all of it."""
+        """Weights after this part: an equal share of the rest of the way; the last part reaches the end."""
         if plan.parts == 1:
             return plan.end
         present = self.observation(bar, value).weights.tolist()
@@ -349,13 +352,13 @@ class _Lane:
         return [way * (start + (way * end - start) / plan.parts) for start, end, way in ends]
 
     def chosen_sequence(self, answer: _Answer) -> list[float]:
-        """The place of each asset in the order of execution; NaN unless the allocator has chosen it."""
+        """The place of each asset in the order of execution; NaN unless the allocator chose it."""
         if self.fault[0] != LaneFault.NONE or not isinstance(answer.call_seq, list):
             return [nan] * self.num_assets
         return [float(answer.call_seq.index(n)) for n in range(self.num_assets)]
 
     def destination(self, bar: int, value: float, answer: _Answer) -> list[float]:
-        """What is traded to: the targets, or if they are weights as far towards them as the policy goes."""
+        """The sizes to trade to: the targets, or for weights the point that the policy's destination sets."""
         if not answer.are_weights or type(self.policy.destination) is ToTarget:
             return self.target
         obs = self.observation(bar, value)
@@ -363,7 +366,7 @@ class _Lane:
         return (way * np.array(self.policy.destination(obs, way * self.target, self.policy.trigger), float)).tolist()
 
     def note_faults(self, bar: int, answer: _Answer) -> None:
-        """What is wrong with an answer, if anything."""
+        """Record the first fault of an answer, if there is one."""
         for n in range(self.num_assets):
             fault = _weight_fault(self.target[n], answer)
             if fault != LaneFault.NONE and not answer.skip[n]:
@@ -373,7 +376,7 @@ class _Lane:
             self.fault = (LaneFault.CALL_SEQ, bar, 0)
 
     def execute(self, bar: int, value: float, sizes: list[float], answer: _Answer) -> dict[int, LoggedOrder]:
-        """One order for each asset, one after the other; by asset."""
+        """Execute one order for each asset, one after the other; returns them by asset."""
         log, draws = {}, [nan] * self.num_assets
         if "reject_prob" in self.terms:
             draws = reject_draws(_key_at(self.key, bar), self.num_assets).tolist()
@@ -396,11 +399,11 @@ class _Lane:
         return log
 
     def account_of(self, n: int, value: float) -> AccountState:
-        """The account as an order for asset `n` meets it."""
+        """The account before an order for asset `n`."""
         return AccountState(self.cash, self.units[n], self.debt[n], self.free_cash, self.val_price_now[n], value)
 
     def execution(self, sizes: list[float], value: float, answer: _Answer) -> list[int]:
-        """The assets in the order in which they trade."""
+        """The assets in their order of execution."""
         if isinstance(answer.call_seq, list):
             return answer.call_seq if self.fault[0] == LaneFault.NONE else list(range(self.num_assets))
         if answer.call_seq != CallSeq.AUTO:
@@ -430,10 +433,10 @@ def _rows(x: Any, shape: tuple[int, int]) -> list[list]:
 
 
 def _ratio(a: float, b: float) -> float:
-    """a / b as IEEE has it: a position in an account that is worth nothing is infinitely far from any target."""
+    """a / b with IEEE division by zero: in an account of value zero, any position is infinitely far from its target."""
     return float(np.divide(a, b)) if b == 0 else a / b
 
 
 def _copied(aux: Any) -> dict:
-    """Recorded arrays, safe from an allocator that goes on writing into them."""
+    """Copies of recorded arrays, since an allocator may overwrite its own."""
     return {name: np.array(array) for name, array in aux.items()}

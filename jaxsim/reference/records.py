@@ -1,4 +1,4 @@
-"""What the reference engine keeps of a lane: its orders and rebalances, and all of them as arrays."""
+"""The record of a lane of the reference engine: its orders and rebalances, also as arrays."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,24 +15,24 @@ from jaxsim.reference.orders import AccountState, NotFilled, OrderRequest, Order
 
 @dataclass(frozen=True)
 class LaneRun:
-    """What came out of one lane. E rebalances, N assets, T bars.
+    """The result of one lane, for E rebalances, N assets and T bars.
 
     Per rebalance, [E] or [E, N]:
     bars: number of the bar.    value: of the account before the rebalance, at the valuation prices.
     excess: drift beyond the threshold; NaN for other triggers.
-    target: weights or sizes asked for, NaN where the asset was left alone.      size_type, direction: of each.
-    sequence: place of each in the order of execution, if the allocator chose it; else NaN.
-    is_decision: whether the allocator was asked, and not only a further part of the rebalance before traded.
-    units, cash, free_cash: after it.
-    request: units asked for, > 0 to buy; infinite: as many as possible; NaN where that could not be worked out.
-    trade: units traded, > 0 bought.    price: with slippage; NaN without one.    fees: paid, currency.
-    info: why nothing was filled, an OrderStatusInfo.    rank: place in the order of execution, from 0.
-    clip: what cut a fill to less than was asked for, a Clip.
-    aux: the arrays that the allocator handed out.
+    target: target weights or sizes; NaN for an asset that was left alone.      size_type, direction: of each order.
+    sequence: place of each asset in the order of execution, if the allocator chose it; else NaN.
+    is_decision: whether the allocator was asked; False for a later part of a spread rebalance.
+    units, cash, free_cash: after the rebalance.
+    request: requested units, > 0 to buy; infinite: as many as possible; NaN if unknown.
+    trade: filled units, > 0 bought.    price: with slippage; NaN without one.    fees: paid, currency.
+    info: the reason why nothing was filled, an OrderStatusInfo.    rank: place in the order of execution, from 0.
+    clip: the limit that cut the fill below the requested size, a Clip.
+    aux: recorded arrays of the allocator's answer.
 
     log: the account before and after each order and the order itself, [E][N].
-    fault: the first thing that went wrong, its bar and its asset; LaneFault.NONE, -1, -1 if nothing did.
-    bar_aux: what `observe` handed out, one per bar; empty if the allocator does not observe.
+    fault: the first fault, its bar and its asset; LaneFault.NONE, -1, -1 without a fault.
+    bar_aux: recorded arrays of `observe`, one dictionary per bar; empty if the allocator does not observe.
     value_path, cash_path, units_path: after each bar, marked at the close; [T], [T], [T, N].
     """
 
@@ -64,7 +64,7 @@ class LaneRun:
 
 
 class LoggedOrder(NamedTuple):
-    """One order of a rebalance, the account around it, and its place in the order of execution."""
+    """One order of a rebalance, the account before and after it, and its place in the order of execution."""
 
     before: AccountState
     order: OrderRequest
@@ -74,7 +74,7 @@ class LoggedOrder(NamedTuple):
 
     @property
     def request(self) -> float:
-        """Units asked for, > 0 to buy."""
+        """Requested units, > 0 to buy; NaN if unknown."""
         try:
             size, share = requested_size(self.before.snapped(), self.order)
         except (OrderError, NotFilled):
@@ -87,13 +87,13 @@ class LoggedOrder(NamedTuple):
 
     @property
     def trade(self) -> float:
-        """Units filled, > 0 bought."""
+        """Filled units, > 0 bought."""
         size = self.result.size if self.is_filled else 0.0
         return -size if self.result.side == OrderSide.SELL else size
 
     @property
     def price(self) -> float:
-        """With slippage, also where nothing was filled."""
+        """The price with slippage, also if nothing was filled."""
         slippage = self.order.slippage if self.request > 0 else -self.order.slippage
         return self.order.price * (1 + slippage)
 
@@ -112,7 +112,7 @@ class LoggedOrder(NamedTuple):
 
 @dataclass(frozen=True)
 class Rebalance:
-    """One row of a LaneRun's arrays per rebalance; the orders say the rest."""
+    """One row of a LaneRun's arrays; the other columns come from the logged orders."""
 
     bars: int
     value: float
@@ -130,7 +130,7 @@ class Rebalance:
 
 
 def columns_of(rebalances: Sequence[Rebalance], num_assets: int) -> dict[str, Any]:
-    """The rows of all rebalances as one array per field."""
+    """All rebalances as one array per field."""
 
     def column(rows: list, dtype: type, per_asset: bool = True) -> np.ndarray:
         return np.array(rows, dtype).reshape((-1, num_assets) if per_asset else (-1,))

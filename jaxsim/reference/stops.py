@@ -1,4 +1,4 @@
-"""Stop rules between the dates of a replay, one lane, one asset at a time."""
+"""Stops between the dates of a replay, for one lane, one asset at a time."""
 
 from math import isnan, nan
 from typing import Any
@@ -10,11 +10,11 @@ from jaxsim.engine.policy.stops import Entries, StopRules
 
 
 class Positions:
-    """How the positions of a lane were entered, and which of them a stop rule has closed."""
+    """The entry prices of a lane's positions, and which positions a stop has closed."""
 
     def __init__(self, stops: StopRules, num_assets: int):
         self.stops = stops
-        self.price = [nan] * num_assets  # mean price of each entry
+        self.price = [nan] * num_assets  # average entry price of each position
         self.value = nan  # of the account at the last recorded date
         self.is_out = [False] * num_assets
         self.closing = [False] * num_assets  # at this bar
@@ -23,13 +23,13 @@ class Positions:
         return bool(self.stops.due.mask[obs.step])
 
     def breached(self, obs: Observation) -> list[bool]:
-        """Which positions a stop rule wants closed at this bar."""
+        """Whether a stop closes each position at this bar."""
         entries: Any = Entries(np.array(self.price), float(self.value), np.array(self.is_out))
         answers = [np.broadcast_to(rule(obs, entries), obs.units.shape) for rule in self.stops.rules]
         return [bool(units != 0 and any(a[n] for a in answers)) for n, units in enumerate(obs.units)]
 
     def asked(self, obs: Observation, weights: list[float], is_rebalance: bool) -> list[float]:
-        """What is asked for in the end: NaN leaves an asset alone."""
+        """The target weights after stops; NaN leaves an asset alone."""
         if self.is_due(obs):
             self.value = obs.value
             self.is_out = [False] * len(weights)
@@ -42,7 +42,7 @@ class Positions:
         return [0.0 if closes else nan for closes in self.closing]
 
     def filled(self, n: int, before: float, after: float, price: float) -> None:
-        """Asset `n` has traded from one position to another."""
+        """Update the average entry price of asset `n` after a fill at `price`; before, after: its positions, units."""
         if after == 0:
             self.price[n] = nan
         elif before == 0 or (before > 0) != (after > 0):

@@ -1,9 +1,8 @@
-"""Pictures and the HTML report: labelled pandas in, Plotly figures out.
+"""Plots and the HTML report: labelled pandas in, Plotly figures out.
 
-Nothing here knows of `Backtest` or JAX, and importing it does not import Plotly, which is an extra: a
-function that draws raises an ImportError with the pip command where Plotly is missing. Durations are
-whatever the index says; weights, values and drawdowns are plain fractions and currency as handed in.
-Labels are shown as they are: markup in them is escaped, never obeyed.
+This package imports nothing of jaxsim's engine or frames, and importing it does not import Plotly, which is an extra. A
+function that draws raises ImportError with the pip command if Plotly is missing. Weights and drawdowns are fractions,
+values are currency. Markup in labels is escaped.
 """
 
 from jaxsim.views.history import training_history

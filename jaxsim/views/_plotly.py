@@ -1,4 +1,4 @@
-"""The one place that imports Plotly, and the look that all figures share."""
+"""The import of Plotly, and the style of all figures."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 else:  # annotations must resolve at run time (beartype) without importing Plotly
     Figure = Any
 
-# Paul Tol's "muted" scheme and one blue of his: ten hues told apart by colour-blind readers too.
+# Paul Tol's "muted" scheme and one of his blues: ten colours that colour-blind readers can distinguish too.
 PALETTE = (
     "#332288",
     "#DDCC77",
@@ -26,11 +26,11 @@ PALETTE = (
     "#6699CC",
 )
 CASH, INK, GRID, ALERT = "#e9ebee", "#24292f", "#e6e8eb", "#b3412c"
-MANY = 12  # from more traces than this, a unified hover box covers the picture
+MANY = 12  # with more traces than this, a unified hover box would cover the plot
 
 
 def require_plotly() -> Any:
-    """The module `plotly.graph_objects`; without Plotly an ImportError with the pip command."""
+    """The module `plotly.graph_objects`. Raises ImportError with the pip command if Plotly is missing."""
     try:
         import plotly.graph_objects as go
     except ImportError as error:
@@ -41,7 +41,7 @@ def require_plotly() -> Any:
 
 
 def colours(count: int) -> Sequence[str]:
-    """`count` colours: the categorical palette while it lasts, then an even sample of a perceptual scale."""
+    """`count` colours: of the categorical palette if it has enough, else an even sample of a perceptual scale."""
     if count <= len(PALETTE):
         return PALETTE[:count]
     from plotly.colors import sample_colorscale
@@ -50,7 +50,7 @@ def colours(count: int) -> Sequence[str]:
 
 
 def show(label: object) -> str:
-    """A user's label as text for a figure: tuples joined by ` / `, `<` escaped, since Plotly reads markup."""
+    """A label as text for a figure: tuples are joined by ` / `, and `<` is escaped, since Plotly reads markup."""
     if isinstance(label, tuple):
         return " / ".join(show(part) for part in label)
     text = f"{label:.10g}" if isinstance(label, float) else str(label).removesuffix(" 00:00:00")
@@ -58,7 +58,7 @@ def show(label: object) -> str:
 
 
 def styled(fig: Figure, title: str | None, *, traces: int, legend: bool, height: int = 420) -> Figure:
-    """The shared look: white, light grid, small margins, a legend below that scrolls rather than grows."""
+    """Apply the shared style: white, light grid, small margins, and a scrolling legend below."""
     go = require_plotly()
     axis = dict(gridcolor=GRID, linecolor=GRID, zerolinecolor="#c9cdd2", automargin=True)
     fig.update_layout(

@@ -1,4 +1,4 @@
-"""What every picture does to its data first: checks, a drawable axis, and thinning."""
+"""Data of a plot: checks, a drawable axis, and thinning."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ MAX_TOTAL = 60_000  # per figure, so that a hundred lanes still load
 
 
 def checked_frame(data: object, name: str) -> pd.DataFrame:
-    """`data` as a float64 DataFrame. Raises TypeError where it is no DataFrame, ValueError where it is
-    empty or not numeric; `name` is the argument's name in the message.
+    """`data` as a float64 DataFrame.
+
+    name: the argument's name, for messages. Raises TypeError if it is not a DataFrame, ValueError if it is empty, not
+    numeric, or has several index levels.
     """
     if not isinstance(data, pd.DataFrame):
         raise TypeError(f"{name} must be a pandas DataFrame, got {type(data).__name__}.")
@@ -25,7 +27,7 @@ def checked_frame(data: object, name: str) -> pd.DataFrame:
 
 
 def as_float(data: pd.Series | pd.DataFrame, name: str) -> np.ndarray:
-    """The values in float64, infinities (not drawable) as NaN. Raises ValueError where not numbers."""
+    """The values in float64, with infinities as NaN, since they cannot be drawn. Raises ValueError if not numeric."""
     try:
         values = data.to_numpy(dtype=np.float64, na_value=np.nan)
     except (TypeError, ValueError):
@@ -34,10 +36,10 @@ def as_float(data: pd.Series | pd.DataFrame, name: str) -> np.ndarray:
 
 
 def drawable(index: pd.Index) -> np.ndarray:
-    """The index as an array for an axis, dates in the coarsest unit that is exact (short in the file).
+    """The index as an array for an axis; dates are in the coarsest exact unit, which keeps the file small.
 
-    Plotly knows no time zones. Local wall time is drawn where it only ever moves forward, else (across an
-    autumn change of clocks) UTC; `axis_name` says which.
+    Plotly has no time zones. Local time is drawn if it always increases, else (when clocks are put back) UTC;
+    `axis_name` says which.
     """
     if not isinstance(index, pd.DatetimeIndex):
         return index.to_numpy()
@@ -61,7 +63,7 @@ def axis_name(index: pd.Index) -> str | None:
 
 
 def _moves_forward(index: pd.DatetimeIndex) -> bool:
-    """Whether wall time tells the bars apart and in order."""
+    """Whether the local times of the bars are unique and increasing."""
     wall = index.tz_localize(None)
     return wall.is_monotonic_increasing and wall.is_unique
 
@@ -73,40 +75,39 @@ def _wall(index: pd.DatetimeIndex) -> pd.DatetimeIndex:
 
 
 def point_budget(traces: int) -> int:
-    """Points that each trace may have: at most 4,000, fewer from 16 traces on, never under 300."""
+    """The largest number of points per trace: 4,000, fewer from 16 traces on, never under 300."""
     return int(np.clip(MAX_TOTAL // max(traces, 1), 300, MAX_POINTS))
 
 
 def envelope(values: np.ndarray, limit: int) -> np.ndarray:
-    """Row numbers, ascending, at most `limit` of them, that keep the outline of a line `values` [time].
+    """At most `limit` row numbers, ascending, that keep the outline of a line `values` [time].
 
-    The lowest and the highest point of each of limit/2 - 1 equal stretches, and both ends; NaN is passed
-    over where a stretch has anything else. So no peak and no trough is lost, whatever the thinning.
+    They are the lowest and the highest point of each of limit/2 - 1 equal intervals, and both ends. NaN is chosen only
+    if an interval has no number. So every peak and trough is kept.
     """
     count = len(values)
     if count <= limit:
         return np.arange(count)
-    edges = np.linspace(0, count, limit // 2, dtype=int)  # one stretch less: two rows are for the ends
+    edges = np.linspace(0, count, limit // 2, dtype=int)  # one interval less: two rows are for the ends
     lengths = np.diff(edges)
     low = np.minimum.reduceat(np.where(np.isnan(values), np.inf, values), edges[:-1])
     high = np.maximum.reduceat(np.where(np.isnan(values), -np.inf, values), edges[:-1])
-    stretch = np.repeat(np.arange(len(lengths)), lengths)
+    interval = np.repeat(np.arange(len(lengths)), lengths)
     rows = np.arange(count)
 
     def first(extreme: np.ndarray) -> np.ndarray:
-        hits = np.where(values == extreme[stretch], rows, count)
-        found = np.minimum.reduceat(hits, edges[:-1])
-        return np.where(found < count, found, edges[:-1])  # all NaN: keep one, it breaks the line
+        hits = np.where(values == extreme[interval], rows, count)
+        lowest = np.minimum.reduceat(hits, edges[:-1])
+        return np.where(lowest < count, lowest, edges[:-1])  # all NaN: keep one, which breaks the line
 
     return np.unique(np.concatenate([[0, count - 1], first(low), first(high)]))
 
 
 def jump_rows(values: np.ndarray, limit: int) -> np.ndarray:
-    """Row numbers, ascending, at most `limit` of them, that keep the jumps of `values` [time, asset].
+    """At most `limit` row numbers, ascending, that keep the jumps of `values` [time, asset].
 
-    Half is an even stride with both ends, half are the rows before and after the largest changes (largest
-    in any asset), so that a rebalance stays a vertical step. All columns share the rows, as stacking
-    needs.
+    Half are evenly spaced, with both ends. Half are the rows before and after the largest changes (largest in any
+    asset), so that a rebalance stays a vertical step. All columns share the rows, which stacked areas need.
     """
     count = len(values)
     if count <= limit:

@@ -1,4 +1,4 @@
-"""How scores went in training."""
+"""The objective during training."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ DASHES = {"score": "dot", "hard": "solid", "validation": "dash"}
 def training_history(
     history: pd.DataFrame, *, best: tuple[int, int] | None = None, title: str | None = "Training"
 ) -> Figure:
-    """Scores against steps: one line for each of the columns `score`, `hard` and `validation` that there are. If the
-    index has two levels, (restart, step), one line per restart, of `validation` where there is one, else of `hard`.
+    """The objective by step: one line for each of the columns `score`, `hard` and `validation`. If the index has two
+    levels, (restart, step): one line per restart, of `validation` if there is such a column, else of `hard`.
 
-    best: (restart, step) to be marked; the restart is passed over where there is only one.
+    best: (restart, step) to mark; the restart is ignored if there is only one.
 
     Raises ImportError without Plotly; TypeError or ValueError for anything but a frame of numbers with a column `hard`.
     """

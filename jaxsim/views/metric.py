@@ -1,4 +1,4 @@
-"""A metric against what was swept: a line over one parameter, a heatmap over two."""
+"""A metric against swept parameters: a line over one parameter, a heatmap over two."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from jaxsim.views._series import as_float, drawable, envelope, point_budget
 def metric_against(
     series: pd.Series, *, best: Literal["max", "min"] | None = "max", title: str | None = None
 ) -> Figure:
-    """A metric against one swept level (a line with markers) or two (a heatmap), the best value marked.
+    """A metric against one swept level (a line with markers) or two (a heatmap), with the best value marked.
 
-    `series` [lane] holds the metric in its own unit; its name and those of its index levels name the
-    axes. Of two levels the first runs up the rows, the second along the columns, one equal cell per
-    label, numbers and dates ascending. `best` says whether the highest (default) or the lowest value is
-    annotated, None that none is. Pairs that were not run are left blank. A line of more than 4,000 points
-    is thinned for drawing to the lowest and highest of each short stretch; the best is always among them.
+    series: the metric in its own unit [lane]. Its name and the names of its index levels name the axes. With two levels
+        the first gives the rows, the second the columns; numbers and dates are ascending. Missing pairs are blank.
+    best: "max" or "min" marks the highest or lowest value; None marks none.
 
-    Raises ImportError without Plotly, TypeError for anything but a Series, ValueError where it is empty,
-    not numeric, has duplicate labels or more than two levels (select with `.xs` first), or where `best`
-    is something else.
+    A line of more than 4,000 points is thinned to the lowest and highest point of each short interval; the best value
+    is always drawn.
+
+    Raises ImportError without Plotly, TypeError for anything but a Series, ValueError if it is empty, not numeric, has
+    duplicate labels or more than two levels (select with `.xs` first), or for another `best`.
     """
     require_plotly()
     if not isinstance(series, pd.Series):
@@ -50,13 +50,13 @@ def metric_against(
     if title is None:
         title = f"{name} against {' and '.join(names)}"
     styled(fig, title, traces=1, legend=False)
-    # The best value is written between title and plot.
+    # The top margin has room for the text of the best value.
     return fig.update_layout(hovermode="closest", margin_t=64)
 
 
 def _line(metric: pd.Series, name: str, level: str, best: str | None) -> Figure:
     go = require_plotly()
-    ordered = not _is_text(metric.index)  # between words there is nothing for a line to run through
+    ordered = not _is_text(metric.index)  # text labels get no line between them
     if ordered:
         metric = metric.sort_index()
     y = metric.to_numpy()
@@ -116,20 +116,20 @@ def _is_text(labels: pd.Index) -> bool:
 
 
 def _labels(values: pd.Index) -> pd.Index:
-    """The labels of one level: numbers and dates ascending, words as they first appear."""
+    """The labels of one level: numbers and dates ascending, texts in the order in which they first appear."""
     unique = values.unique()
     return unique if _is_text(unique) else unique.sort_values()
 
 
 def _best(values: np.ndarray, best: str | None) -> int | None:
-    """The position of the highest or lowest value; None where there is none."""
+    """The position of the highest or lowest value; None if there is no value."""
     if best is None or np.isnan(values).all():
         return None
     return int(np.nanargmax(values) if best == "max" else np.nanargmin(values))
 
 
 def _annotate(fig: Figure, x: object, y: object, best: str | None, text: str) -> None:
-    """Rings the best point, and says above the plot (where it covers no data) what and where it is."""
+    """Mark the best point with a ring, and write its value and label above the plot."""
     fig.add_scatter(
         x=[x],
         y=[y],

@@ -1,4 +1,4 @@
-"""What became of the best of many trials on the half of the time that it was not chosen on."""
+"""Out-of-sample results of the best of many trials: the probability of overfitting as a plot."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ _MOST = 4_000  # points of a scatter
 
 
 def overfitting(table: pd.DataFrame, metric: str = "score", title: str | None = None) -> Figure:
-    """The logits of all halves as a histogram, those at zero or below in red; beside it the scores of the best trial
-    outside against inside, with their line of least squares.
+    """Left: a histogram of the logits of all halves, in red at zero and below. Right: the metric of the best trial
+    outside its half against inside, with the least-squares line.
 
     table: a row for each half, with `inside`, `outside` and `logit`. Of more than 4,000 halves an even sample is drawn
     on the right.
-    Raises ImportError without Plotly, TypeError for anything but a DataFrame, ValueError where a column is missing.
+    Raises ImportError without Plotly, TypeError for anything but a DataFrame, ValueError for a missing column or an
+    empty table.
     """
     require_plotly()
     from plotly.subplots import make_subplots
@@ -81,7 +82,7 @@ def overfitting(table: pd.DataFrame, metric: str = "score", title: str | None = 
 
 
 def _edges(logit: np.ndarray) -> np.ndarray:
-    """Bins of one width, one of which ends at zero (which belongs to it)."""
+    """Edges of bins of equal width; one bin ends at zero and includes it."""
     low, high = min(float(logit.min()), -1e-6), max(float(logit.max()), 1e-6)
     width = (high - low) / 40
     tiny = width * 1e-6

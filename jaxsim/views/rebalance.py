@@ -1,4 +1,4 @@
-"""One rebalance as a picture: where each asset stood, where it was asked to go, how far it came, and why no further."""
+"""One rebalance as a plot: weights before and after, targets, and why an asset missed its target."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ _NEEDED = (
 
 
 def rebalance(decisions: pd.DataFrame, title: str | None = None) -> Figure:
-    """The rows of one rebalance of `Backtest.decisions`: one line per asset, in the order of execution, from its weight
-    before (ring) to its weight after (dot), both at the valuation price; a diamond marks the target where it is a
-    weight, a band the threshold around the last target, in red where it was breached. What was not filled, or not in
-    full, says why.
+    """One line per asset, in the order of execution, from its weight before (ring) to its weight after (dot), both at
+    the valuation price. A diamond is the target, if it is a weight. A band is the threshold around the last target, in
+    red if it was breached. An order that was not filled in full shows its reason.
 
-    Raises ImportError without Plotly, TypeError for anything but a DataFrame, ValueError where columns are missing or
+    decisions: the rows of one rebalance of `Backtest.decisions`.
+    Raises ImportError without Plotly, TypeError for anything but a DataFrame, ValueError if a column is missing or
     there are no rows.
     """
     go = require_plotly()
@@ -80,23 +80,23 @@ def _bands(fig: Figure, rows: pd.DataFrame, place: np.ndarray) -> None:
     half = np.abs(rows["drift"].to_numpy(float)) - rows["excess"].to_numpy(float)
     is_breached = rows["breached"].to_numpy(bool)
     for breached, colour in ((False, CASH), (True, "#f3d6d0")):
-        here = (is_breached == breached) & ~np.isnan(half)
-        if here.any():
+        chosen = (is_breached == breached) & ~np.isnan(half)
+        if chosen.any():
             fig.add_bar(
-                x=2 * half[here],
-                base=middle[here] - half[here],
-                y=place[here],
+                x=2 * half[chosen],
+                base=middle[chosen] - half[chosen],
+                y=place[chosen],
                 orientation="h",
                 width=0.5,
                 marker=dict(color=colour),
                 name="threshold, breached" if breached else "threshold",
                 hovertemplate="last target %{customdata[0]:.2%} ± %{customdata[1]:.2%}<extra></extra>",
-                customdata=np.stack([middle[here], half[here]], axis=1),
+                customdata=np.stack([middle[chosen], half[chosen]], axis=1),
             )
 
 
 def _moves(fig: Figure, rows: pd.DataFrame, place: np.ndarray) -> None:
-    """A line from before to after."""
+    """A line from the weight before to the weight after."""
     ends = rows[["weight", "weight_after"]].to_numpy(float)
     for at, filled in zip(place, rows["filled"], strict=True):
         fig.add_scatter(
@@ -110,7 +110,7 @@ def _moves(fig: Figure, rows: pd.DataFrame, place: np.ndarray) -> None:
 
 
 def _target_weights(rows: pd.DataFrame) -> np.ndarray:
-    """Targets that are weights; other sizes have no place on this axis."""
+    """Targets that are weights; NaN for other size types, which are no weights."""
     targets = rows["target"].to_numpy(float)
     if "size_type" not in rows.columns:
         return targets

@@ -1,4 +1,4 @@
-"""Tables and figures as one HTML file that needs nothing but itself."""
+"""Tables and figures as one self-contained HTML file."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pandas as pd
 
 from jaxsim.views._plotly import Figure, require_plotly
 
-MAX_ROWS = 1_000  # per table: a browser still scrolls it
+MAX_ROWS = 1_000  # per table, so that a browser still scrolls it smoothly
 _NOTHING = "\N{EN DASH}"  # shown for NaN, NaT and None
 
 
@@ -27,17 +27,17 @@ def write_report(
     figures: Mapping[str, Figure] | None = None,
     notes: Sequence[str] = (),
 ) -> Path:
-    """Writes one self-contained HTML file, legible from 400 pixels up, and returns its path.
+    """Write one self-contained HTML file, readable from 400 pixels up, and return its path.
 
-    Title, subtitle and notes come first, then figures, then tables, each under its key as heading and in
-    the order given. Every string is shown as it is, escaped. Plotly's script is inlined once (4.8 MB),
-    only where there are figures, and a content security policy forbids the page to load anything from
-    anywhere. A figure's own title becomes a caption, where it wraps on a phone. Tables show numbers with
-    the fewest decimals, per column, that keep five significant digits of its largest one, and at most
-    1,000 rows, saying so where there are more. Missing folders are made; an existing file is replaced.
+    Title, subtitle and notes come first, then figures, then tables, in the order of the arguments; the key of a table
+    or figure is its heading. All strings are escaped. Plotly's script is included once (4.8 MB), only if there are
+    figures. A content security policy forbids the page to load anything. A figure's own title becomes a caption, which
+    wraps on a phone. Each number column has the fewest decimals that keep five significant digits of its largest value.
+    A table shows at most 1,000 rows and says so if there are more. Missing folders are created; an existing file is
+    replaced.
 
-    Raises ImportError without Plotly (only where there are figures), TypeError where a table or a figure
-    is something else, ValueError where there is nothing to report.
+    Raises ImportError without Plotly (only if there are figures), TypeError for a table or figure of another type,
+    ValueError if there is neither a table nor a figure.
     """
     tables, figures = dict(tables or {}), dict(figures or {})
     if not (tables or figures):
@@ -71,12 +71,12 @@ def _figure_card(number: int, heading: str, figure: Figure) -> str:
     go = require_plotly()
     if not isinstance(figure, go.Figure):
         raise TypeError(f"figures[{heading!r}] must be a Plotly Figure, got {type(figure).__name__}.")
-    copy = go.Figure(figure)  # the caller's keeps its title
+    copy = go.Figure(figure)  # so that the caller's figure keeps its title
     caption = unescape(re.sub(r"<[^>]*>", " ", copy.layout.title.text or ""))
     height, top = copy.layout.height or 420, copy.layout.margin.t or 48
     copy.update_layout(title=None, width=None, autosize=True)
     if caption:
-        copy.update_layout(margin_t=max(top - 16, 32))  # a title's room, less what the tool bar needs
+        copy.update_layout(margin_t=max(top - 16, 32))  # without the title, but with room for the tool bar
     body = copy.to_html(
         full_html=False,
         include_plotlyjs=False,
@@ -99,7 +99,7 @@ def _table_card(heading: str, table: pd.DataFrame | pd.Series) -> str:
 
 
 def _table(table: pd.DataFrame) -> str:
-    """The table as HTML: index levels as row headings (a plain row count is left out), one header row."""
+    """The table as HTML: index levels as row headings (an unnamed RangeIndex is left out), one header row."""
     heads: list[tuple[str, str, list[tuple[str, bool]]]] = []  # tag, heading, cells: (text, is a number)
     if not (isinstance(table.index, pd.RangeIndex) and table.index.name is None):
         for i, name in enumerate(table.index.names):
@@ -119,7 +119,8 @@ def _table(table: pd.DataFrame) -> str:
 
 
 def _cells(column: pd.Series) -> list[tuple[str, bool]]:
-    """Each value as text, and whether it is a number (aligned right). A float column shares its decimals."""
+    """Each value as text, and whether it is a number (aligned right). All values of a float column have the same
+    number of decimals."""
     if pd.api.types.is_float_dtype(column):
         form = _form(column.to_numpy(dtype=float, na_value=np.nan))
         return [(_NOTHING if pd.isna(v) else format(v, form), True) for v in column]
@@ -127,7 +128,7 @@ def _cells(column: pd.Series) -> list[tuple[str, bool]]:
 
 
 def _form(values: np.ndarray) -> str:
-    """A format that gives five significant digits of the largest value, and no decimals that are all zero."""
+    """A format with five significant digits of the largest value, without decimals that are all zero."""
     finite = values[np.isfinite(values)]
     largest = np.abs(finite).max(initial=0.0)
     if largest and not 1e-4 <= largest < 1e15:
@@ -147,7 +148,7 @@ def _cell(value: Any) -> tuple[str, bool]:
     return (f"{value:,.6g}" if isinstance(value, float | np.floating) else f"{value:,}"), True
 
 
-# Plotly 7 offers to share charts in its cloud: a portfolio must not leave the page at a stray click.
+# Plotly 7 offers to share charts in its cloud. It is off, so that no click can upload a portfolio.
 _CONFIG = {
     "responsive": True,
     "displaylogo": False,
@@ -156,7 +157,7 @@ _CONFIG = {
     "modeBarButtonsToRemove": ["select2d", "lasso2d"],
 }
 
-# A finger that scrolls past a figure must not zoom into it.
+# On touch screens, scrolling over a figure must not zoom into it.
 _SCRIPT = """if (matchMedia("(pointer: coarse)").matches)
   document.querySelectorAll(".plotly-graph-div").forEach(div => Plotly.relayout(div, {dragmode: false}));"""
 

@@ -1,4 +1,4 @@
-"""The value of a portfolio, and underneath it how far it was below its best so far."""
+"""The value of a portfolio, and its drawdown underneath."""
 
 from __future__ import annotations
 
@@ -11,10 +11,9 @@ _LEGEND = 15  # more lanes than this are named on hover only
 
 
 def drawdown(value: pd.Series | pd.DataFrame) -> pd.Series | pd.DataFrame:
-    """Drawdowns of `value` [time] or [time, lane]: value / best value so far - 1, a fraction, zero or
-    negative.
+    """Drawdowns of `value` [time] or [time, lane]: value / highest value so far - 1, a fraction, zero or negative.
 
-    The first value is the first best, so a loss on the way to it does not count. NaN stays NaN.
+    The first value is the first peak, so an earlier loss does not count. NaN stays NaN.
     """
     return value / value.cummax() - 1.0
 
@@ -22,14 +21,14 @@ def drawdown(value: pd.Series | pd.DataFrame) -> pd.Series | pd.DataFrame:
 def value_with_drawdown(value: pd.Series | pd.DataFrame, title: str | None = None) -> Figure:
     """Value above, drawdown underneath, on one time axis.
 
-    `value` is a Series [time] or a DataFrame [time, lane] in currency; lane labels may have several
-    levels. One lane is a line over a filled drawdown; several are thin lines, named on hover and, up to
-    15 of them, in a legend that hides both lines of a lane at a click. Lines of more than 4,000 points
-    (fewer per lane from 16 lanes on) are thinned for drawing to the lowest and highest point of each
-    short stretch: extremes are exact, and drawdowns are computed before thinning.
+    value: a Series [time] or a DataFrame [time, lane] in currency; lane labels may have several levels.
 
-    Raises ImportError without Plotly, TypeError for anything but a Series or DataFrame, ValueError where
-    it is empty or not numeric.
+    One lane is a line above a filled drawdown. Several lanes are thin lines, named on hover; up to 15 lanes have a
+    legend, where a click hides both lines of a lane. Lines of more than 4,000 points (fewer per lane from 16 lanes on)
+    are thinned to the lowest and highest point of each short interval. Drawdowns are computed before thinning.
+
+    Raises ImportError without Plotly, TypeError for anything but a Series or DataFrame, ValueError if it is empty or
+    not numeric.
     """
     require_plotly()
     from plotly.subplots import make_subplots
@@ -63,7 +62,7 @@ def value_with_drawdown(value: pd.Series | pd.DataFrame, title: str | None = Non
                 col=1,
                 **(alone if lanes == 1 else among),
             )
-    # Lanes are thinned each on its own rows, so that there is seldom a common x to unify over.
+    # Each lane is thinned on its own rows, so lanes seldom share an x for a unified hover box.
     styled(fig, title, traces=lanes, legend=1 < lanes <= _LEGEND, height=480)
     fig.update_layout(hovermode="x unified" if lanes == 1 else "closest")
     names = [level for level in frame.columns.names if level is not None]

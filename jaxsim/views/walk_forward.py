@@ -1,4 +1,4 @@
-"""Walk-forward: what each split does with each bar, and the scores in sample against those out of sample."""
+"""Walk-forward: the role of each bar in each split, and metrics in sample against out of sample."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ _ROLES = {"train": PALETTE[9], "test": PALETTE[3], "": CASH}
 
 
 def splits(table: pd.DataFrame, title: str | None = "Splits") -> Figure:
-    """One bar for each split: the stretches that it learns on, judges on, and leaves out.
+    """One horizontal line for each split, coloured by train, test and left-out periods.
 
-    table: [time, split], "train", "test" or empty.
+    table: [time, split], each entry "train", "test" or empty.
     Raises ImportError without Plotly; TypeError for anything but a DataFrame, ValueError for other entries.
     """
     go = require_plotly()
@@ -54,12 +54,12 @@ def splits(table: pd.DataFrame, title: str | None = "Splits") -> Figure:
 
 
 def walk_forward(returns: pd.DataFrame, table: pd.DataFrame, metric: str, title: str | None = None) -> Figure:
-    """The growth of one unit of money out of sample above; underneath, fold by fold, a metric in sample (hollow) and
-    out of sample (full), joined by a line where it has fallen or risen.
+    """Above: the growth of 1 unit of money out of sample. Below: a metric for each fold, in sample (hollow) and out of
+    sample (full), joined by a line.
 
     returns: [time, policy], simple returns.
     table: indexed by (policy, fold), with `test_start`, `test_end`, `<metric>_in` and `<metric>_out`.
-    Raises ImportError without Plotly, TypeError for anything but DataFrames, ValueError for a metric that is not there.
+    Raises ImportError without Plotly, TypeError for anything but DataFrames, ValueError for an unknown metric.
     """
     require_plotly()
     from plotly.subplots import make_subplots
@@ -87,7 +87,7 @@ def walk_forward(returns: pd.DataFrame, table: pd.DataFrame, metric: str, title:
             col=1,
         )
         mine = table.xs(policy, level="policy")
-        # Policies stand side by side within a fold.
+        # Shift the policies side by side within a fold.
         at = np.arange(len(folds)) + (number - (frame.shape[1] - 1) / 2) * 0.6 / max(frame.shape[1], 1)
         inside, outside = (mine[f"{metric}_{side}"].to_numpy(float) for side in ("in", "out"))
         gaps = np.column_stack([inside, outside, np.full(len(at), np.nan)]).ravel()

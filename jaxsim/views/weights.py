@@ -1,4 +1,4 @@
-"""Portfolio weights as stacked areas: what the portfolio was, and what it was asked to be."""
+"""Portfolio weights as stacked areas: realised weights and target weights."""
 
 from __future__ import annotations
 
@@ -10,20 +10,21 @@ import pandas as pd
 from jaxsim.views._plotly import CASH, INK, MANY, Figure, colours, require_plotly, show, styled
 from jaxsim.views._series import axis_name, checked_frame, drawable, jump_rows, point_budget
 
-_VISIBLE = 1e-6  # of the portfolio: less cash than this is rounding, not a position
+_VISIBLE = 1e-6  # of the portfolio; less cash than this is a rounding error
 
 
 def stacked_weights(weights: pd.DataFrame, title: str | None = None) -> Figure:
-    """Realised weights over time as stacked areas, the remainder to one as a light `cash` band.
+    """Realised weights over time as stacked areas, with the rest to one as a light `cash` band.
 
-    `weights` is [time, asset], fractions of the portfolio's value; NaN counts as no position. The index
-    may be dates (with or without time zone) or bar numbers. Cash is drawn where it ever exceeds 1e-6 in
-    size; short positions and debt hang below zero. For drawing, more than 4,000 rows (fewer from 16
-    assets on) are thinned to an even stride and the rows around the largest changes; every area shares
-    the rows, so each drawn row still sums to one.
+    weights: [time, asset], fractions of the portfolio's value; NaN counts as 0. The index has dates (with or without
+        time zone) or bar numbers.
 
-    Raises ImportError without Plotly, TypeError for anything but a DataFrame, ValueError where it is
-    empty, not numeric or still holds several lanes.
+    Cash is drawn if it ever exceeds 1e-6 in size. Short positions and negative cash are below zero. More than 4,000
+    rows (fewer from 16 assets on) are thinned to evenly spaced rows and the rows around the largest changes. All areas
+    share these rows, so each row sums to one.
+
+    Raises ImportError without Plotly, TypeError for anything but a DataFrame, ValueError if it is empty, not numeric or
+    has several lanes.
     """
     frame = checked_frame(weights, "weights")
     stack, cash = _with_cash(frame.fillna(0.0), "cash")
@@ -34,16 +35,15 @@ def stacked_weights(weights: pd.DataFrame, title: str | None = None) -> Figure:
 def stacked_targets(weights: pd.DataFrame, end: Any = None, title: str | None = None) -> Figure:
     """Target allocations as stacked steps, each held until the next; ticks along the top mark their dates.
 
-    `weights` is [allocation time, asset], fractions of the portfolio's value, ascending in time. The last
-    allocation is held to `end` (a label as those of the index, at or after the last one); without `end`,
-    for as long as the median one was (a single one: a day, or one bar), which only gives it a width to be
-    seen at. The remainder to one is the `cash` band; where a target is NaN ("leave this asset alone") the
-    band is named so. More than 4,000 allocations (fewer from 16 assets on) are thinned as in
-    `stacked_weights`, their ticks too.
+    weights: [allocation time, asset], fractions of the portfolio's value, ascending in time.
+    end: label at which the last step ends, at or after the last allocation. None: the last step gets the median length
+        of the others (a single one: one day, or one bar), so that it is visible.
 
-    Raises ImportError without Plotly, TypeError for anything but a DataFrame, ValueError where it is
-    empty, not numeric, not ascending, still holds several lanes, or where `end` lies before the last
-    allocation.
+    The rest to one is the `cash` band; if a target is NaN ("leave this asset alone") the name of the band says so. More
+    than 4,000 allocations (fewer from 16 assets on) are thinned as in `stacked_weights`, with their ticks.
+
+    Raises ImportError without Plotly, TypeError for anything but a DataFrame, ValueError if it is empty, not numeric,
+    not ascending or has several lanes, or if `end` is before the last allocation.
     """
     go = require_plotly()
     frame = checked_frame(weights, "weights")
@@ -72,7 +72,7 @@ def stacked_targets(weights: pd.DataFrame, end: Any = None, title: str | None = 
 
 
 def _closed(index: pd.Index, end: Any) -> pd.Index:
-    """The index and, after it, the label at which its last step ends."""
+    """The index, followed by the label at which its last step ends."""
     if end is None:
         steps = index[1:] - index[:-1]
         one = pd.Timedelta(days=1) if isinstance(index, pd.DatetimeIndex) else 1
@@ -88,7 +88,7 @@ def _closed(index: pd.Index, end: Any) -> pd.Index:
 
 
 def _with_cash(frame: pd.DataFrame, name: str) -> tuple[pd.DataFrame, bool]:
-    """The frame with the remainder to one as last column, where that is visible; and whether it is."""
+    """The frame with the rest to one as its last column, if that is visible; and whether it is."""
     rest = (1.0 - frame.sum(axis=1)).rename(name)
     visible = bool((rest.abs() > _VISIBLE).any())
     stack = frame.set_axis([show(label) for label in frame.columns], axis=1)
@@ -96,11 +96,11 @@ def _with_cash(frame: pd.DataFrame, name: str) -> tuple[pd.DataFrame, bool]:
 
 
 def _areas(stack: pd.DataFrame, cash: bool, x: np.ndarray, x_name: str | None, title: str | None, shape: str) -> Figure:
-    """One filled area per column, first at the bottom, cash last; negative parts hang from zero."""
+    """One filled area per column, the first at the bottom, cash last; negative weights are stacked below zero."""
     go = require_plotly()
     count = stack.shape[1]
     palette = [*colours(count - cash), CASH]
-    # A light seam tells neighbours apart, until seams are all one sees.
+    # A light line separates neighbouring areas; with many rows the lines would hide the areas.
     seam = 0.5 if len(stack) <= 400 else 0
     fig = go.Figure()
     for i, name in enumerate(stack.columns):

@@ -91,12 +91,15 @@ def by_hand(allocator, x, times):
             x = dense(layer, x) * sigmoid(dense(layer, x))
     if isinstance(allocator, al.Attention):
         x, parts = dense(allocator.embed, x), []
-        q, k, v = (dense(p, x).reshape(len(x), 2, -1) for p in (allocator.ask, allocator.answer, allocator.tell))
+        q, k, v = (
+            dense(p, x).reshape(len(x), 2, -1)
+            for p in (allocator.query_layer, allocator.key_layer, allocator.value_layer)
+        )
         for head in range(2):
             heat = np.exp(q[:, head] @ k[:, head].T / np.sqrt(q.shape[-1]))
             parts.append(heat / heat.sum(axis=1, keepdims=True) @ v[:, head])
-        x = x + dense(allocator.blend, np.concatenate(parts, axis=1))
-        x = x + dense(allocator.mix, x) * sigmoid(dense(allocator.mix, x))
+        x = x + dense(allocator.output_layer, np.concatenate(parts, axis=1))
+        x = x + dense(allocator.hidden_layer, x) * sigmoid(dense(allocator.hidden_layer, x))
     if isinstance(allocator, al.Recurrent):
         unit, state = allocator.cell, np.zeros((len(x), allocator.cell.hidden_size))
         for _ in range(times):
