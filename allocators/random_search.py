@@ -25,7 +25,7 @@ FEW_LANES = 8
 
 class RandomSearchSharpe(AbstractLookback):
     """The first best, by Sharpe ratio in the window, of `num_tests` random portfolios w = u / sum(u), u uniform on
-    [0, 1) per asset; the score is `(mean . w) A / (sqrt(w' C w) sqrt(A))`, A the annualisation factor (SEMANTICS 10.2;
+    [0, 1) per asset; the score is `(mean . w) A / (sqrt(w' C w) sqrt(A))`, A the annualisation factor (rules 10.2;
     vectorbt's tutorial on dynamic rebalancing, `sharpe_optimize_func_nb`).
 
     num_tests: number of portfolios, a whole number >= 1; may be swept.

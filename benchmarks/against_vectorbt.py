@@ -13,7 +13,7 @@ called once on other prices, untimed, right before it is timed, so that it is wa
 before has left in the caches and to the garbage collector; `--cold-caches` leaves that out. float64 and equal results
 are asserted. Beside the warm times stand the first call, compilation included, and the peak of its
 memory beyond what there was before it, each in a fresh process. Needs the [compare] extra and the data that
-`benchmarks.data` describes.
+`tools.outside_data` describes.
 """
 
 import argparse
@@ -37,9 +37,9 @@ import vectorbt as vbt
 
 import allocators as al
 import jaxsim as js
-from benchmarks.data import load_binance
 from benchmarks.peers import vectorbt_threshold as peer
 from benchmarks.tutorial_job import FEES, fresh_prices, momentum, timed
+from tools.outside_data import load_binance
 
 TERMS = dict(fees=FEES, freq="1h")
 #: Verb and number of thresholds.

@@ -1,7 +1,7 @@
 """One order per asset and bar in vectorbt 1.2.0: `Portfolio.from_order_func` with Numba callbacks.
 
 The judge of random order pipelines (`tests.helpers.pipelines`): a case is one group with shared cash, and follows
-SEMANTICS section 4. Everything is compiled once for all shapes and data (and once more where T or N is 1, where
+rules 4. Everything is compiled once for all shapes and data (and once more where T or N is 1, where
 vectorbt's own arrays change type): every array is 2-dim and C-contiguous.
 """
 
@@ -153,7 +153,7 @@ def run(pipelines: Pipelines, case: int) -> PeerRun:
     close = _as_array(pipelines.close[case], shape)
     open_ = np.empty((0, 0)) if pipelines.open is None else _as_array(pipelines.open[case], shape)
     order = {name: _as_array(getattr(pipelines, name)[case], shape, dtype) for name, dtype in FIELDS.items()}
-    if pipelines.open is not None:  # without an open, vectorbt's -inf is SEMANTICS' -inf: the previous close
+    if pipelines.open is not None:  # without an open, -inf is vectorbt's -inf: the previous close
         order["price"] = np.where(order["price"] == -np.inf, open_, order["price"])
     try:
         with warnings.catch_warnings():

@@ -1,7 +1,8 @@
 """The reference engine: one bar, in order, in plain Python floats; one lane, one bar, one asset at a time.
 
-It is written from the semantics alone and shares no computation with `jaxsim.engine`, so that it can judge
-every faster path; and as it calls allocators as ordinary Python, it is the place to debug one.
+It is written from the rules alone (docs/rules.md). How orders fill, and what they do to an account, is computed here
+a second time, so that it can judge every faster path; triggers, destinations and gates are those of `jaxsim.engine`.
+It calls allocators as ordinary Python, so it is also the place to debug one.
 """
 
 from jaxsim.engine.base.enums import Direction, SizeType

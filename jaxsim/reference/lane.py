@@ -1,4 +1,4 @@
-"""One lane, bar after bar: DESIGN section 3 as a plain Python loop."""
+"""One lane, bar after bar: rules 0 as a plain Python loop."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -137,7 +137,7 @@ class _Lane:
         if observes(self.policy.allocator):
             self.watch(self.observation(bar, value))
         if not self.wants_to_trade(bar, value):  # 3. decide
-            # An account is snapped at every bar, traded or not (SEMANTICS 3.1).
+            # An account is snapped at every bar, traded or not (rules 3.1).
             self.cash, self.free_cash = snap(self.cash), snap(self.free_cash)
             self.units, self.debt = ([snap(x) for x in balance] for balance in (self.units, self.debt))
             return
@@ -151,7 +151,7 @@ class _Lane:
             self.rebalance_with_stops(bar, value, answer, self.positions)
 
     def valuation(self, bar: int) -> list[float]:
-        """The market's valuation prices, or those of later fills that moved them (SEMANTICS 3.10, 4.3)."""
+        """The market's valuation prices, or those of later fills that moved them (rules 3.10, 4.3)."""
         prices = self.val_price[bar]
         if not self.update_value or self.priced_at is None:
             return prices
@@ -204,7 +204,7 @@ class _Lane:
         self.bar_aux.append(_copied(aux))
 
     def wants_to_trade(self, bar: int, value: float) -> bool:
-        """Whether the allocator is asked at this bar (SEMANTICS 5.1), or a rebalance goes on."""
+        """Whether the allocator is asked at this bar (rules 5.1), or a rebalance goes on."""
         if self.fault[0] != LaneFault.NONE or bar < self.min_history:
             return False
         if self.plan is not None:

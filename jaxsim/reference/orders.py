@@ -1,4 +1,4 @@
-"""How one order fills: SEMANTICS sections 1 to 3 as plain Python floats, readable from top to bottom.
+"""How one order fills: rules 1 to 3 as plain Python floats, readable from top to bottom.
 
 Two faults of vectorbt are not reproduced: a Percent order of size 0, and a cash-limited buy whose granular
 size comes out as 0, are ignored as SIZE_ZERO where vectorbt fills them with a size of NaN or 0.
@@ -28,7 +28,7 @@ class AccountState:
     value: float
 
     def snapped(self) -> "AccountState":
-        """3.1: dust is nothing."""
+        """Rules 3.1: dust is nothing."""
         return AccountState(*(snap(x) for x in vars(self).values()))
 
 
@@ -76,42 +76,42 @@ class NotFilled(Exception):
         self.info = info
 
 
-# --- Section 1: tolerances
+# --- Rules 1: tolerances
 
 
 def eq(a: float, b: float) -> bool:
-    """1.1: equal to 1e-9 relative or 1e-12 absolute; nothing equals NaN or infinity."""
+    """Rules 1.1: equal to 1e-9 relative or 1e-12 absolute; nothing equals NaN or infinity."""
     return isfinite(a) and isfinite(b) and abs(a - b) <= max(1e-9 * max(abs(a), abs(b)), 1e-12)
 
 
 def lt(a: float, b: float) -> bool:
-    """1.2: less, and not merely by rounding."""
+    """Rules 1.2: less, and not merely by rounding."""
     return a < b and not eq(a, b)
 
 
 def le(a: float, b: float) -> bool:
-    """1.2: less, or equal up to rounding."""
+    """Rules 1.2: less, or equal up to rounding."""
     return a < b or eq(a, b)
 
 
 def add(a: float, b: float) -> float:
-    """1.3: the sum, exactly 0 where the two cancel up to rounding."""
+    """Rules 1.3: the sum, exactly 0 where the two cancel up to rounding."""
     if (a > 0) - (a < 0) != (b > 0) - (b < 0):
         return 0.0 if eq(abs(a), abs(b)) else a + b
     return 0.0 if abs(a + b) <= 1e-12 else a + b
 
 
 def snap(x: float) -> float:
-    """1.4: dust is nothing."""
+    """Rules 1.4: dust is nothing."""
     return 0.0 if abs(x) <= 1e-12 else x
 
 
 def granular(size: float, granularity: float) -> float:
-    """1.5: a whole number of granules, by Python's floor division."""
+    """Rules 1.5: a whole number of granules, by Python's floor division."""
     return size if isnan(granularity) else size // granularity * granularity
 
 
-# --- Section 3: one order
+# --- Rules 3: one order
 
 
 def process_order(
@@ -120,7 +120,7 @@ def process_order(
     """One order against one account: the account after it, and what became of the order.
 
     draw: the uniform [0, 1) number that decides on rejection where `reject_prob` > 0; the caller draws it.
-    update_value: whether a fill moves the valuation price and value that later orders of the bar see (3.10).
+    update_value: whether a fill moves the valuation price and value that later orders of the bar see (rules 3.10).
 
     Raises OrderError where the order or the account makes no sense, RejectedOrderError if `raise_reject`.
     """
@@ -129,14 +129,14 @@ def process_order(
         after, result = _fill(before, order, draw)
     except NotFilled as reason:
         status = OrderStatus.REJECTED if reason.info in REJECTIONS else OrderStatus.IGNORED
-        if order.raise_reject and status == OrderStatus.REJECTED:  # 3.8
+        if order.raise_reject and status == OrderStatus.REJECTED:  # rules 3.8
             raise RejectedOrderError(f"{LaneFault.ORDER_REJECTED.text}: {reason.info.name}") from None
         kept = replace(before, val_price=state.val_price, value=state.value)
         return kept, OrderResult(nan, nan, nan, None, status, reason.info)
     except ZeroDivisionError as error:
         raise OrderError(f"{LaneFault.ORDER_DIVISION.text}: {order} on {state}") from error
     val_price, value = state.val_price, state.value
-    if update_value:  # 3.10
+    if update_value:  # rules 3.10
         held = state.position * state.val_price if state.position != 0 else 0.0
         moved = after.position * result.price - held
         val_price, value = result.price, state.value + (after.cash - state.cash) + moved
@@ -144,7 +144,7 @@ def process_order(
 
 
 def _fill(state: AccountState, order: OrderRequest, draw: float) -> tuple[AccountState, OrderResult]:
-    """Sections 3.2 to 3.7 on a snapped account."""
+    """Rules 3.2 to 3.7 on a snapped account."""
     _check(state, order)
     size, percent = requested_size(state, order)
     try:
@@ -153,13 +153,13 @@ def _fill(state: AccountState, order: OrderRequest, draw: float) -> tuple[Accoun
         if order.reject_prob > 0 and draw < order.reject_prob:
             raise NotFilled(OrderStatusInfo.RANDOM_EVENT) from None
         raise
-    if order.reject_prob > 0 and draw < order.reject_prob:  # 3.7
+    if order.reject_prob > 0 and draw < order.reject_prob:  # rules 3.7
         raise NotFilled(OrderStatusInfo.RANDOM_EVENT)
     return filled
 
 
 def _check(state: AccountState, order: OrderRequest) -> None:
-    """3.2, in this order."""
+    """Rules 3.2, in this order."""
     if isnan(order.size):
         raise NotFilled(OrderStatusInfo.SIZE_NAN)
     if isnan(order.price):
@@ -193,7 +193,7 @@ def _check(state: AccountState, order: OrderRequest) -> None:
 
 
 def requested_size(state: AccountState, order: OrderRequest) -> tuple[float, float]:
-    """3.3: the signed size in units, and for Percent the fraction (else NaN) of an infinite size."""
+    """Rules 3.3: the signed size in units, and for Percent the fraction (else NaN) of an infinite size."""
     size, size_type = order.size, order.size_type
     if order.direction == Direction.SHORT_ONLY:
         size = -size
@@ -220,7 +220,7 @@ def requested_size(state: AccountState, order: OrderRequest) -> tuple[float, flo
 
 
 def _cash_limit(state: AccountState, order: OrderRequest, price: float, percent: float) -> float:
-    """3.5a: what a buy may spend."""
+    """Rules 3.5a: what a buy may spend."""
     limit = state.cash
     if order.lock_cash:
         position, debt, free_cash = state.position, state.debt, state.free_cash
@@ -239,7 +239,7 @@ def _cash_limit(state: AccountState, order: OrderRequest, price: float, percent:
 
 
 def _buy(state: AccountState, order: OrderRequest, wanted: float, percent: float) -> tuple[AccountState, OrderResult]:
-    """3.5"""
+    """Rules 3.5"""
     price = order.price * (1 + order.slippage)
     limit = _cash_limit(state, order, price, percent)
     size = wanted
@@ -265,7 +265,7 @@ def _buy(state: AccountState, order: OrderRequest, wanted: float, percent: float
     if le(total, limit):
         fill, paid = size, total
         clip = Clip.GRANULARITY if fill < capped and clip != Clip.MAX_SIZE else clip
-    else:  # 3.5f: as much as the cash pays for
+    else:  # rules 3.5f: as much as the cash pays for
         net = add(limit, -order.fixed_fees) / (1 + order.fees)
         if net <= 0:
             raise NotFilled(OrderStatusInfo.CANT_COVER_FEES)
@@ -287,7 +287,7 @@ def _buy(state: AccountState, order: OrderRequest, wanted: float, percent: float
 
 
 def _sell(state: AccountState, order: OrderRequest, wanted: float, percent: float) -> tuple[AccountState, OrderResult]:
-    """3.6"""
+    """Rules 3.6"""
     price = order.price * (1 - order.slippage)
     position = state.position
     is_share = isnan(percent)  # whether `percent` is in the size already
@@ -332,7 +332,7 @@ def _sell(state: AccountState, order: OrderRequest, wanted: float, percent: floa
 
 
 def bought(state: AccountState, size: float, paid: float) -> AccountState:
-    """3.5h: the account after a purchase of `size` units for `paid`, fees included."""
+    """Rules 3.5h: the account after a purchase of `size` units for `paid`, fees included."""
     position, debt = state.position, state.debt
     new_position = add(position, size)
     released = 0.0
@@ -345,7 +345,7 @@ def bought(state: AccountState, size: float, paid: float) -> AccountState:
 
 
 def sold(state: AccountState, size: float, net: float, price: float) -> AccountState:
-    """3.6g: the account after a sale of `size` units at `price`, for `net` after fees."""
+    """Rules 3.6g: the account after a sale of `size` units at `price`, for `net` after fees."""
     position, debt = state.position, state.debt
     new_position = add(position, -size)
     free_cash = state.free_cash + net
@@ -357,7 +357,7 @@ def sold(state: AccountState, size: float, net: float, price: float) -> AccountS
 
 
 def _most_to_sell(state: AccountState, order: OrderRequest, price: float) -> float:
-    """3.6a: the long position, and what may be sold short on the free cash after it."""
+    """Rules 3.6a: the long position, and what may be sold short on the free cash after it."""
     long = max(state.position, 0.0)
     total = add(state.free_cash, long * price * (1 - order.fees))
     if total <= 0:
@@ -371,7 +371,7 @@ def _most_to_sell(state: AccountState, order: OrderRequest, price: float) -> flo
 
 
 def _cap(size: float, order: OrderRequest) -> float:
-    """3.5d: `max_size`."""
+    """Rules 3.5d: `max_size`."""
     if size > order.max_size:
         if not order.allow_partial:
             raise NotFilled(OrderStatusInfo.MAX_SIZE_EXCEEDED)
@@ -380,14 +380,14 @@ def _cap(size: float, order: OrderRequest) -> float:
 
 
 def _check_fill(fill: float, wanted: float, order: OrderRequest) -> None:
-    """3.5g: too small to trade, or in part where that is not allowed."""
+    """Rules 3.5g: too small to trade, or in part where that is not allowed."""
     if lt(fill, order.min_size):
         raise NotFilled(OrderStatusInfo.MIN_SIZE_NOT_REACHED)
     if isfinite(wanted) and lt(fill, wanted) and not order.allow_partial:
         raise NotFilled(OrderStatusInfo.PARTIAL_FILL)
 
 
-# --- Section 5.2: the order in which a group's orders are executed
+# --- Rules 5.2: the order in which a group's orders are executed
 
 
 def approx_order_value(state: AccountState, size: float, size_type: SizeType, direction: Direction) -> float:

@@ -140,13 +140,13 @@ class Backtest(MetricMethods, Tables, Plots):
 
     @property
     def gross_exposure(self) -> pd.Series | pd.DataFrame:
-        """sum(abs(asset value)) / (that + free cash) after each bar (SEMANTICS 6.6)."""
+        """sum(abs(asset value)) / (that + free cash) after each bar (rules 6.6)."""
         return self._path("gross_exposure")
 
     @property
     def benchmark_value(self) -> pd.Series | pd.DataFrame:
-        """What buying equal amounts of the group's assets at the first bar, without costs, would be worth (SEMANTICS
-        6.5); an asset that is listed later counts as unchanged until then. Currency."""
+        """What buying equal amounts of the group's assets at the first bar, without costs, would be worth
+        (rules 6.5); an asset that is listed later counts as unchanged until then. Currency."""
         return self._path("benchmark_value")
 
     # --- rebalances, allocations

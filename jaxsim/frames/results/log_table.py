@@ -13,7 +13,7 @@ from jaxsim.frames.results.record_tables import LaneRecords, RecordTable
 
 class LogTable(RecordTable):
     """Every order of every rebalance, filled or not, by lane, bar and order of execution: the account before it, what
-    it asked for, the account after it, and what became of it (SEMANTICS 6.8)."""
+    it asked for, the account after it, and what became of it (rules 6.8)."""
 
     def __init__(self, source: LaneRecords, assets: pd.Index):
         """assets: of each record."""

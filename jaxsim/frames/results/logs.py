@@ -1,4 +1,4 @@
-"""Logs: the account before and after every order, and all that the order asked for (SEMANTICS 6.8)."""
+"""Logs: the account before and after every order, and all that the order asked for (rules 6.8)."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -31,7 +31,7 @@ def _dtype(name: str) -> type:
 
 _RESULT = ("res_size", "res_price", "res_fees", "res_side", "res_status", "res_status_info", "order_id")
 _REQUEST_END = LOG_FIELDS.index("new_cash")
-#: SEMANTICS 6.8; `col` is the number of the (lane, asset) column, `group` that of the lane.
+#: Rules 6.8; `col` is the number of the (lane, asset) column, `group` that of the lane.
 LOG_DTYPE = np.dtype(
     [(name, np.int64) for name in ("id", "group", "col", "idx")]
     + [(name, _dtype(name)) for name in (*LOG_FIELDS[:_REQUEST_END], "req_log", *LOG_FIELDS[_REQUEST_END:], *_RESULT)]

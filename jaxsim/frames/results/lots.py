@@ -1,4 +1,4 @@
-"""Lots: orders matched, one after the other, with the average-cost position that they meet (SEMANTICS 6.7)."""
+"""Lots: orders matched, one after the other, with the average-cost position that they meet (rules 6.7)."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ import numpy as np
 
 from jaxsim.frames.results.paths import ratio_or_zero
 
-#: As in SEMANTICS 1.1.
+#: As in rules 1.1.
 REL_TOL = 1e-9
 ABS_TOL = 1e-12
 
@@ -91,7 +91,7 @@ def match_lots(orders: np.ndarray, close: np.ndarray, columns: np.ndarray | None
 
     orders, close, columns: as in `trades.exit_trades`.
     by_volume: an order closes what it matches to 1e-9 of all that was entered since the position was flat; else to
-        1e-9 of what is held (SEMANTICS 1.1). Entry trades and exit trades differ in this in vectorbt.
+        1e-9 of what is held (rules 1.1). Entry trades and exit trades differ in this in vectorbt.
     """
     last_close = _last_close(close) if columns is None else _last_close(close)[columns]
     _check(orders, len(close), len(last_close))

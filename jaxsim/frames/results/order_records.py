@@ -6,7 +6,7 @@ import numpy as np
 
 from jaxsim.frames.results.ledger import Ledger
 
-#: SEMANTICS 6.1: id (global, simulation order), column, bar, size (> 0), price, fees (currency), side (OrderSide).
+#: Rules 6.1: id (global, simulation order), column, bar, size (> 0), price, fees (currency), side (OrderSide).
 ORDER_DTYPE = np.dtype(
     [
         ("id", np.int64),

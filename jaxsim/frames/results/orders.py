@@ -23,7 +23,7 @@ class OrderTable(RecordTable):
         super().__init__(source, columns)
 
     def _statistics(self) -> dict[str, np.ndarray]:
-        """SEMANTICS 8.4."""
+        """Rules 8.4."""
         lanes, records = self._source, self._source.records
         buys, sells = records["side"] == OrderSide.BUY, records["side"] == OrderSide.SELL
         size, price, fees = records["size"], records["price"], records["fees"]

@@ -47,7 +47,7 @@ class Tables(abc.ABC):
 
     @property
     def records(self) -> np.ndarray:
-        """All orders as a structured array: id, col, idx, size, price, fees, side (SEMANTICS 6.1). `col` counts the
+        """All orders as a structured array: id, col, idx, size, price, fees, side (rules 6.1). `col` counts the
         columns of `asset_value`."""
         return self._orders[0].copy()
 
@@ -61,7 +61,7 @@ class Tables(abc.ABC):
     @property
     def logs(self) -> LogTable:
         """Every order of every rebalance, filled or not: the account before it, what it asked for, the account after it
-        and what became of it (SEMANTICS 6.8). Raises ValueError unless the run kept them (`log=True`)."""
+        and what became of it (rules 6.8). Raises ValueError unless the run kept them (`log=True`)."""
         if any(ledger.log is None for ledger in self._paths.ledgers):
             raise ValueError("logs: none were kept; run it with log=True")
         records, lane, column = log_records(self._paths.ledgers, self._paths.first_column)
@@ -138,7 +138,7 @@ class Tables(abc.ABC):
     # --- statistics
 
     def stats(self, *, freq: Any = None, year_freq: Any = None) -> pd.Series | pd.DataFrame:
-        """The usual table (SEMANTICS 8.1): a Series for one lane, a DataFrame [lane, statistic] otherwise.
+        """The usual table (rules 8.1): a Series for one lane, a DataFrame [lane, statistic] otherwise.
 
         freq, year_freq: length of a bar and of a year, if other than those of the run. Trades are exit trades, judged
         by those that are closed.
@@ -160,7 +160,7 @@ class Tables(abc.ABC):
         return self._one_or_all(table)
 
     def returns_stats(self, *, freq: Any = None, year_freq: Any = None) -> pd.Series | pd.DataFrame:
-        """The table of return statistics (SEMANTICS 8.3), as `stats`."""
+        """The table of return statistics (rules 8.3), as `stats`."""
         paths = self._paths
         returns, benchmark = self._frame(paths.returns), self._frame(paths.benchmark_returns)
         return self._one_or_all(

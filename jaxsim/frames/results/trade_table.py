@@ -78,7 +78,7 @@ class TradeTable(RecordTable):
 
 
 def scores(lanes: LaneRecords, where: np.ndarray) -> dict[str, np.ndarray]:
-    """What `TradeTable` has methods for, of the trades in `where`, by name, [lane] (SEMANTICS 8.2)."""
+    """What `TradeTable` has methods for, of the trades in `where`, by name, [lane] (rules 8.2)."""
     pnl, count = lanes.records["pnl"], lanes.count(where)
     wins, losses = where & (pnl > 0), where & (pnl < 0)
     gain, loss = lanes.total(pnl, wins), abs(lanes.total(pnl, losses))
@@ -91,7 +91,7 @@ def scores(lanes: LaneRecords, where: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def portfolio_rows(lanes: LaneRecords) -> dict[str, np.ndarray]:
-    """The rows about trades in the table of a portfolio (SEMANTICS 8.1), [lane]; durations are numbers of bars."""
+    """The rows about trades in the table of a portfolio (rules 8.1), [lane]; durations are numbers of bars."""
     records = lanes.records
     closed = records["status"] == TradeStatus.CLOSED
     wins, losses = closed & (records["pnl"] > 0), closed & (records["pnl"] < 0)

@@ -1,4 +1,4 @@
-"""Trades: filled orders matched into what was entered, what was exited, and what came of it (SEMANTICS 6.7)."""
+"""Trades: filled orders matched into what was entered, what was exited, and what came of it (rules 6.7)."""
 
 from enum import IntEnum
 
@@ -146,7 +146,7 @@ def positions(trades: np.ndarray) -> np.ndarray:
 def _finished(out: np.ndarray) -> np.ndarray:
     entered, exited = out["size"] * out["entry_price"], out["size"] * out["exit_price"]
     gain = np.where(out["direction"] == TradeDirection.LONG, exited - entered, entered - exited)
-    # Flows that cancel to within the tolerance are no gain and no loss (SEMANTICS 1.3).
+    # Flows that cancel to within the tolerance are no gain and no loss (rules 1.3).
     with np.errstate(invalid="ignore"):
         is_even = np.abs(gain) <= np.maximum(REL_TOL * np.maximum(np.abs(entered), np.abs(exited)), ABS_TOL)
     gain = np.where(is_even & np.isfinite(entered) & np.isfinite(exited), 0.0, gain)

@@ -6,9 +6,9 @@ import pytest
 
 import allocators as al
 import jaxsim as js
-from benchmarks.data import data_dir
 from tests.helpers.cases import assert_same_portfolio, make_batch
 from tests.helpers.markets import BARS, INDEX, as_users_run_it, look, prices, with_holes
+from tools.outside_data import OutsideDataError, prices_file
 
 CLOSE, OPEN = prices(0)
 WEIGHTS = np.array([0.5, 0.3, 0.2])
@@ -249,10 +249,11 @@ def test_dates_that_are_moved_to_before_the_first_bar_are_none():
 
 
 def test_the_hourly_year():
-    """Daily, weekly and monthly ranges of the tutorial's data: 365, 51 and 11 (SEMANTICS 10.1)."""
-    path = data_dir() / "binance-1h-2020" / "close.csv.gz"
-    if not path.is_file():
-        pytest.skip("the benchmark data is absent")
+    """Daily, weekly and monthly ranges of the tutorial's data: 365, 51 and 11 (rules 10.1)."""
+    try:
+        path = prices_file("close")
+    except OutsideDataError as error:
+        pytest.skip(str(error))
     index = pd.to_datetime(pd.read_csv(path, usecols=[0]).iloc[:, 0], utc=True)
     counts = {every: len(js.index_ranges(pd.DatetimeIndex(index), every=every)) for every in ("D", "W", "MS")}
     assert counts == {"D": 365, "W": 51, "MS": 11}
