@@ -4,8 +4,8 @@
                                                              the table; ours and the judge's in turn
     python -m benchmarks.periodic_plans --once ours|judge    one table in this process
 
-The judge is the script `bonus1_numba.py`, whose functions are taken as they stand. Needs numba (the [compare] extra), the
-script and the prices that `tools.outside_data` finds.
+The judge is the script `bonus1_numba.py`, whose functions are taken as they stand. Needs numba (the [compare]
+extra), and the script and the prices, which `tools.outside_data` finds.
 """
 
 import argparse

@@ -400,5 +400,5 @@ def test_every_function_explains_itself():
     for name in metrics.__all__:
         function = getattr(metrics, name)
         assert function.__name__ == name
-        assert re.search(r"\(rules\s[678]", function.__doc__), name
+        assert re.search(r"\(rules\s+[5-8]", function.__doc__), name
     assert "window" in inspect.signature(metrics.rolling_sharpe_ratio).parameters

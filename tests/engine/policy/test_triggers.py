@@ -109,6 +109,16 @@ def test_a_target_of_zero(held, fires):
     assert bool(js.Threshold(0.0, relative=True)(look([0.5, 0.0], target=[0.4, 0.0]))) is True
 
 
+@pytest.mark.parametrize("engine", ["compiled", "reference"])
+def test_an_account_that_is_worth_nothing_is_far_from_any_target(engine):
+    """Short of 5 units that were sold at 10, of 100 in cash: at 30 nothing is left, and no order has a size."""
+    close = pd.DataFrame({"A": [10.0, 30.0, 30.0]}, INDEX[:3])
+    bt = js.backtest(close, al.FixedWeights([-0.5]), open=close, trigger=js.Threshold(1e9), engine=engine)
+    assert bt.value.tolist() == [100.0, 0.0, 0.0]
+    assert bt.rebalances.all()
+    assert bt.decisions["status"].tolist() == ["Filled", "Rejected", "Rejected"]
+
+
 ALL = {
     "numbers": (js.Threshold(js.grid(t=[0.1, 0.3]), relative=True) & js.EveryBars(js.grid(n=[2, 5])))
     | js.TrackingError(0.02, 20, ann_factor=252.0)
