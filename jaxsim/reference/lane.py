@@ -431,7 +431,8 @@ def _rows(x: Any, shape: tuple[int, int]) -> list[list]:
 
 def _ratio(a: float, b: float) -> float:
     """a / b as IEEE has it: a position in an account that is worth nothing is infinitely far from any target."""
-    return float(np.divide(a, b)) if b == 0 else a / b
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return float(np.divide(a, b)) if b == 0 else a / b
 
 
 def _copied(aux: Any) -> dict:
