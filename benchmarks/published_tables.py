@@ -79,9 +79,10 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     source = "recomputed" if options.data else "fetched"
     print(f"{len(close):,} bars of {', '.join(close.columns)}, {close.index[0]} to {close.index[-1]}")
-    for allocation, sharpe in (("uniform", sharpe_of_uniform), ("random", sharpe_of_random)):
+    jobs = ("uniform", sharpe_of_uniform, ""), ("random", sharpe_of_random, f" of numpy.random.RandomState({SEED})")
+    for allocation, sharpe, origin in jobs:
         table = compared(allocation, sharpe(open_, close), source)
-        print(f"\nSharpe ratio, {allocation} weights")
+        print(f"\nSharpe ratio, {allocation} weights{origin}")
         print(table.to_string(float_format="%.6f", na_rep="-"))
         if table["published"].isna().all():
             print("The published figures are not here: see `tools/outside_data.py`.")
