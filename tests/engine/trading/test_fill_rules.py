@@ -253,7 +253,7 @@ def test_a_clause_by_hand(name, compiled):
         if numbers:  # not filled: the account as it was, without dust
             for field, x in vars(before).items():
                 kept = 0.0 if abs(x) <= 1e-12 and field not in ("val_price", "value") else x
-                assert numbers[field] == pytest.approx(kept, nan_ok=True), field
+                assert numbers[field] == pytest.approx(kept, rel=1e-15, abs=0, nan_ok=True), field
 
 
 def test_codes_and_defaults_are_those_of_vectorbt():
