@@ -107,6 +107,24 @@ def test_the_benchmark_buys_equal_amounts_of_the_group(close):
     np.testing.assert_allclose(bt.benchmark_value["y"], 50 * growth["B"], rtol=1e-12)
 
 
+def test_the_benchmark_counts_a_later_listing_as_unchanged(close):
+    """Missing closes are filled forward, then backward (rules 6.5)."""
+    close.loc[: INDEX[4], "B"] = close.loc[INDEX[8], "B"] = nan
+    bt = js.backtest(close, al.EqualWeight(), init_cash=90.0, engine="reference")
+    filled = close.copy()
+    filled.loc[: INDEX[4], "B"], filled.loc[INDEX[8], "B"] = close["B"].iloc[5], close["B"].iloc[7]
+    np.testing.assert_allclose(bt.benchmark_value, 30 * (filled / filled.iloc[0]).sum(axis=1), rtol=1e-12)
+
+
+@ENGINES
+def test_the_mark_is_the_last_close_or_before_any_the_last_open(engine):
+    """Ten units, bought at 10 before there is a close; at the end there is none either (rules 4.3e)."""
+    close = pd.DataFrame({"A": [nan, nan, 12.0, nan]}, INDEX[:4])
+    open_ = pd.DataFrame({"A": [10.0, 11.0, 13.0, 20.0]}, INDEX[:4])
+    bt = js.backtest(close, al.EqualWeight(), open=open_, price=10.0, engine=engine)
+    assert bt.value.tolist() == [100.0, 110.0, 120.0, 120.0]
+
+
 def test_equal_weight_over_tradable_is_fully_invested(close):
     close.loc[: INDEX[9], "C"] = nan
     bt = js.backtest(close, al.EqualWeight("tradable"), open=close, trigger=js.Threshold(0.0))
