@@ -41,9 +41,7 @@ class Window(eqx.Module):
         root = xp.where(positive, xp.sqrt(xp.where(positive, variance, 1.0)), 0.0)
         return xp.where(count > ddof, root, xp.nan)
 
-    def covariance(
-        self, ddof: int = 1, weights: Float[Array, " time_1"] | None = None
-    ) -> Float[Array, "asset asset"]:
+    def covariance(self, ddof: int = 1, weights: Float[Array, " time_1"] | None = None) -> Float[Array, "asset asset"]:
         """Covariance of the simple returns per bar, each pair of assets over the bars that both have (pairwise
         complete, as `pandas.DataFrame.cov`). Where prices are missing it need not be positive semidefinite.
 

@@ -6,9 +6,9 @@ import pytest
 
 import allocators as al
 import jaxsim as js
-from benchmarks.published_tables import THRESHOLDS, main, sharpe_of_random, sharpe_of_uniform
 from tests.helpers.archive_server import candles, serving
 from tools.outside_data import SYMBOLS, VARIABLE
+from tools.published_tables import THRESHOLDS, main, sharpe_of_random, sharpe_of_uniform
 
 pytest.importorskip("pooch")
 

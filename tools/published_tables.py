@@ -1,7 +1,7 @@
 """The tutorial's two tables of Sharpe ratios: published, computed from prices fetched now, and their difference.
 
-    python -m benchmarks.published_tables                  on prices of the exchange's public archive
-    python -m benchmarks.published_tables --data           on the prices that the tables were made of, if they are here
+    python -m tools.published_tables                  on prices of the exchange's public archive
+    python -m tools.published_tables --data           on the prices that the tables were made of, if they are here
 
 Equal weights, and random weights of one NumPy generator for all lanes, at thresholds of 0.01 to 0.15 with fees of 0.005
 (docs/rules.md, section 9). The archive's history was corrected in December 2020, after the tables were made, so that it
