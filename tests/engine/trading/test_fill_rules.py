@@ -11,6 +11,7 @@ import jax
 import numpy as np
 import pytest
 
+from jaxsim import enums
 from jaxsim.engine.trading.status import LaneFault
 from jaxsim.engine.trading.status import OrderStatusInfo as Info
 from jaxsim.errors import OrderError, RejectedOrderError
@@ -258,32 +259,32 @@ def test_a_clause_by_hand(name, compiled):
 
 def test_codes_and_defaults_are_those_of_vectorbt():
     """Rules 2: the numbers behind the names, and an order that says nothing."""
-    import jaxsim as js
-    from jaxsim.engine.base.enums import OrderSide
-
     codes = {
-        js.SizeType: ["AMOUNT", "VALUE", "PERCENT", "TARGET_AMOUNT", "TARGET_VALUE", "TARGET_PERCENT"],
-        js.Direction: ["LONG_ONLY", "SHORT_ONLY", "BOTH"],
-        OrderSide: ["BUY", "SELL"],
-        js.OrderStatus: ["FILLED", "IGNORED", "REJECTED"],
+        enums.SizeType: ["AMOUNT", "VALUE", "PERCENT", "TARGET_AMOUNT", "TARGET_VALUE", "TARGET_PERCENT"],
+        enums.Direction: ["LONG_ONLY", "SHORT_ONLY", "BOTH"],
+        enums.OrderSide: ["BUY", "SELL"],
+        enums.OrderStatus: ["FILLED", "IGNORED", "REJECTED"],
+        enums.TradeDirection: ["LONG", "SHORT"],
+        enums.TradeStatus: ["OPEN", "CLOSED"],
+        enums.DrawdownStatus: ["ACTIVE", "RECOVERED"],
     }
     for kind, names in codes.items():
         assert [member.name for member in kind] == names and [int(member) for member in kind] == list(range(len(names)))
-    assert {member.name: int(member) for member in js.CallSeq} == {"DEFAULT": 0, "REVERSED": 1, "AUTO": 3}
+    assert {member.name: int(member) for member in enums.CallSeq} == {"DEFAULT": 0, "REVERSED": 1, "AUTO": 3}
     assert [int(info) for info in Info] == list(range(-1, 14))
 
-    enums = pytest.importorskip("vectorbt.portfolio.enums")
+    vectorbt = pytest.importorskip("vectorbt.portfolio.enums")
+    from vectorbt.generic.enums import DrawdownStatus
     from vectorbt.portfolio.nb import order_nb
 
-    for kind, theirs in (
-        *((x, getattr(enums, x.__name__)) for x in (*codes, js.CallSeq)[:-1]),
-        (js.CallSeq, enums.CallSeqType),
-    ):
+    others = {enums.DrawdownStatus: DrawdownStatus, enums.CallSeq: vectorbt.CallSeqType}
+    for kind in (*codes, enums.CallSeq):
+        theirs = others.get(kind) or getattr(vectorbt, kind.__name__)
         for member in kind:
             assert getattr(theirs, member.name.title().replace("_", "")) == member
     for info in Info:
         if info != Info.NONE:
-            assert getattr(enums.OrderStatusInfo, info.label) == info
+            assert getattr(vectorbt.OrderStatusInfo, info.label) == info
     ours, theirs = OrderRequest(), order_nb.py_func()
     for name in FIELDS:
         np.testing.assert_equal(float(getattr(ours, name)), float(getattr(theirs, name)), err_msg=name)
