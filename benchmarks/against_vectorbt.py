@@ -12,7 +12,7 @@ All run in turn in one process, on a year of hourly bars of five coins, with new
 called once on other prices, untimed, right before it is timed, to warm the caches and to leave no garbage of the peer
 before it; `--cold-caches` skips this call. The script asserts float64 and equal results. It also prints the time of the
 first call, compilation included, and its peak memory minus the memory before it, each in a fresh process. Needs the
-[compare] extra and the data that `benchmarks.data` describes.
+[compare] extra and the data that `tools.outside_data` finds.
 """
 
 import argparse
@@ -36,9 +36,9 @@ import vectorbt as vbt
 
 import allocators as al
 import jaxsim as js
-from benchmarks.data import load_binance
 from benchmarks.peers import vectorbt_threshold as peer
 from benchmarks.tutorial_job import FEES, fresh_prices, momentum, timed
+from tools.outside_data import load_binance
 
 TERMS = dict(fees=FEES, freq="1h")
 #: Verb and number of thresholds.

@@ -5,7 +5,7 @@ short path, now order by order, and in vectorbt.
 
 Each worker is a process. They run in turn on the same prices, new for every repetition; the timed region ends with
 values and orders as pandas. `--before` is checked out beside this tree: by default the last commit with target weights
-only. Needs the [compare] extra and the data that `benchmarks.data` describes.
+only. Needs the [compare] extra and the data that `tools.outside_data` finds.
 """
 
 import argparse
@@ -53,8 +53,10 @@ def work(which: str, seed: int) -> None:
 
 class Worker:
     def __init__(self, which: str, tree: Path, seed: int):
+        from tools.outside_data import VARIABLE, outside_folder  # here, as a tree of `--before` has no such file
+
         self.which = which
-        environment = os.environ | {"PYTHONPATH": str(tree), "JAXSIM_DATA": os.environ.get("JAXSIM_DATA", "")}
+        environment = os.environ | {"PYTHONPATH": str(tree), VARIABLE: str(outside_folder() / "data")}
         command = [sys.executable, str(ROOT / "benchmarks" / "generality.py"), "--work", which, "--seed", str(seed)]
         self.process = subprocess.Popen(
             command, cwd=tree, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True

@@ -4,7 +4,7 @@
     python -m benchmarks.gradients --memory             peak memory of fresh processes, 8,767 and 525,600 bars
 
 Memory is `ru_maxrss` of a process after one gradient, minus that after `import jaxsim`. Needs the [compare] extra and
-the data that `benchmarks.data` describes; the memory runs need neither.
+the data that `tools.outside_data` finds; the memory runs need neither.
 """
 
 import argparse
@@ -24,7 +24,7 @@ import numpy as np
 import pandas as pd
 
 import jaxsim as js
-from benchmarks.data import load_binance
+from tools.outside_data import load_binance
 
 THRESHOLDS = np.arange(1, 16) / 100
 FEES = 0.005

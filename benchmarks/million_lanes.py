@@ -7,7 +7,7 @@
 2. The many lanes again with a checkpoint: a process is killed by SIGKILL when a share of the chunks is done, and a
    second process resumes. The script prints whether the table is the same, and how many chunks were computed twice.
 
-Prices are from the data that `benchmarks.data` describes, or with --random a random walk.
+Prices are from the data that `tools.outside_data` describes, or with --random a random walk.
 """
 
 import argparse
@@ -34,7 +34,7 @@ METRICS = ["sharpe_ratio", "max_drawdown", "turnover", "num_rebalances"]
 def prices(bars: int, is_random: bool) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Open and close."""
     if not is_random:
-        from benchmarks.data import load_binance
+        from tools.outside_data import load_binance
 
         open_, close = load_binance()
         return open_.iloc[:bars], close.iloc[:bars]

@@ -1,12 +1,11 @@
-"""Periodic optimisation of vectorbt's tutorial, `every x num_tests x fees`, 27 combinations on Binance's hours of 2020.
+"""The tutorial's periodic optimisation, `every x num_tests x fees`, 27 combinations on hourly Binance prices of 2020.
 
     python -m benchmarks.periodic_plans [--repeats 15]       warm, and in fresh processes from the start of Python to
                                                              the table; ours and the judge's in turn
     python -m benchmarks.periodic_plans --once ours|judge    one table in this process
 
-The judge is `bonus1_numba.py`, loops written by hand in Numba, in the folder of references ($JAXSIM_REFERENCE, or
-../shared/reference beside the project); its functions are used unchanged. Needs numba (the [compare] extra) and the
-data that `benchmarks.data` describes.
+The judge is the script `bonus1_numba.py`, whose functions are taken as they stand. Needs numba (the [compare]
+extra), and the script and the prices, which `tools.outside_data` finds.
 """
 
 import argparse
@@ -16,13 +15,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from benchmarks.data import ROOT, load_binance
+from tools.outside_data import PROJECT, load_binance, reference_file
 
 EVERY, NUM_TESTS, FEES = ["D", "W", "MS"], [30, 50, 100], [0.0, 0.005, 0.01]
 CELLS = pd.MultiIndex.from_product([EVERY, NUM_TESTS, FEES], names=["every", "num_tests", "fees"])
@@ -30,7 +28,7 @@ ANN_FACTOR = 8760.0
 
 
 def ours(open_: pd.DataFrame, close: pd.DataFrame, key: Any) -> pd.Series:
-    """Sharpe ratios of the 27 combinations; with a named index of seeds, 27 for each seed."""
+    """Sharpe ratios of the 27 combinations, or of as many for each seed of a named index."""
     import allocators as al
     import jaxsim as js
 
@@ -40,18 +38,15 @@ def ours(open_: pd.DataFrame, close: pd.DataFrame, key: Any) -> pd.Series:
 
 
 def judge() -> dict[str, Any]:
-    """The namespace of the judge's script, without the part that runs it."""
-    folder = Path(os.environ.get("JAXSIM_REFERENCE") or ROOT.parent / "shared" / "reference")
-    path = folder / "bonus1_numba.py"
-    if not path.is_file():
-        raise FileNotFoundError(f"The judge is absent: there is no file {path}. Set JAXSIM_REFERENCE to its folder.")
+    """The names of the judge's script up to where it begins to run."""
+    path = reference_file("bonus1_numba.py")
     tree = ast.parse(path.read_text())
     begins = next(i for i, node in enumerate(tree.body) if isinstance(node, ast.Assign) and _name(node) == "S")
     tree.body = tree.body[:begins]
     names: dict[str, Any] = {}
     before = os.getcwd()
     try:
-        os.chdir(folder)  # the script reads data relative to its folder
+        os.chdir(path.parent)  # it reads its data from beside it
         exec(compile(tree, str(path), "exec"), names)
     finally:
         os.chdir(before)
@@ -95,7 +90,7 @@ def time_both(repeats: int) -> None:
         for which, values in cold.items():
             start = time.perf_counter()
             command = [sys.executable, "-m", "benchmarks.periodic_plans", "--once", which]
-            subprocess.run(command, check=True, cwd=ROOT, stdout=subprocess.DEVNULL)
+            subprocess.run(command, check=True, cwd=PROJECT, stdout=subprocess.DEVNULL)
             values.append(time.perf_counter() - start)
     for which, values in cold.items():
         print(f"{which:6} cold process, median {np.median(values):6.2f} s")

@@ -6,7 +6,7 @@ serial.
 Optuna searches a threshold and a fee of threshold rebalancing; a batch of trials is one vectorised simulation.
 Hyperopt's `fmin` searches the tutorial's space (99 values of `every`, num_tests, real-valued fees). The script counts
 the programs compiled over all 99 values of `every`, and the trials per second after that. Needs the [search] extra, and
-the data that `benchmarks.data` describes.
+the data that `tools.outside_data` finds.
 """
 
 import argparse
@@ -17,7 +17,7 @@ import numpy as np
 
 import allocators as al
 import jaxsim as js
-from benchmarks.data import load_binance
+from tools.outside_data import load_binance
 
 OPEN, CLOSE = load_binance()
 WEIGHTS = al.EqualWeight()

@@ -4,7 +4,7 @@
 
 Both run in turn in one process. Every repetition has new prices, so no result can be reused. The timed region ends with
 the values and the order table in pandas. First calls, compilation included, are timed in fresh processes. Needs the
-[compare] extra and the data that `benchmarks.data` describes.
+[compare] extra and the data that `tools.outside_data` finds.
 """
 
 import argparse
@@ -22,7 +22,7 @@ import pandas as pd
 
 import allocators as al
 import jaxsim as js
-from benchmarks.data import load_binance
+from tools.outside_data import load_binance
 
 THRESHOLDS = pd.Index(np.arange(1, 16) / 100, name="threshold")
 FEES = 0.005

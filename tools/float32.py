@@ -3,7 +3,7 @@
     python -m tools.float32 [--minutes 525600]
 
 The tutorial's job (a year of hourly bars, fifteen thresholds, fees 0.005), and a year of minute bars of five random
-walks at three thresholds. Needs the data that `benchmarks.data` describes.
+walks at three thresholds. Needs the data that `tools.outside_data` describes.
 """
 
 import argparse
@@ -14,7 +14,7 @@ import pandas as pd
 
 import allocators as al
 import jaxsim as js
-from benchmarks.data import load_binance
+from tools.outside_data import load_binance
 
 
 def minutes(bars: int) -> tuple[pd.DataFrame, pd.DataFrame]:

@@ -18,8 +18,8 @@ import jax.numpy as jnp
 import numpy as np
 
 import jaxsim as js
-from benchmarks.data import load_binance
 from benchmarks.gradients import FEES, Fixed, score
+from tools.outside_data import load_binance
 
 SCALE = 0.005
 FLAT = 1e-4

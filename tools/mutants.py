@@ -10,7 +10,7 @@ A fault that keeps the program running is caught too: tests that take several ti
 stopped, and the fault is listed as caught by "time". `--limit` sets another limit for the tests that a fault names;
 `--named` runs no others.
 
-Needs pytest and what the tests need, vectorbt aside, and the data that `benchmarks.data` describes.
+Needs pytest and what the tests need, vectorbt aside, and the data that `tools.outside_data` describes.
 """
 
 import argparse
@@ -27,6 +27,8 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+
+from tools import outside_data
 
 ROOT = Path(__file__).resolve().parents[1]
 COPIED = ("jaxsim", "allocators", "tests", "tools", "benchmarks", "pyproject.toml")
@@ -848,12 +850,11 @@ class Workshop:
 
         Fills in `seconds`. Raises RuntimeError if pytest could not run.
         """
-        data = os.environ.get("JAXSIM_DATA") or ROOT.parent / "shared" / "data"
         environment = {
             **os.environ,
             "COLUMNS": "200",
             "PYTHONPATH": str(copy),
-            "JAXSIM_DATA": str(data),
+            outside_data.VARIABLE: str(outside_data.outside_folder()),
             "JAX_COMPILATION_CACHE_DIR": str(self.folder / "cache"),
             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         }

@@ -277,16 +277,15 @@ def sharpe_ratios(result):
 
 
 def _check():
-    from benchmarks.data import data_dir, load_binance
+    from tools.outside_data import golden_file, load_binance
 
-    golden = data_dir().parent / "golden"
     open_, close = load_binance()
     thresholds = [i / 100 for i in range(1, 16)]
     job = {"thresholds": thresholds, "fees": 0.005}
     equal = np.full(5, 1 / 5)
 
     def same(name, result):
-        expected = pd.read_csv(golden / name)["sharpe_ratio"].to_numpy()
+        expected = pd.read_csv(golden_file(name))["sharpe_ratio"].to_numpy()
         hits = int((np.round(sharpe_ratios(result), 6) == expected).sum())
         print(f"{name}: {hits}/{len(expected)} to 6 decimals")
         assert hits == len(expected)
@@ -300,13 +299,13 @@ def _check():
         print(f"{label} call, 8767x5x15: {simulated - start:.3f} s + value, records {stop - simulated:.3f} s")
 
     same("uniform_sharpe.csv", uniform)
-    expected = pd.to_datetime(pd.read_csv(golden / "uniform_rebalances_0.05.csv")["timestamp"], utc=True)
+    expected = pd.to_datetime(pd.read_csv(golden_file("uniform_rebalances_0.05.csv"))["timestamp"], utc=True)
     assert list(close.index[rebalance_bars(uniform, 4)]) == list(expected)
     print(f"uniform_rebalances_0.05.csv: {len(expected)} bars")
 
     drawn = run(close, open_, allocate_func_nb=random_allocate_nb, seed=42, **job)
     same("random_sharpe.csv", drawn)
-    table = pd.read_csv(golden / "random_allocations_0.10_describe.csv", index_col=0)
+    table = pd.read_csv(golden_file("random_allocations_0.10_describe.csv"), index_col=0)
     described = pd.DataFrame(drawn.targets[9], columns=close.columns).describe()
     assert np.allclose(described, table, rtol=0, atol=5.1e-7)
     print("random_allocations_0.10_describe.csv: all figures")

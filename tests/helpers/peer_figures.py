@@ -40,7 +40,7 @@ def differing_figures(bt: js.Backtest, pf: Any) -> str | None:
 
     Left out, since the two mean different things there:
     - what follows from the value after each bar, if an asset is held before its first close: we mark it at its open,
-      vectorbt at the close that is to come (SEMANTICS 6.2);
+      vectorbt at the close that is to come (rules 6.2);
     - the exit and the gain of what is open at the end, where the last close is missing: we take the last close that
       there is, vectorbt takes the missing one.
     """
@@ -99,7 +99,7 @@ def _paths(bt: js.Backtest, pf: Any, looks_ahead: bool) -> Iterator[str]:
 
 
 def _money(bt: js.Backtest, pf: Any) -> float:
-    """The largest amount there was: balances snap to 1e-9 of it (SEMANTICS 1.3), here and there at other moments."""
+    """The largest amount there was: balances snap to 1e-9 of it (rules 1.3), here and there at other moments."""
     return np.nanmax(np.abs(pf.asset_value(group_by=False).to_numpy()), initial=bt._paths.context.init_cash[0])
 
 
@@ -235,7 +235,7 @@ def _skipped(table: str, pf: Any, looks_ahead: bool) -> set[str]:
     if _loses_orders(pf):
         titles.add("Max Gross Exposure [%]")
     if not np.isclose(pf.final_value(), pf.value().iloc[-1], rtol=1e-10, atol=0):
-        titles |= {"End Value", "Total Return [%]"}  # theirs are not its last value: SEMANTICS 1.3, by column
+        titles |= {"End Value", "Total Return [%]"}  # theirs are not its last value: rules 1.3, by column
     kind = "exit_trades" if table == "stats" else table
     if kind in TRADES and _is_unmarked(getattr(pf, kind).values, pf).any():
         titles.add("Open Trade PnL")

@@ -1,4 +1,4 @@
-"""Random order pipelines, an order per asset and bar at most, for engines to agree on: SEMANTICS sections 2.6 to 4.
+"""Random order pipelines, an order per asset and bar at most, for engines to agree on: rules 2.6 to 4.
 
 A batch has one shape, so that its cases share one compiled program. A case is mostly sane and trades through all its
 bars; what is strange about it is drawn once per case, and its `label` says so.
@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxsim.reference import Direction, SizeType
 
-DEFAULT, REVERSED, AUTO = 0, 1, 3  # call sequences (SEMANTICS 2.5)
+DEFAULT, REVERSED, AUTO = 0, 1, 3  # call sequences (rules 2.5)
 
 #: What a case wants to trade, and how often. Weights of a choice.
 STYLES = {
@@ -52,7 +52,7 @@ QUIRKS = {
     "update value": 0.30,
     "no ffill": 0.30,
     "percent above one": 0.02,
-    "bare granules": 0.01,  # meets the fault of SEMANTICS 3.5f
+    "bare granules": 0.01,  # meets the fault of rules 3.5f
     "clash": 0.01,  # a direction against the position: raises
     "raise reject": 0.03,
 }
@@ -67,7 +67,7 @@ class Pipelines:
 
     close: NaN where unknown.    open: the same, or None for the whole batch.
     price: of execution; +inf = the close, -inf = the open, or the previous close where there is no open.
-    size: as `size_type` counts, NaN = no order.    size_type, direction: codes, int64 (SEMANTICS 2).
+    size: as `size_type` counts, NaN = no order.    size_type, direction: codes, int64 (rules 2).
     fees, slippage, reject_prob: fractions, reject_prob 0 or 1.    fixed_fees: currency.
     min_size, max_size, size_granularity: units.    lock_cash, allow_partial, raise_reject: bool.
     init_cash: currency, [P].    update_value, ffill_val_price: bool [P].    call_seq: int64 [P], 0, 1 or 3.
@@ -196,7 +196,7 @@ def _limits(rng, shape, quirks, unit) -> dict:
         granule = np.where(rng.random(shape[1]) < 0.5, 10.0 ** rng.integers(-3, 2, shape[1]), 1.0)
         granule = np.where(granule < typical / 10, granule, typical * 10 ** rng.uniform(-4, -1, shape[1]))
         granularity = np.where(rng.random(shape) < rng.choice([0.3, 1.0]), granule, granularity)
-        if "bare granules" not in quirks:  # so that nothing is filled with a size of 0: SEMANTICS 3.5f
+        if "bare granules" not in quirks:  # so that nothing is filled with a size of 0: rules 3.5f
             min_size = np.where(np.isnan(granularity), min_size, granularity * 1e-3)
             min_size = np.where(min_size > 0, np.maximum(min_size, 1e-11), min_size)
     if "min size" in quirks:
@@ -364,7 +364,7 @@ def _phases(case, full) -> None:
 
 
 def _tame(rng, case, whole, quirks) -> None:
-    """Takes out what vectorbt has no sensible answer to: Percent sizes of 0 where a short is allowed (SEMANTICS 3.3),
+    """Takes out what vectorbt has no sensible answer to: Percent sizes of 0 where a short is allowed (rules 3.3),
     infinite sales in Percent, and more than the whole of a long position, which LongOnly turns into a short one (the
     next order raises). And bounds short sales that nothing else bounds: beside values of 1e9 times the account, there
     would be no digits left to compare."""

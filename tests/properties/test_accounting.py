@@ -149,7 +149,7 @@ def test_the_future_changes_nothing_in_the_past(seed):
 @few
 @given(SEEDS)
 def test_records_alone_give_the_paths(seed):
-    """SEMANTICS 6.2 and 6.3: cash, holdings and values from nothing but the orders."""
+    """Rules 6.2 and 6.3: cash, holdings and values from nothing but the orders."""
     p = pipelines(seed)
     bt, faults, _ = run_compiled(p)
     for case in range(SHAPE[0]):

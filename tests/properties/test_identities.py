@@ -71,7 +71,7 @@ def free_cash_from(records: np.ndarray, init_cash: float) -> np.ndarray:
 @few
 @given(SEEDS)
 def test_orders_alone_give_all_that_a_portfolio_is(engine, seed):
-    """SEMANTICS 6.1 to 6.7: cash, free cash, holdings, value, exposure, profit, fees and gains."""
+    """Rules 6.1 to 6.7: cash, free cash, holdings, value, exposure, profit, fees and gains."""
     bt = js.backtest(engine=engine, **random_job(seed))
     assert (bt.cash.to_numpy() >= -1e-9).all()
     mark = np.nan_to_num(bt._paths.context.mark)

@@ -33,7 +33,7 @@ def test_dust_is_snapped():
 
 @ENGINES
 def test_without_a_close_nothing_fills(close, engine):
-    """The order is ignored, although the asset has an open and is marked at its last close (SEMANTICS 4.3)."""
+    """The order is ignored, although the asset has an open and is marked at its last close (rules 4.3)."""
     open_ = close.copy()
     close.loc[INDEX[0], "B"] = close.loc[INDEX[7], "A"] = nan
     bt = js.backtest(close, al.EqualWeight(), open=open_, trigger=js.Threshold(0.0), engine=engine)
@@ -93,18 +93,36 @@ def test_a_replay_that_holds_nothing_waits_for_the_next_date(close, engine):
 
 
 def test_the_first_bar_is_the_first_height():
-    """A loss on the first bar is no drawdown (SEMANTICS 7.4)."""
+    """A loss on the first bar is no drawdown (rules 7.4)."""
     returns = np.array([-0.5, 0.2, -0.25, 0.1])
     np.testing.assert_allclose(js.metrics.drawdown(returns), [0.0, 0.0, -0.25, -0.175], atol=1e-15)
     assert js.metrics.max_drawdown([-0.5, 0.1]) == 0.0
 
 
 def test_the_benchmark_buys_equal_amounts_of_the_group(close):
-    """At the first bar, without costs, of each group's own assets (SEMANTICS 6.5)."""
+    """At the first bar, without costs, of each group's own assets (rules 6.5)."""
     bt = js.backtest(close, al.EqualWeight(), groups=["x", "y", "x"], init_cash=50.0, fees=0.1)
     growth = close / close.iloc[0]
     np.testing.assert_allclose(bt.benchmark_value["x"], 25 * (growth["A"] + growth["C"]), rtol=1e-12)
     np.testing.assert_allclose(bt.benchmark_value["y"], 50 * growth["B"], rtol=1e-12)
+
+
+def test_the_benchmark_counts_a_later_listing_as_unchanged(close):
+    """Missing closes are filled forward, then backward (rules 6.5)."""
+    close.loc[: INDEX[4], "B"] = close.loc[INDEX[8], "B"] = nan
+    bt = js.backtest(close, al.EqualWeight(), init_cash=90.0, engine="reference")
+    filled = close.copy()
+    filled.loc[: INDEX[4], "B"], filled.loc[INDEX[8], "B"] = close["B"].iloc[5], close["B"].iloc[7]
+    np.testing.assert_allclose(bt.benchmark_value, 30 * (filled / filled.iloc[0]).sum(axis=1), rtol=1e-12)
+
+
+@ENGINES
+def test_the_mark_is_the_last_close_or_before_any_the_last_open(engine):
+    """Ten units, bought at 10 before there is a close; at the end there is none either (rules 4.3e)."""
+    close = pd.DataFrame({"A": [nan, nan, 12.0, nan]}, INDEX[:4])
+    open_ = pd.DataFrame({"A": [10.0, 11.0, 13.0, 20.0]}, INDEX[:4])
+    bt = js.backtest(close, al.EqualWeight(), open=open_, price=10.0, engine=engine)
+    assert bt.value.tolist() == [100.0, 110.0, 120.0, 120.0]
 
 
 def test_equal_weight_over_tradable_is_fully_invested(close):
@@ -116,7 +134,7 @@ def test_equal_weight_over_tradable_is_fully_invested(close):
 
 @ENGINES
 def test_a_drift_of_exactly_the_threshold_triggers(engine):
-    """`>=`, not `>` (SEMANTICS 5.1): weights of 0.625 and 0.375 are 0.125 off their targets, in binary too."""
+    """`>=`, not `>` (rules 5.1): weights of 0.625 and 0.375 are 0.125 off their targets, in binary too."""
     close = pd.DataFrame([[1.0, 1.0], [2.5, 1.5], [2.5, 1.5]], INDEX[:3], ["A", "B"])
     for threshold, bars in ((0.125, 2), (np.nextafter(0.125, 1), 1)):
         bt = js.backtest(close, al.EqualWeight(), open=close, trigger=js.Threshold(threshold), freq="1D", engine=engine)

@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from benchmarks.data import data_dir, load_binance
 from jaxsim.engine.policy.allocation import Allocation
 from jaxsim.engine.policy.drift_triggers import Threshold
 from jaxsim.engine.policy.policy import Policy, RecordedTargets, replay_policy
@@ -20,6 +19,7 @@ from jaxsim.engine.trading.status import LaneFault, OrderStatus, OrderStatusInfo
 from jaxsim.errors import OrderError, RejectedOrderError
 from jaxsim.frames.inputs.price_arrays import mark_prices, valuation_prices
 from jaxsim.reference import AccountState, OrderRequest, SizeType, process_order, run_lane
+from tools.outside_data import OutsideDataError, golden_file, load_binance
 
 THRESHOLDS = np.arange(1, 16) / 100
 
@@ -42,7 +42,7 @@ def random_market(rng, num_bars, num_assets, *, holes=0.0) -> tuple[np.ndarray, 
 
 
 def sharpe(run, cash=100.0) -> float:
-    """The formula of golden/README.md."""
+    """As the tables were published: rules 7.3, with a year of 8760 hours."""
     value = np.concatenate([[cash], run.value_path])
     returns = value[1:] / value[:-1] - 1
     return returns.mean() / returns.std(ddof=1) * np.sqrt(8760)
@@ -55,17 +55,20 @@ def sharpe(run, cash=100.0) -> float:
 def binance():
     try:
         open, close = load_binance()
-    except FileNotFoundError as error:
+    except OutsideDataError as error:
         pytest.skip(str(error))
     return market_of(close.to_numpy(), open.to_numpy()), close
 
 
 @pytest.fixture(scope="module")
 def golden():
-    folder = data_dir().parent / "golden"
-    if not folder.is_dir():
-        pytest.skip(f"the published tables are absent: there is no folder {folder}")
-    return lambda name: pd.read_csv(folder / name, index_col=0)
+    def read(name: str) -> pd.DataFrame:
+        try:
+            return pd.read_csv(golden_file(name), index_col=0)
+        except OutsideDataError as error:
+            pytest.skip(str(error))
+
+    return read
 
 
 def test_golden_uniform(binance, golden):

@@ -1,4 +1,4 @@
-"""What an order may ask for, as the codes that vectorbt uses (SEMANTICS 2.1, 2.2, 2.5)."""
+"""What an order may ask for, as the codes that vectorbt uses (rules 2.1, 2.2, 2.5)."""
 
 from enum import IntEnum
 

@@ -1,6 +1,6 @@
 """Arithmetic that decides: tolerant comparisons, snapping balances, rounded products, sums in order.
 
-Everything here is bit-for-bit what the plain NumPy reference computes (SEMANTICS section 1). That is not pedantry:
+Everything here is bit-for-bit what the plain NumPy reference computes (rules 1). That is not pedantry:
 whether a balance is *exactly* zero decides whether the next order is rejected, so one unit in the last place can
 change the number of orders.
 """
@@ -49,19 +49,19 @@ def cast_inexact(tree: Any, dtype: Any) -> Any:
 
 
 def eq(a: Inexact[Array, "..."], b: Inexact[Array, "..."]) -> Bool[Array, "..."]:
-    """Equal to 1e-9 relative or 1e-12 absolute; false where either is not finite (SEMANTICS 1.1)."""
+    """Equal to 1e-9 relative or 1e-12 absolute; false where either is not finite (rules 1.1)."""
     near = jnp.abs(a - b) <= jnp.maximum(REL_TOL * jnp.maximum(jnp.abs(a), jnp.abs(b)), ABS_TOL)
     return near & jnp.isfinite(a) & jnp.isfinite(b)
 
 
 def le(a: Inexact[Array, "..."], b: Inexact[Array, "..."]) -> Bool[Array, "..."]:
-    """Less than, or equal within tolerance (SEMANTICS 1.2)."""
+    """Less than, or equal within tolerance (rules 1.2)."""
     return (a < b) | eq(a, b)
 
 
 @jax.custom_jvp
 def add(a: Inexact[Array, "..."], b: Inexact[Array, "..."]) -> Inexact[Array, "..."]:
-    """a + b, exactly zero where the two cancel (SEMANTICS 1.3). Gradients see a plain sum."""
+    """a + b, exactly zero where the two cancel (rules 1.3). Gradients see a plain sum."""
     total = a + b
     cancels = jnp.where(jnp.sign(a) != jnp.sign(b), eq(jnp.abs(a), jnp.abs(b)), jnp.abs(total) <= ABS_TOL)
     return jnp.where(cancels, 0.0, total)
@@ -75,7 +75,7 @@ def _add_jvp(primals, tangents):
 
 @jax.custom_jvp
 def snap(x: Inexact[Array, "..."]) -> Inexact[Array, "..."]:
-    """Dust below 1e-12 becomes exactly zero (SEMANTICS 1.4). Gradients see the identity."""
+    """Dust below 1e-12 becomes exactly zero (rules 1.4). Gradients see the identity."""
     return jnp.where(jnp.abs(x) <= ABS_TOL, 0.0, x)
 
 

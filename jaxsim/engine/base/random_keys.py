@@ -36,7 +36,7 @@ def is_typed(key: Any) -> TypeGuard[jax.Array]:
     return isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
 
 
-#: Folded into the key of a bar, it begins the stream of random rejections, which no allocator draws from.
+#: Folded into the key of a bar, it begins the stream of random rejections, which no allocator draws from (rules 14.3).
 REJECT_STREAM = 0x72656A65
 
 

@@ -121,7 +121,7 @@ class Moments(eqx.Module):
 
 
 class Depth(eqx.Module):
-    """Drawdowns (SEMANTICS 7.4).
+    """Drawdowns (rules 7.4).
 
     peak: highest wealth so far.    has_lost: whether there was any loss.    deepest: drawdown, <= 0.
     squares: sum of squared drawdowns.

@@ -1,4 +1,4 @@
-"""Scores of a whole path of returns (SEMANTICS section 7).
+"""Scores of a whole path of returns (rules 7).
 
 Every metric is a pure function of simple returns per bar, [time, ...]: time leads, whatever follows are
 lanes, and the result has their shape (0-d for one path). NaN returns are left out. Risk-free, required and
@@ -28,7 +28,7 @@ from jaxsim.engine.metrics.rolling import over_lanes_too, over_time, rolling
 
 
 def returns_from_value(value: Any, init: Any) -> Any:
-    """Simple returns of a value path, bar 0 against `init`, so that entry costs are in it (SEMANTICS 6.4).
+    """Simple returns of a value path, bar 0 against `init`, so that entry costs are in it (rules 6.4).
 
     value: currency after each bar, [time] or [time, lane].
     init: currency before the first bar, a number or [lane].
@@ -63,13 +63,13 @@ def _returns_above_zero(value: np.ndarray, first: np.ndarray) -> np.ndarray:
 
 @over_time
 def total_return(returns: Any) -> Any:
-    """prod(1 + r) - 1, a fraction (SEMANTICS 7.1); 0 where all returns are NaN."""
+    """prod(1 + r) - 1, a fraction (rules 7.1); 0 where all returns are NaN."""
     return _final(returns) - 1
 
 
 @over_time
 def annualized_return(returns: Any, *, ann_factor: Number) -> Any:
-    """(1 + total_return)**(ann_factor / bars) - 1, a fraction per year (SEMANTICS 7.1).
+    """(1 + total_return)**(ann_factor / bars) - 1, a fraction per year (rules 7.1).
 
     Bars without a return count as time. NaN where a path loses more than all and the power is not real.
     """
@@ -78,7 +78,7 @@ def annualized_return(returns: Any, *, ann_factor: Number) -> Any:
 
 @over_time
 def drawdown(returns: Any) -> Any:
-    """The fraction lost since the highest value so far, <= 0, [time, ...] (SEMANTICS 7.4).
+    """The fraction lost since the highest value so far, <= 0, [time, ...] (rules 7.4).
 
     The first bar is the first height, so a loss on it is none; NaN after a first return of -1.
     """
@@ -91,25 +91,25 @@ def drawdown(returns: Any) -> Any:
 
 @over_time
 def max_drawdown(returns: Any) -> Any:
-    """The deepest drawdown, a fraction <= 0; 0 if there is none (SEMANTICS 7.4)."""
+    """The deepest drawdown, a fraction <= 0; 0 if there is none (rules 7.4)."""
     return namespace(returns).min(drawdown(returns), axis=0)
 
 
 @over_time
 def calmar_ratio(returns: Any, *, ann_factor: Number) -> Any:
-    """annualized_return / abs(max_drawdown), per year (SEMANTICS 7.5; Young 1991); NaN without a drawdown."""
+    """annualized_return / abs(max_drawdown), per year (rules 7.5; Young 1991); NaN without a drawdown."""
     return divide(annualized_return(returns, ann_factor=ann_factor), -max_drawdown(returns), np.nan)
 
 
 @over_time
 def ulcer_index(returns: Any) -> Any:
-    """sqrt(mean(drawdown**2)), a fraction (SEMANTICS 7.12; Martin and McCann 1989)."""
+    """sqrt(mean(drawdown**2)), a fraction (rules 7.12; Martin and McCann 1989)."""
     return root(namespace(returns).mean(drawdown(returns) ** 2, axis=0))
 
 
 @over_time
 def martin_ratio(returns: Any, *, ann_factor: Number, risk_free: Number = 0.0) -> Any:
-    """Annualized return above the annualized `risk_free`, over the ulcer index (SEMANTICS 7.12).
+    """Annualized return above the annualized `risk_free`, over the ulcer index (rules 7.12).
 
     NaN without a drawdown.
     """
@@ -122,7 +122,7 @@ def martin_ratio(returns: Any, *, ann_factor: Number, risk_free: Number = 0.0) -
 
 @over_time
 def annualized_volatility(returns: Any, *, ann_factor: Number, levy_alpha: Number = 2.0, ddof: int = 1) -> Any:
-    """std(r) * ann_factor**(1 / levy_alpha), per year (SEMANTICS 7.2).
+    """std(r) * ann_factor**(1 / levy_alpha), per year (rules 7.2).
 
     levy_alpha: stability of the returns, 2 for normal ones.     NaN below two bars or `ddof + 1` returns.
     """
@@ -131,7 +131,7 @@ def annualized_volatility(returns: Any, *, ann_factor: Number, levy_alpha: Numbe
 
 @over_time
 def sharpe_ratio(returns: Any, *, ann_factor: Number, risk_free: Number = 0.0, ddof: int = 1) -> Any:
-    """mean(r - risk_free) / std(r - risk_free) * sqrt(ann_factor) (SEMANTICS 7.3; Sharpe 1994).
+    """mean(r - risk_free) / std(r - risk_free) * sqrt(ann_factor) (rules 7.3; Sharpe 1994).
 
     Infinite, whatever the mean, where all returns are equal. NaN below two bars.
     """
@@ -152,7 +152,7 @@ def deflated_sharpe_ratio(
     nb_trials: int | None = None,
 ) -> Any:
     """Probability that the Sharpe ratio beats the best to be expected of so many trials by luck alone
-    (SEMANTICS 7.13; Bailey and Lopez de Prado 2014).
+    (rules 7.13; Bailey and Lopez de Prado 2014).
 
     var_sharpe: variance over the trials of the annualized Sharpe ratio.
     nb_trials: their number.
@@ -197,14 +197,14 @@ def deflated(
 
 @over_time
 def downside_risk(returns: Any, *, ann_factor: Number, required_return: Number = 0.0) -> Any:
-    """sqrt(mean(min(r - required_return, 0)**2) * ann_factor), per year, over all bars (SEMANTICS 7.7)."""
+    """sqrt(mean(min(r - required_return, 0)**2) * ann_factor), per year, over all bars (rules 7.7)."""
     shortfall = namespace(returns).minimum(_zero_unknown(returns - required_return), 0)
     return root(mean(shortfall**2, _known(returns))) * ann_factor**0.5
 
 
 @over_time
 def sortino_ratio(returns: Any, *, ann_factor: Number, required_return: Number = 0.0) -> Any:
-    """mean(r - required_return) * ann_factor / downside_risk (SEMANTICS 7.7; Sortino and Price 1994).
+    """mean(r - required_return) * ann_factor / downside_risk (rules 7.7; Sortino and Price 1994).
 
     Infinite where no return falls short, NaN below two bars.
     """
@@ -214,7 +214,7 @@ def sortino_ratio(returns: Any, *, ann_factor: Number, required_return: Number =
 
 @over_time
 def omega_ratio(returns: Any, *, ann_factor: Number, risk_free: Number = 0.0, required_return: Number = 0.0) -> Any:
-    """Gains over losses, both summed against a threshold (SEMANTICS 7.6; Keating and Shadwick 2002).
+    """Gains over losses, both summed against a threshold (rules 7.6; Keating and Shadwick 2002).
 
     required_return: per year, unlike that of `sortino_ratio`, and brought to one bar here.
     Infinite without losses.
@@ -232,7 +232,7 @@ def omega_ratio(returns: Any, *, ann_factor: Number, risk_free: Number = 0.0, re
 
 @over_time
 def information_ratio(returns: Any, benchmark: Any, *, ddof: int = 1) -> Any:
-    """mean(r - b) / std(r - b), per bar, not annualized (SEMANTICS 7.8).
+    """mean(r - b) / std(r - b), per bar, not annualized (rules 7.8).
 
     Infinite where the difference is constant, NaN below two bars.
     """
@@ -242,7 +242,7 @@ def information_ratio(returns: Any, benchmark: Any, *, ddof: int = 1) -> Any:
 
 @over_time
 def beta(returns: Any, benchmark: Any) -> Any:
-    """Covariance with the benchmark over its variance (SEMANTICS 7.9), over the bars that know both.
+    """Covariance with the benchmark over its variance (rules 7.9), over the bars that know both.
 
     NaN below two bars, and where the benchmark's variance is under 1e-30.
     """
@@ -256,7 +256,7 @@ def beta(returns: Any, benchmark: Any) -> Any:
 
 @over_time
 def alpha(returns: Any, benchmark: Any, *, ann_factor: Number, risk_free: Number = 0.0) -> Any:
-    """(1 + mean((r - risk_free) - beta * (b - risk_free)))**ann_factor - 1 (SEMANTICS 7.9; Jensen 1968).
+    """(1 + mean((r - risk_free) - beta * (b - risk_free)))**ann_factor - 1 (rules 7.9; Jensen 1968).
 
     A fraction per year; NaN where `beta` is.
     """
@@ -269,20 +269,20 @@ def alpha(returns: Any, benchmark: Any, *, ann_factor: Number, risk_free: Number
 
 @over_time
 def capture(returns: Any, benchmark: Any, *, ann_factor: Number) -> Any:
-    """annualized_return over that of the benchmark (SEMANTICS 7.11); infinite where the latter is 0."""
+    """annualized_return over that of the benchmark (rules 7.11); infinite where the latter is 0."""
     ours, theirs = (annualized_return(x, ann_factor=ann_factor) for x in (returns, benchmark))
     return divide(ours, theirs, np.inf)
 
 
 @over_time
 def up_capture(returns: Any, benchmark: Any, *, ann_factor: Number) -> Any:
-    """`capture` on the bars where the benchmark rises (SEMANTICS 7.11); NaN where it never does."""
+    """`capture` on the bars where the benchmark rises (rules 7.11); NaN where it never does."""
     return _capture_on(benchmark > 0, returns, benchmark, ann_factor)
 
 
 @over_time
 def down_capture(returns: Any, benchmark: Any, *, ann_factor: Number) -> Any:
-    """`capture` on the bars where the benchmark falls (SEMANTICS 7.11); NaN where it never does."""
+    """`capture` on the bars where the benchmark falls (rules 7.11); NaN where it never does."""
     return _capture_on(benchmark < 0, returns, benchmark, ann_factor)
 
 
@@ -291,13 +291,13 @@ def down_capture(returns: Any, benchmark: Any, *, ann_factor: Number) -> Any:
 
 @over_time
 def value_at_risk(returns: Any, *, cutoff: Number = 0.05) -> Any:
-    """The `cutoff` quantile of the returns, interpolated linearly; a loss is negative (SEMANTICS 7.10)."""
+    """The `cutoff` quantile of the returns, interpolated linearly; a loss is negative (rules 7.10)."""
     return nanstats.quantile(returns, _known(returns), cutoff)
 
 
 @over_time
 def cond_value_at_risk(returns: Any, *, cutoff: Number = 0.05) -> Any:
-    """Mean of the int((m - 1) * cutoff) + 1 smallest of m returns; a loss is negative (SEMANTICS 7.10)."""
+    """Mean of the int((m - 1) * cutoff) + 1 smallest of m returns; a loss is negative (rules 7.10)."""
     xp, known = namespace(returns), _known(returns)
     m = nanstats.count(known, returns.dtype)
     rank = xp.arange(len(returns)).reshape(-1, *(1,) * (returns.ndim - 1))
@@ -307,13 +307,13 @@ def cond_value_at_risk(returns: Any, *, cutoff: Number = 0.05) -> Any:
 
 @over_time
 def tail_ratio(returns: Any) -> Any:
-    """abs(95th percentile) / abs(5th percentile) (SEMANTICS 7.10); infinite where the latter is 0."""
+    """abs(95th percentile) / abs(5th percentile) (rules 7.10); infinite where the latter is 0."""
     return divide(_tail(returns, 0.95), _tail(returns, 0.05), np.inf)
 
 
 @over_time
 def common_sense_ratio(returns: Any, *, ann_factor: Number) -> Any:
-    """tail_ratio * (1 + annualized_return) (SEMANTICS 7.10)."""
+    """tail_ratio * (1 + annualized_return) (rules 7.10)."""
     growth = 1 + annualized_return(returns, ann_factor=ann_factor)
     no_left_tail = np.inf * namespace(returns).sign(growth)
     return divide(_tail(returns, 0.95) * growth, _tail(returns, 0.05), no_left_tail)
@@ -321,7 +321,7 @@ def common_sense_ratio(returns: Any, *, ann_factor: Number) -> Any:
 
 @over_time
 def skew(returns: Any) -> Any:
-    """Skewness corrected for bias, as pandas has it (SEMANTICS 7.12; Joanes and Gill 1998, G1).
+    """Skewness corrected for bias, as pandas has it (rules 7.12; Joanes and Gill 1998, G1).
 
     NaN below three returns and where all are equal.
     """
@@ -334,7 +334,7 @@ def skew(returns: Any) -> Any:
 
 @over_time
 def kurtosis(returns: Any) -> Any:
-    """Excess kurtosis corrected for bias, as pandas has it (SEMANTICS 7.12; Joanes and Gill 1998, G2).
+    """Excess kurtosis corrected for bias, as pandas has it (rules 7.12; Joanes and Gill 1998, G2).
 
     NaN below four returns and where all are equal.
     """
@@ -353,7 +353,8 @@ def kurtosis(returns: Any) -> Any:
 
 
 def turnover(traded: Any, value: Any) -> Any:
-    """One-way turnover: sum over bars of traded / (2 * value), a fraction (0 where the value is 0).
+    """One-way turnover: sum over bars of traded / (2 * value), a fraction; a bar at which the value is 0 adds 0 (rules
+    7.15).
 
     traded: sum over assets of abs(traded value) at each bar, currency, [time, ...].
     value: of the account before the trades, currency, [time, ...].
@@ -362,18 +363,18 @@ def turnover(traded: Any, value: Any) -> Any:
 
 
 def turnover_two_way(traded: Any, value: Any) -> Any:
-    """Sum over bars of traded / value: twice `turnover`."""
+    """Sum over bars of traded / value: twice `turnover` (rules 7.15)."""
     xp = namespace(traded, value)
     return divide(xp.asarray(traded), xp.asarray(value), 0.0).sum(axis=0)
 
 
 def num_rebalances(rebalanced: Any) -> Any:
-    """Number of bars on which the allocator was asked, filled or not (SEMANTICS 5.3). rebalanced: bool, [time, ...]."""
+    """Number of bars on which the allocator was asked, filled or not (rules 5.3). rebalanced: bool, [time, ...]."""
     return namespace(rebalanced).asarray(rebalanced).sum(axis=0)
 
 
 def total_fees(fees: Any) -> Any:
-    """Fees paid in all, currency (SEMANTICS 8.1). fees: paid at each bar, [time, ...]."""
+    """Fees paid in all, currency (rules 8.1). fees: paid at each bar, [time, ...]."""
     return namespace(fees).asarray(fees).sum(axis=0)
 
 

@@ -80,7 +80,7 @@ def rolling(metric: Callable) -> Callable:
             parts.append(_full_windows(metric, series, window, settings))
         return xp.where(_known_in_window(series[0], window) >= minp, xp.concatenate(parts), np.nan)
 
-    about = f"""`{metric.__name__}` on trailing windows of `window` bars, [time, ...] (SEMANTICS 7.14).
+    about = f"""`{metric.__name__}` on trailing windows of `window` bars, [time, ...] (rules 7.14).
 
     NaN where a window holds fewer than `minp` returns that are not NaN; None, the default, asks for all of
     them. With a smaller `minp` the first windows are short. Under JAX, compile it (`jax.jit`): a loop runs

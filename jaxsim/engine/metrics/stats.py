@@ -1,4 +1,4 @@
-"""The stats tables as pure functions: statistics by title, each an array over the lanes (SEMANTICS 8.1 and 8.3).
+"""The stats tables as pure functions: statistics by title, each an array over the lanes (rules 8.1 and 8.3).
 
 Titles and order are vectorbt's; titles with [%] are in percent, durations are numbers of bars. NumPy in, NumPy out;
 JAX in, JAX out, under `jit`, `vmap` and `grad`. `frames.stats` adds dates and labels.
@@ -24,7 +24,7 @@ def portfolio_stats(
     init_cash: Any,
     ann_factor: Number,
 ) -> dict[str, Any]:
-    """The statistics of a portfolio that need no trades (SEMANTICS 8.1).
+    """The statistics of a portfolio that need no trades (rules 8.1).
 
     value: currency after each bar; returns, benchmark (its returns), gross_exposure: fractions; all [time, ...].
     total_fees, init_cash: currency, [...].     ann_factor: bars per year.
@@ -47,7 +47,7 @@ def portfolio_stats(
 
 
 def returns_stats(returns: Any, benchmark: Any, *, ann_factor: Number) -> dict[str, Any]:
-    """The statistics of a series of returns (SEMANTICS 8.3).
+    """The statistics of a series of returns (rules 8.3).
 
     returns, benchmark (its returns): fractions, [time, ...].     ann_factor: bars per year.
 
@@ -83,7 +83,7 @@ def _ratios(returns: Any, ann_factor: Number) -> dict[str, Any]:
 
 def _drawdowns(path: Any) -> dict[str, Any]:
     """A drawdown lasts from the bar after its peak to the bar of recovery, that is for as many bars as lie below the
-    peak; one that is still active when the path ends lasts to the end, which counts in full (SEMANTICS 6.9, 8.1)."""
+    peak; one that is still active when the path ends lasts to the end, which counts in full (rules 6.9, 8.1)."""
     xp = namespace(path)
     peak = running_max(path)
     below = path < peak

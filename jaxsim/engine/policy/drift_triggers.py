@@ -37,7 +37,7 @@ def _smooth_drift(obs: Observation) -> tuple[Float[Array, " asset"], Bool[Array,
 
 class Threshold(AbstractTrigger):
     """Rebalance the whole group when any asset has drifted from its target by the threshold or more:
-    `abs(weight - target) >= threshold`, with the target of the last rebalance (SEMANTICS 5.1).
+    `abs(weight - target) >= threshold`, with the target of the last rebalance (rules 5.1).
 
     threshold: in weight (0.05 is five percentage points), >= 0; a number, one per asset [asset], or
         [time or 1, asset or 1]; in the pandas face also a Series, a DataFrame or a named index to sweep.

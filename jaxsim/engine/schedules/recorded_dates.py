@@ -145,8 +145,9 @@ class Replay(eqx.Module):
 
 
 def cohort_size(inputs: LaneInputs, axes: Sequence[LaneAxis], is_one_kernel: bool) -> int:
-    """Lanes of the outermost axis that go together. In one kernel a cohort takes the time of its arithmetic: it has enough
-    lanes to fill a vector, and few enough to have about as many allocations. In many kernels all lanes go together."""
+    """Lanes of the outermost axis that go together. In one kernel a cohort takes the time of its arithmetic: it has
+    enough lanes to fill a vector, and few enough to have about as many allocations. In many kernels all lanes go
+    together."""
     if not axes or not is_one_kernel:
         return math.prod(shape_of(axes[:1]))
     size = max(1, COHORT // math.prod(shape_of(axes[1:])))

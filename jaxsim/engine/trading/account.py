@@ -27,7 +27,7 @@ class Holdings(eqx.Module):
     units: of each asset; negative where it is sold short.
     cash: currency, with the proceeds of short sales in it.
     debt: currency that each short position was sold for.
-    free_cash: currency that is neither owed nor pledged: cash less twice the debt (SEMANTICS 3.5h, 3.6g).
+    free_cash: currency that is neither owed nor pledged: cash less twice the debt (rules 3.5h, 3.6g).
     """
 
     units: Float[Array, " asset"]
@@ -41,7 +41,7 @@ class Holdings(eqx.Module):
         return cls(jnp.zeros(num_assets, dtype), cash, jnp.zeros(num_assets, dtype), cash)
 
     def value(self, prices: Float[Array, " asset"]) -> Float[Array, ""]:
-        """cash + sum(units * price), left to right; an asset that is not held needs no price (SEMANTICS 4.3c)."""
+        """cash + sum(units * price), left to right; an asset that is not held needs no price (rules 4.3c)."""
         return dot(self.cash, self.units, prices)
 
 

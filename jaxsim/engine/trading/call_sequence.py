@@ -1,4 +1,4 @@
-"""In which order the assets of a group trade (SEMANTICS 2.5 and 5.2)."""
+"""In which order the assets of a group trade (rules 2.5 and 5.2)."""
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -14,8 +14,8 @@ PAIRWISE_ASSETS = 16
 
 
 class CallOrder(eqx.Module):
-    """The order of execution: ascending by a key, ties by column, NaN last and those from the last column on (so does
-    vectorbt 1.2.0: SEMANTICS 5.2 leaves the order among NaN open)."""
+    """The order of execution: ascending by a key, ties by column, NaN last and those from the last column on (rules
+    5.2)."""
 
     rank: Int[Array, " asset"]  # of each asset
     _place: Bool[Array, "rank asset"] | None  # one-hot, when there are few assets
@@ -66,7 +66,7 @@ def order_value(
     free_cash: Float[Array, ""],
     value: Float[Array, ""],
 ) -> Float[Array, " asset"]:
-    """What each order is about to move, in currency; > 0 buys (SEMANTICS 5.2). NaN where it cannot be told.
+    """What each order is about to move, in currency; > 0 buys (rules 5.2). NaN where it cannot be told.
 
     size_type, direction: one code for all assets, or one for each.
     """

@@ -19,7 +19,7 @@ from jaxsim.engine.base.numerics import Number, at_bar
 
 
 class Costs(eqx.Module):
-    """The costs of an order and its limits (SEMANTICS 2.6 and 3). Each is a number, one per asset [asset], or
+    """The costs of an order and its limits (rules 2.6 and 3). Each is a number, one per asset [asset], or
     [time or 1, asset or 1]; None: off, and programs are compiled without it.
 
     fees: fraction of the traded value, > -1 (negative: a rebate).

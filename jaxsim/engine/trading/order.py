@@ -1,4 +1,4 @@
-"""How one order fills: SEMANTICS section 3, for any size type, direction, cost and limit.
+"""How one order fills: rules 3, for any size type, direction, cost and limit.
 
 Buying and selling are both worked out and one of them is taken, since under `vmap` neighbouring lanes do different
 things. What an order cannot do has a reason (OrderStatusInfo), what makes no sense a fault (LaneFault). Whatever is
@@ -103,14 +103,14 @@ class _Terms(eqx.Module):
         )
 
     def granular(self, size: Scalar) -> Scalar:
-        """A whole number of granules, by floor division (SEMANTICS 1.5)."""
+        """A whole number of granules, by floor division (rules 1.5)."""
         is_on = ~jnp.isnan(self.granularity)
         grain = jnp.where(is_on, self.granularity, 1.0)
         return jnp.where(is_on, product(jnp.floor_divide(size, grain), grain), size)
 
 
 class _Wish(eqx.Module):
-    """The size of an order, worked out (SEMANTICS 3.3).
+    """The size of an order, worked out (rules 3.3).
 
     units: asked for, > 0 to buy; 0 where unbounded.        is_buy: which way.
     is_unbounded: as much as possible.      is_share, share: the fraction of that which is asked for.
@@ -184,7 +184,7 @@ def fill(pool: Pool, order: Order) -> tuple[Pool, Outcome]:
     after = _settle(one, wish.is_buy, is_filled, cash, free_cash, units, debt)
     request = jnp.where(wish.is_unbounded, jnp.where(wish.is_buy, jnp.inf, -jnp.inf), wish.units)
     val_price, value = order.val_price, pool.value
-    if order.costs.update_value is not None:  # SEMANTICS 3.10
+    if order.costs.update_value is not None:  # rules 3.10
         moves = is_filled & order.costs.update_value
         moved = product(after.units, one.price) - product(order.units, val_price)
         value = jnp.where(moves, value + (after.cash - pool.cash) + moved, value)
@@ -205,7 +205,7 @@ def fill(pool: Pool, order: Order) -> tuple[Pool, Outcome]:
 
 
 def _resolve(order: Order, units: Scalar, value: Scalar) -> _Wish:
-    """SEMANTICS 3.3: from a size of any type to units."""
+    """Rules 3.3: from a size of any type to units."""
     kind, is_both_or_short = order.size_type, order.direction != Direction.LONG_ONLY
     known_price = snap(order.val_price)
     size = jnp.where(order.direction == Direction.SHORT_ONLY, -order.size, order.size)
@@ -254,7 +254,7 @@ def _cash_limit(
     units: Scalar,
     debt: Scalar,
 ) -> tuple[Scalar, Flag]:
-    """SEMANTICS 3.5a: what a buy may spend; and whether a division by zero keeps that from being told."""
+    """Rules 3.5a: what a buy may spend; and whether a division by zero keeps that from being told."""
     limit, is_broken = cash, jnp.asarray(False)
     if order.costs.lock_cash is not None:
         is_short, short = units < 0, jnp.where(units < 0, -units, 1.0)
@@ -281,7 +281,7 @@ def _buy(
     units: Scalar,
     debt: Scalar,
 ) -> _Attempt:
-    """SEMANTICS 3.5"""
+    """Rules 3.5"""
     price = product(price, 1 + terms.slippage)
     limit, is_broken = _cash_limit(order, wish, terms, price, cash, free_cash, units, debt)
     is_short_only = order.direction == Direction.SHORT_ONLY
@@ -345,7 +345,7 @@ def _buy(
 
 
 def _sell(order: Order, wish: _Wish, terms: _Terms, price: Scalar, free_cash: Scalar, units: Scalar) -> _Attempt:
-    """SEMANTICS 3.6"""
+    """Rules 3.6"""
     price = product(price, 1 - terms.slippage)
     is_long_only = order.direction == Direction.LONG_ONLY
     has_share = wish.is_share & (wish.share > 0)
@@ -403,7 +403,7 @@ def _sell(order: Order, wish: _Wish, terms: _Terms, price: Scalar, free_cash: Sc
 
 
 def _too_little(size: Scalar, wish: _Wish, terms: _Terms) -> list[tuple[Array, int]]:
-    """SEMANTICS 3.5g: too small to trade, or in part where that is not allowed."""
+    """Rules 3.5g: too small to trade, or in part where that is not allowed."""
     is_part = ~wish.is_unbounded & (size < wish.size) & ~eq(size, wish.size)
     return [
         ((size < terms.min_size) & ~eq(size, terms.min_size), Info.MIN_SIZE_NOT_REACHED),
@@ -430,7 +430,7 @@ class _After(eqx.Module):
 def _settle(
     one: _Attempt, is_buy: Flag, is_filled: Flag, cash: Scalar, free_cash: Scalar, units: Scalar, debt: Scalar
 ) -> _After:
-    """SEMANTICS 3.5h and 3.6g: the account after a fill; a short position is owed what it was sold for, and pledges as
+    """Rules 3.5h and 3.6g: the account after a fill; a short position is owed what it was sold for, and pledges as
     much again."""
     trade = jnp.where(is_buy, one.size, -one.size)
     new_units = add(units, trade)

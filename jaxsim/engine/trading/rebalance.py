@@ -63,7 +63,7 @@ class BarPrices(eqx.Module):
 
 
 class OrderLog(eqx.Module):
-    """Each order of a rebalance, per asset, and the account around it (SEMANTICS 6.8).
+    """Each order of a rebalance, per asset, and the account around it (rules 6.8).
 
     before, after: what is shared.      order, outcome: with the position of the asset, before and after.
     """
@@ -118,7 +118,7 @@ def trade(
 def trade_in_general(
     holdings: Holdings, request: Request, quote: BarPrices, costs: Costs, draw: Any, keep_log: bool = False
 ) -> tuple[Holdings, Fills]:
-    """Order by order (SEMANTICS 3 and 5.2)."""
+    """Order by order (rules 3 and 5.2)."""
     size_type = jnp.int32(SizeType.TARGET_PERCENT) if request.size_type is None else request.size_type
     direction = jnp.int32(Direction.BOTH) if request.direction is None else request.direction
     worth = order_value(
@@ -235,7 +235,7 @@ def trade_to_weights(
 
 
 def _execute(cash: Float[Array, ""], order: _Weighting) -> tuple[Float[Array, ""], tuple]:
-    """One order with proportional fees against the cash there is (SEMANTICS 3.5 and 3.6).
+    """One order with proportional fees against the cash there is (rules 3.5 and 3.6).
 
     Returns the cash after it and (units after, units traded, fees paid, OrderStatusInfo).
     """

@@ -1,4 +1,4 @@
-"""The codes of what happened: to an order, and to a lane (SEMANTICS 2.2 to 2.4)."""
+"""The codes of what happened: to an order, and to a lane (rules 2.2 to 2.4)."""
 
 from enum import IntEnum
 

@@ -1,4 +1,4 @@
-"""When things happen: dates become bars, and look-back ranges (SEMANTICS section 10)."""
+"""When things happen: dates become bars, and look-back ranges (rules 10)."""
 
 import datetime
 import functools

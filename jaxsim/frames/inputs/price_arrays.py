@@ -1,4 +1,4 @@
-"""Prices in: checked frames become the arrays of a `Market`, with gaps filled the way SEMANTICS 4.3 and 6.2 say."""
+"""Prices in: checked frames become the arrays of a `Market`, with gaps filled the way rules 4.3 and 6.2 say."""
 
 import numpy as np
 
@@ -52,7 +52,7 @@ def previous(close: np.ndarray) -> np.ndarray:
 
 def execution_prices(price: np.ndarray | None, close: np.ndarray, open: np.ndarray | None) -> np.ndarray:
     """The price that orders execute at: +inf means the close, -inf the open, or without opens the close of the bar
-    before (SEMANTICS 4.3d).
+    before (rules 4.3d).
 
     price: broadcasts to [time, asset]; None: the close.
     """

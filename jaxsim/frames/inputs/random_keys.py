@@ -79,7 +79,7 @@ def _data_of(key: Any) -> np.ndarray:
 
 def _hashes(lanes: pd.Index) -> np.ndarray:
     """Of each lane the first four bytes, big-endian, of the SHA-256 of `level=repr(label)`, levels sorted by name and
-    joined by |."""
+    joined by | (rules 14.1)."""
     levels = sorted(range(lanes.nlevels), key=lanes.names.__getitem__)
     rows = zip(*(_texts(lanes, level) for level in levels), strict=True)
     digests = (hashlib.sha256("|".join(row).encode()).digest() for row in rows)

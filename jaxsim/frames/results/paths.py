@@ -234,7 +234,7 @@ class Paths:
 
 
 def benchmark_growth(close: np.ndarray) -> np.ndarray:
-    """What each unit of money put into a column at the first bar would be worth, [time, column] (SEMANTICS 6.5)."""
+    """What each unit of money put into a column at the first bar would be worth, [time, column] (rules 6.5)."""
     mark = pd.DataFrame(close).ffill().bfill().to_numpy()
     return mark / mark[0]
 

@@ -21,7 +21,7 @@ def portfolio_stats_table(
     ann_factor: float,
     trades: Mapping[str, np.ndarray] | None = None,
 ) -> pd.DataFrame:
-    """The statistics of a portfolio, [lane, statistic] (SEMANTICS 8.1).
+    """The statistics of a portfolio, [lane, statistic] (rules 8.1).
 
     value: currency after each bar; returns, benchmark_returns, gross_exposure: fractions; all [time, lane]
     with the same index and columns.     total_fees, init_cash: currency, [lane].     period: duration of one bar;
@@ -52,7 +52,7 @@ def portfolio_stats_table(
 def returns_stats_table(
     returns: pd.DataFrame, benchmark_returns: pd.DataFrame, period: pd.Timedelta | None, ann_factor: float
 ) -> pd.DataFrame:
-    """The statistics of a series of returns, [lane, statistic] (SEMANTICS 8.3).
+    """The statistics of a series of returns, [lane, statistic] (rules 8.3).
 
     returns, benchmark_returns: fractions, [time, lane] with the same index and columns.
     period: duration of one bar; None gives durations as numbers of bars.     ann_factor: bars per year.

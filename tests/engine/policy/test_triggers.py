@@ -6,9 +6,9 @@ import pytest
 
 import allocators as al
 import jaxsim as js
-from benchmarks.data import data_dir
 from tests.helpers.cases import assert_same_portfolio, make_batch
 from tests.helpers.markets import BARS, INDEX, as_users_run_it, look, prices, with_holes
+from tools.outside_data import OutsideDataError, prices_file
 
 CLOSE, OPEN = prices(0)
 WEIGHTS = np.array([0.5, 0.3, 0.2])
@@ -107,6 +107,16 @@ def test_a_target_of_zero(held, fires):
     assert bool(js.Threshold(1e6, relative=True)(obs)) is fires
     assert js.Threshold(0.1, relative=True).excess(obs)[1] == (np.inf if fires else -0.1)
     assert bool(js.Threshold(0.0, relative=True)(look([0.5, 0.0], target=[0.4, 0.0]))) is True
+
+
+@pytest.mark.parametrize("engine", ["compiled", "reference"])
+def test_an_account_that_is_worth_nothing_is_far_from_any_target(engine):
+    """Short of 5 units that were sold at 10, of 100 in cash: at 30 nothing is left, and no order has a size."""
+    close = pd.DataFrame({"A": [10.0, 30.0, 30.0]}, INDEX[:3])
+    bt = js.backtest(close, al.FixedWeights([-0.5]), open=close, trigger=js.Threshold(1e9), engine=engine)
+    assert bt.value.tolist() == [100.0, 0.0, 0.0]
+    assert bt.rebalances.all()
+    assert bt.decisions["status"].tolist() == ["Filled", "Rejected", "Rejected"]
 
 
 ALL = {
@@ -249,10 +259,11 @@ def test_dates_that_are_moved_to_before_the_first_bar_are_none():
 
 
 def test_the_hourly_year():
-    """Daily, weekly and monthly ranges of the tutorial's data: 365, 51 and 11 (SEMANTICS 10.1)."""
-    path = data_dir() / "binance-1h-2020" / "close.csv.gz"
-    if not path.is_file():
-        pytest.skip("the benchmark data is absent")
+    """Daily, weekly and monthly ranges of the tutorial's data: 365, 51 and 11 (rules 10.1)."""
+    try:
+        path = prices_file("close")
+    except OutsideDataError as error:
+        pytest.skip(str(error))
     index = pd.to_datetime(pd.read_csv(path, usecols=[0]).iloc[:, 0], utc=True)
     counts = {every: len(js.index_ranges(pd.DatetimeIndex(index), every=every)) for every in ("D", "W", "MS")}
     assert counts == {"D": 365, "W": 51, "MS": 11}

@@ -408,7 +408,7 @@ def test_simulate_takes_ints_of_all_kinds_as_keys():
     ids=["threshold", "NaN threshold", "fees", "NaN fees", "cash", "NaN cash", "min_history"],
 )
 def test_the_core_checks_values_where_they_are_concrete(make, pattern):
-    """DESIGN 4: values are checked only where concrete; and never a wrong number."""
+    """Values are checked only where concrete; and never a wrong number."""
     with pytest.raises(ValueError, match=r"^" + pattern):
         js.simulate(MARKET, **(dict(policy=POLICY) | make()))
 

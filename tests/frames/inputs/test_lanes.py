@@ -1,4 +1,4 @@
-"""Lanes: named indexes, their product and order, selection, labels of everything that comes back (DESIGN 2a)."""
+"""Lanes: named indexes, their product and order, selection, labels of everything that comes back (rules 11)."""
 
 from typing import Any
 

@@ -161,7 +161,7 @@ def test_scores_as_vectorbt(vbt, seed):
 
 @pytest.mark.parametrize("exponent", [-13, -11, -10, -9, -8, -7])
 def test_what_counts_as_closed_as_vectorbt(vbt, exponent):
-    """Sales of a little more or less than is held, about where SEMANTICS 1.3 says that they are the same."""
+    """Sales of a little more or less than is held, about where rules 1.3 says that they are the same."""
     rng = np.random.default_rng(-exponent)
     size = np.full((BARS, COLUMNS), np.nan)
     size[1::3] = rng.uniform(1, 9, size[1::3].shape)
@@ -277,7 +277,7 @@ def test_several_orders_of_a_column_at_one_bar_keep_their_order():
 
 
 def test_an_open_trade_is_valued_at_the_last_close_there_is():
-    """vectorbt takes a missing last close as it is; SEMANTICS 6.2 fills it, and so does the value."""
+    """vectorbt takes a missing last close as it is; rules 6.2 fills it, and so does the value."""
     x = exit_trades(orders_of((0, 0, 1, 10, 0), (1, 0, 1, 10, 0)), np.array([[10.0, 10], [12, 11], [np.nan, 12]]))
     assert x["exit_price"].tolist() == [12, 12] and x["exit_idx"].tolist() == [2, 2]
 

@@ -203,7 +203,7 @@ def test_a_market_with_more_rows_and_shuffled_columns():
 
 
 def test_a_market_with_more_assets_than_were_planned_for():
-    """As in the design's own example: optimise on three columns, replay on the whole frame; the rest is not held."""
+    """As is usual: optimise on three columns, replay on the whole frame; the rest is not held."""
     bt = run(CLOSE[["A", "B"]], drifting, OPEN[["A", "B"]])
     again = js.replay(bt.allocations, CLOSE, open=OPEN)
     np.testing.assert_allclose(again.value, bt.value, rtol=1e-9)

@@ -1,4 +1,4 @@
-"""Drawdowns: from every peak of a value down to its valley and up to its recovery (SEMANTICS 6.9)."""
+"""Drawdowns: from every peak of a value down to its valley and up to its recovery (rules 6.9)."""
 
 from enum import IntEnum
 

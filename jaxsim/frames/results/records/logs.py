@@ -1,4 +1,4 @@
-"""Logs: the account before and after every order, and all that the order asked for (SEMANTICS 6.8)."""
+"""Logs: the account before and after every order, and all that the order asked for (rules 6.8)."""
 
 from collections.abc import Sequence
 from enum import IntEnum
@@ -13,7 +13,7 @@ from jaxsim.frames.results.records.record_tables import LaneRecords, RecordTable
 
 _RESULT = ("res_size", "res_price", "res_fees", "res_side", "res_status", "res_status_info", "order_id")
 _REQUEST_END = LOG_FIELDS.index("new_cash")
-#: SEMANTICS 6.8; `col` is the number of the (lane, asset) column, `group` that of the lane.
+#: rules 6.8; `col` is the number of the (lane, asset) column, `group` that of the lane.
 LOG_DTYPE = np.dtype(
     [(name, np.int64) for name in ("id", "group", "col", "idx")]
     + [
@@ -69,7 +69,7 @@ def status_of(info: np.ndarray) -> np.ndarray:
 
 class LogTable(RecordTable):
     """Every order of every rebalance, filled or not, by lane, bar and order of execution: the account before it, what
-    it asked for, the account after it, and what became of it (SEMANTICS 6.8)."""
+    it asked for, the account after it, and what became of it (rules 6.8)."""
 
     def __init__(self, source: LaneRecords, assets: pd.Index):
         """assets: of each record."""

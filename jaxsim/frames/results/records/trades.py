@@ -1,4 +1,4 @@
-"""Trades: filled orders matched into what was entered, what was exited, and what came of it (SEMANTICS 6.7)."""
+"""Trades: filled orders matched into what was entered, what was exited, and what came of it (rules 6.7)."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -153,7 +153,7 @@ def positions(trades: np.ndarray) -> np.ndarray:
 def _finished(out: np.ndarray) -> np.ndarray:
     entered, exited = out["size"] * out["entry_price"], out["size"] * out["exit_price"]
     gain = np.where(out["direction"] == TradeDirection.LONG, exited - entered, entered - exited)
-    # Flows that cancel to within the tolerance are no gain and no loss (SEMANTICS 1.3).
+    # Flows that cancel to within the tolerance are no gain and no loss (rules 1.3).
     with np.errstate(invalid="ignore"):
         is_even = np.abs(gain) <= np.maximum(REL_TOL * np.maximum(np.abs(entered), np.abs(exited)), ABS_TOL)
     gain = np.where(is_even & np.isfinite(entered) & np.isfinite(exited), 0.0, gain)
@@ -244,7 +244,7 @@ def match_lots(orders: np.ndarray, close: np.ndarray, columns: np.ndarray | None
 
     orders, close, columns: as in `trades.exit_trades`.
     by_volume: an order closes what it matches to 1e-9 of all that was entered since the position was flat; else to
-        1e-9 of what is held (SEMANTICS 1.1). Entry trades and exit trades differ in this in vectorbt.
+        1e-9 of what is held (rules 1.1). Entry trades and exit trades differ in this in vectorbt.
     """
     last_close = _last_close(close) if columns is None else _last_close(close)[columns]
     _check(orders, len(close), len(last_close))
@@ -386,7 +386,7 @@ class TradeTable(RecordTable):
 
 
 def scores(lanes: LaneRecords, where: np.ndarray) -> dict[str, np.ndarray]:
-    """What `TradeTable` has methods for, of the trades in `where`, by name, [lane] (SEMANTICS 8.2)."""
+    """What `TradeTable` has methods for, of the trades in `where`, by name, [lane] (rules 8.2)."""
     pnl, count = lanes.records["pnl"], lanes.count(where)
     wins, losses = where & (pnl > 0), where & (pnl < 0)
     gain, loss = lanes.total(pnl, wins), abs(lanes.total(pnl, losses))
@@ -399,7 +399,7 @@ def scores(lanes: LaneRecords, where: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def portfolio_rows(lanes: LaneRecords) -> dict[str, np.ndarray]:
-    """The rows about trades in the table of a portfolio (SEMANTICS 8.1), [lane]; durations are numbers of bars."""
+    """The rows about trades in the table of a portfolio (rules 8.1), [lane]; durations are numbers of bars."""
     records = lanes.records
     closed = records["status"] == TradeStatus.CLOSED
     wins, losses = closed & (records["pnl"] > 0), closed & (records["pnl"] < 0)
