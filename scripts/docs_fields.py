@@ -3,7 +3,7 @@
     close: prices [time, asset].
     open: valuation prices.     price: execution prices.
 
-On the page each line becomes an item of a list.
+On the page each line becomes an item of a list, and "rules 3.5" a link to that rule.
 """
 
 import re

@@ -434,7 +434,8 @@ def _rows(x: Any, shape: tuple[int, int]) -> list[list]:
 
 def _ratio(a: float, b: float) -> float:
     """a / b with IEEE division by zero: in an account of value zero, any position is infinitely far from its target."""
-    return float(np.divide(a, b)) if b == 0 else a / b
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return float(np.divide(a, b)) if b == 0 else a / b
 
 
 def _copied(aux: Any) -> dict:

@@ -13,7 +13,7 @@ from jaxsim.frames.results.records.record_tables import LaneRecords, RecordTable
 
 _RESULT = ("res_size", "res_price", "res_fees", "res_side", "res_status", "res_status_info", "order_id")
 _REQUEST_END = LOG_FIELDS.index("new_cash")
-#: rules 6.8; `col` is the number of the (lane, asset) column, `group` that of the lane.
+#: Rules 6.8; `col` is the number of the (lane, asset) column, `group` that of the lane.
 LOG_DTYPE = np.dtype(
     [(name, np.int64) for name in ("id", "group", "col", "idx")]
     + [

@@ -9,7 +9,7 @@ from jaxsim.engine.base.enums import OrderSide
 from jaxsim.frames.results.ledger import Ledger
 from jaxsim.frames.results.records.record_tables import LaneRecords, RecordTable
 
-#: rules 6.1: id (global, simulation order), column, bar, size (> 0), price, fees (currency), side (OrderSide).
+#: Rules 6.1: id (global, simulation order), column, bar, size (> 0), price, fees (currency), side (OrderSide).
 ORDER_DTYPE = np.dtype(
     [
         ("id", np.int64),
@@ -71,7 +71,7 @@ class OrderTable(RecordTable):
         super().__init__(source, columns)
 
     def _statistics(self) -> dict[str, np.ndarray]:
-        """rules 8.4."""
+        """Rules 8.4."""
         lanes, records = self._source, self._source.records
         buys, sells = records["side"] == OrderSide.BUY, records["side"] == OrderSide.SELL
         size, price, fees = records["size"], records["price"], records["fees"]
