@@ -88,13 +88,13 @@ from jaxsim.errors import RejectedOrderError as RejectedOrderError
 from jaxsim.frames.evaluation.splits import CombinatorialSplits as CombinatorialSplits
 from jaxsim.frames.evaluation.splits import PurgedSplits as PurgedSplits
 from jaxsim.frames.evaluation.splits import WalkForwardSplits as WalkForwardSplits
-from jaxsim.frames.inputs import core_market as _market  # noqa: F401  attaches Market.from_frames
 from jaxsim.frames.inputs import features as features
+from jaxsim.frames.inputs import market as _market  # noqa: F401  attaches Market.from_frames
 from jaxsim.frames.inputs.calendar import index_points as index_points
 from jaxsim.frames.inputs.calendar import index_ranges as index_ranges
 from jaxsim.frames.inputs.labels import ByAsset as ByAsset
-from jaxsim.frames.inputs.labels import grid as grid
-from jaxsim.frames.inputs.labels import zipped as zipped
+from jaxsim.frames.inputs.sweep_axes import grid as grid
+from jaxsim.frames.inputs.sweep_axes import zipped as zipped
 from jaxsim.frames.results.allocations import Allocations as Allocations
 from jaxsim.frames.results.backtest import Backtest as Backtest
 from jaxsim.frames.results.records.drawdowns import DrawdownTable as DrawdownTable
@@ -106,7 +106,6 @@ from jaxsim.frames.system.program_cache import cache_programs as cache_programs
 from jaxsim.frames.training import policy_file as _policy_file  # noqa: F401  attaches Policy.save and Policy.load
 from jaxsim.frames.training.fitted import Fitted as Fitted
 from jaxsim.frames.verbs.backtest import backtest as backtest
-from jaxsim.frames.verbs.backtest import replay as replay
 from jaxsim.frames.verbs.check_float32 import check_float32 as check_float32
 from jaxsim.frames.verbs.check_no_lookahead import check_no_lookahead as check_no_lookahead
 from jaxsim.frames.verbs.fit import fit as fit
@@ -115,6 +114,7 @@ from jaxsim.frames.verbs.optimize import optimize as optimize
 from jaxsim.frames.verbs.overfitting import Overfitting as Overfitting
 from jaxsim.frames.verbs.overfitting import deflate_sharpe_ratio as deflate_sharpe_ratio
 from jaxsim.frames.verbs.overfitting import probability_of_overfitting as probability_of_overfitting
+from jaxsim.frames.verbs.replay import replay as replay
 from jaxsim.frames.verbs.sensitivities import sensitivities as sensitivities
 from jaxsim.frames.verbs.sweep import sweep as sweep
 from jaxsim.frames.verbs.walk_forward import WalkForward as WalkForward

@@ -88,8 +88,9 @@ LOOK_AHEAD = "jaxsim/engine/schedules/next_event.py"
 PLACES = "jaxsim/engine/schedules/lane_slots.py"
 POLICY = "jaxsim/engine/policy/policy.py"
 METRICS = "jaxsim/engine/metrics/returns.py"
-PRICES = "jaxsim/frames/inputs/price_arrays.py"
+PRICES = "jaxsim/frames/inputs/prices.py"
 LANES = "jaxsim/frames/inputs/labels.py"
+SWEEP_AXES = "jaxsim/frames/inputs/sweep_axes.py"
 BACKTEST = "jaxsim/frames/results/backtest.py"
 
 NEAR_MISSES = test("gradients", "test_near_misses_side_by_side")
@@ -497,23 +498,23 @@ MUTANTS = [
     Mutant(
         "first-level-fastest",
         "the product has its first level fastest",
-        LANES,
-        "np.unravel_index(some, shape)[",
-        'np.unravel_index(some, shape, order="F")[',
+        SWEEP_AXES,
+        "np.unravel_index(combinations, shape)[",
+        'np.unravel_index(combinations, shape, order="F")[',
         test("lanes", "test_product_has_its_last_level_fastest"),
     ),
     Mutant(
         "labels-shuffled",
         "lanes run with the values of other labels",
-        LANES,
-        "return labels[self._places(axis, some)]",
-        "return labels[::-1][self._places(axis, some)]",
+        SWEEP_AXES,
+        "return labels[self._places(axis, combinations)]",
+        "return labels[::-1][self._places(axis, combinations)]",
         PURE_CORE,
     ),
     Mutant(
         "groups-labelled-outermost",
         "labels have the groups outermost, lanes innermost",
-        "jaxsim/frames/runs/arguments.py",
+        "jaxsim/frames/inputs/lanes.py",
         "Level(labels, np.tile(np.arange(groups), combinations))",
         "Level(labels, np.repeat(np.arange(groups), combinations))",
         test("lanes", "test_a_group_is_what_it_is_alone"),
@@ -612,7 +613,7 @@ MUTANTS = [
         "year-of-rows",
         "annualised with the number of rows instead of bars per year",
         BACKTEST,
-        "return year / bar",
+        "return bars_per_year(self._bar_length(freq), year)",
         "return float(len(self._index))",
         GOLDEN,
     ),

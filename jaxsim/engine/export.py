@@ -11,6 +11,7 @@ import jax.export
 import numpy as np
 
 from jaxsim.engine.bar.simulation import Save, Simulation
+from jaxsim.engine.base.fields import whole_number
 from jaxsim.engine.base.random_keys import as_key
 from jaxsim.engine.policy.host_callback import take_out
 from jaxsim.engine.policy.policy import Policy
@@ -133,8 +134,7 @@ def export(
     """
     if take_out(policy)[1]:
         raise ValueError("policy: it calls Python functions, which cannot be exported")
-    if lanes is not None and (isinstance(lanes, bool) or not isinstance(lanes, int) or lanes < 1):
-        raise ValueError(f"lanes: expected a whole number >= 1, or None, got {lanes!r}")
+    lanes = None if lanes is None else whole_number(lanes, "lanes")
     if not isinstance(market, Market):
         raise TypeError(f"market: expected a Market, got {type(market).__name__}; see Market.from_frames")
     costs, account = Costs() if costs is None else costs, Account() if account is None else account

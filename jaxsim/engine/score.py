@@ -1,7 +1,7 @@
 """Metrics of a policy inside of the caller's own programs. No path is kept, and under `jax.vmap` all lanes run
 together, as in a sweep."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import equinox as eqx
@@ -15,7 +15,8 @@ from jaxsim.engine.adjoints.forward_only import refuse_derivatives
 from jaxsim.engine.bar.lanes import LaneAxis, LaneInputs
 from jaxsim.engine.base.arrays import Array
 from jaxsim.engine.base.fields import shown
-from jaxsim.engine.metrics.online import NAMES, needs_ann_factor, needs_benchmark
+from jaxsim.engine.metrics.names import needs_ann_factor, read_metric_names
+from jaxsim.engine.metrics.online import NAMES, needs_benchmark
 from jaxsim.engine.policy.policy import Policy
 from jaxsim.engine.schedules.programs import checked_schedule, forward_schedule, lane_metrics
 from jaxsim.engine.schedules.schedule import AbstractSchedule
@@ -54,7 +55,7 @@ def score(
     where something went wrong inside (a NaN weight, say): `Simulation.status` tells what.
     Raises TypeError or ValueError naming the argument.
     """
-    names = _read_names(metrics)
+    names = read_metric_names(metrics, NAMES, "cannot be told from running sums")
     inputs = inputs_of(market, policy, costs, account, key)
     ann_factor = _read_ann_factor(ann_factor, names)
     if needs_benchmark(names) == (benchmark is None):
@@ -76,18 +77,6 @@ def score(
 
 
 _NEEDED = "some of the metrics need its returns, [time]"
-
-
-def _read_names(metrics: Any) -> tuple[str, ...]:
-    if isinstance(metrics, str) or not isinstance(metrics, Iterable):
-        raise TypeError(f"metrics: expected a list of names, as ['sharpe_ratio'], got {shown(metrics)}"[:200])
-    names = tuple(metrics)
-    if not names:
-        raise ValueError("metrics: there is none")
-    for name in names:
-        if name not in NAMES:
-            raise ValueError(f"metrics: {name!r} cannot be told from running sums; there are {sorted(NAMES)}")
-    return names
 
 
 def _read_ann_factor(value: Any, names: Sequence[str]) -> float | None:

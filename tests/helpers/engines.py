@@ -13,15 +13,18 @@ from jaxsim.engine.trading.costs import Costs
 from jaxsim.engine.trading.market import Market
 from jaxsim.errors import OrderError, RejectedOrderError
 from jaxsim.frames.inputs.groups import layout
+from jaxsim.frames.inputs.lanes import Lanes
 from jaxsim.frames.inputs.market import LanePrices
 from jaxsim.frames.inputs.parameters import LaneParameter
-from jaxsim.frames.inputs.price_arrays import execution_prices, mark_prices, priced_at, valuation_prices
-from jaxsim.frames.inputs.random_keys import lane_keys
+from jaxsim.frames.inputs.prices import execution_prices, mark_prices, priced_at, valuation_prices
+from jaxsim.frames.inputs.random_keys import RandomKey
+from jaxsim.frames.inputs.sweep_axes import Sweep
 from jaxsim.frames.results.backtest import Backtest
 from jaxsim.frames.results.ledger import ledger_from_runs
 from jaxsim.frames.results.paths import Paths, RunContext
 from jaxsim.frames.results.records.logs import log_records
-from jaxsim.frames.runs.execute import Job, _run_batch
+from jaxsim.frames.runs.compiled import run_batch
+from jaxsim.frames.runs.job import Job
 from jaxsim.reference import run_lane
 from tests.helpers.pipelines import Pipelines
 
@@ -77,7 +80,7 @@ def run_compiled(p: Pipelines) -> tuple[Backtest, dict, Any]:
         return LaneParameter(np.asarray(array), by_group=True)
 
     stacked = jax.tree.map(lambda *x: leaf(np.stack(x)), *markets(p))
-    quotes = LanePrices(stacked.close, stacked.val_price, stacked.price, stacked.mark, stacked.priced_at)
+    prices = LanePrices(stacked.close, stacked.val_price, stacked.price, stacked.mark, stacked.priced_at)
     policy = given_orders_policy(
         leaf(p.size),
         size_type=leaf(p.size_type.astype(np.int32)),
@@ -85,14 +88,11 @@ def run_compiled(p: Pipelines) -> tuple[Backtest, dict, Any]:
         call_seq=leaf(p.call_seq.astype(np.int32)),
     )
     costs = Costs(**{name: leaf(getattr(p, name)) for name in COSTS}, update_value=leaf(p.update_value))
-    arrangement = layout(columns)
+    lanes = Lanes(Sweep(), layout(columns), RandomKey.of(0))
     with jax.enable_x64(True):
-        keys = lane_keys(0, pd.Index(range(p.shape[0]), name="case"))
-        job = Job(
-            index, arrangement, 1, quotes, None, policy, costs, Account(leaf(p.init_cash)), keys, str, keep_log=True
-        )
-        ledger, faults = _run_batch(job, np.arange(p.shape[0]))
-    return backtest_of(p, ledger), {fault.lane: fault for fault in faults}, keys
+        job = Job(index, lanes, prices, None, policy, costs, Account(leaf(p.init_cash)), keep_log=True)
+        ledger, faults = run_batch(job, np.arange(p.shape[0]))
+    return backtest_of(p, ledger), {fault.lane: fault for fault in faults}, lanes.keys
 
 
 def run_reference(p: Pipelines, case: int, market: Market, key):

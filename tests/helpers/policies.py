@@ -19,12 +19,15 @@ from jaxsim.engine.trading.costs import Costs
 from jaxsim.engine.trading.market import Market
 from jaxsim.errors import OrderError
 from jaxsim.frames.inputs.groups import layout
+from jaxsim.frames.inputs.lanes import Lanes
 from jaxsim.frames.inputs.market import LanePrices
 from jaxsim.frames.inputs.parameters import LaneParameter
-from jaxsim.frames.inputs.price_arrays import execution_prices, mark_prices, valuation_prices
-from jaxsim.frames.inputs.random_keys import lane_keys
+from jaxsim.frames.inputs.prices import execution_prices, mark_prices, valuation_prices
+from jaxsim.frames.inputs.random_keys import RandomKey
+from jaxsim.frames.inputs.sweep_axes import Sweep
 from jaxsim.frames.results.ledger import ledger_from_runs
-from jaxsim.frames.runs.execute import Job, _run_batch
+from jaxsim.frames.runs.compiled import run_batch
+from jaxsim.frames.runs.job import Job
 from jaxsim.reference import run_lane
 from tests.helpers.cases import random_prices, random_weights
 
@@ -240,21 +243,18 @@ def run_compiled(c: Cases) -> tuple[Any, dict, Any]:
     columns = pd.MultiIndex.from_product([range(num), [f"A{n}" for n in range(c.structure.num_assets)]])
     columns.names = ["case", "asset"]
     with jax.enable_x64(True):
-        keys = lane_keys(0, pd.Index(range(num), name="case"))
+        lanes = Lanes(Sweep(), layout(columns), RandomKey.of(0))
         job = Job(
             c.index,
-            layout(columns),
-            1,
+            lanes,
             LanePrices(*markets, None),
             c.markets[0].features,
             stacked(c.policies),
             stacked(c.costs),
             Account(LaneParameter(c.cash, by_group=True)),
-            keys,
-            str,
         )
-        ledger, faults = _run_batch(job, np.arange(num))
-    return ledger, {fault.lane: fault for fault in faults}, keys
+        ledger, faults = run_batch(job, np.arange(num))
+    return ledger, {fault.lane: fault for fault in faults}, lanes.keys
 
 
 def run_reference(c: Cases, case: int, key: Any) -> Any:

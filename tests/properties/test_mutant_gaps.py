@@ -11,7 +11,7 @@ import pytest
 import allocators as al
 import jaxsim as js
 from jaxsim.engine.base.numerics import snap
-from jaxsim.frames.inputs.price_arrays import valuation_prices
+from jaxsim.frames.inputs.prices import valuation_prices
 from tools.mutants import MUTANTS
 
 nan = np.nan

@@ -17,7 +17,7 @@ from jaxsim.engine.trading.costs import Costs
 from jaxsim.engine.trading.market import Market
 from jaxsim.engine.trading.status import LaneFault, OrderStatus, OrderStatusInfo
 from jaxsim.errors import OrderError, RejectedOrderError
-from jaxsim.frames.inputs.price_arrays import mark_prices, valuation_prices
+from jaxsim.frames.inputs.prices import mark_prices, valuation_prices
 from jaxsim.reference import AccountState, OrderRequest, SizeType, process_order, run_lane
 from tools.outside_data import OutsideDataError, golden_file, load_binance
 

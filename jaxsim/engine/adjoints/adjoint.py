@@ -7,6 +7,7 @@ import equinox as eqx
 
 from jaxsim.engine.bar.lanes import LaneInputs
 from jaxsim.engine.bar.simulation import BarPaths, Save
+from jaxsim.engine.base.fields import whole_number
 from jaxsim.engine.policy.policy import Policy
 
 
@@ -26,6 +27,6 @@ class AbstractAdjoint(eqx.Module):
 
 
 def check_count(value: Any, name: str) -> None:
-    """Raises ValueError naming a field that is neither a whole number > 0 nor None."""
-    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-        raise ValueError(f"{name}: expected a whole number > 0 or None, got {value!r}")
+    """Raises ValueError naming a field that is neither a whole number >= 1 nor None."""
+    if value is not None:
+        whole_number(value, name)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from enum import IntEnum
-from typing import Any
+from typing import Any, TypeGuard
 
 import equinox as eqx
 import numpy as np
@@ -119,6 +119,18 @@ class Codes:
     @property
     def _names(self) -> str:
         return ", ".join(f"{member.name} ({int(member)})" for member in self.enum)
+
+
+def is_whole(value: object) -> TypeGuard[int]:
+    """Whether a value is a Python or a NumPy integer. Booleans are not, nor are NumPy's durations."""
+    return isinstance(value, int | np.integer) and not isinstance(value, bool | np.timedelta64)
+
+
+def whole_number(value: Any, name: str, least: int = 1) -> int:
+    """The value as a Python int. Raises ValueError naming the argument for what is no whole number, or too small."""
+    if not is_whole(value) or value < least:
+        raise ValueError(f"{name}: expected a whole number >= {least}, got {shown(value)}"[:200])
+    return int(value)
 
 
 def shown(value: Any) -> str:

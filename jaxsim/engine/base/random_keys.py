@@ -6,12 +6,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxsim.engine.base.fields import is_whole
 from jaxsim.engine.base.random import fold_in, uniform
 
 
 def is_seed(key: Any) -> bool:
     """Whether this is an int to make a key of. Raises ValueError for one out of range."""
-    if not isinstance(key, int | np.integer) or isinstance(key, bool):
+    if not is_whole(key):
         return False
     if not 0 <= key < 2**32:  # beyond, JAX draws otherwise with x64 than without
         raise ValueError(f"key: expected an int from 0 to 2**32 - 1, got {key}")

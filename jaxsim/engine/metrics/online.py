@@ -12,7 +12,6 @@ An infinite return, as from a value of zero, leaves neither beta nor alpha. Perc
 `streamed.STREAMED` are the metrics that do not.
 """
 
-import inspect
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
@@ -426,8 +425,3 @@ NAMES = tuple(name for name in ONLINE_METRICS if hasattr(metrics, name))
 def needs_benchmark(names: Iterable[str]) -> bool:
     """Whether any of the metrics compares with a benchmark."""
     return any(ONLINE_METRICS[name].needs_benchmark for name in names)
-
-
-def needs_ann_factor(name: str) -> bool:
-    """Whether a metric is one of a year."""
-    return "ann_factor" in inspect.signature(getattr(metrics, name)).parameters

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from jaxsim.engine.base.arrays import Answer, Array, namespace
-from jaxsim.engine.base.fields import THRESHOLD, bounded
+from jaxsim.engine.base.fields import THRESHOLD, bounded, whole_number
 from jaxsim.engine.base.numerics import Number, at_bar, ordered_sum, product
 from jaxsim.engine.policy.observation import Observation
 from jaxsim.engine.policy.screening import Screening
@@ -137,12 +137,7 @@ class L2Drift(AbstractTrigger):
 
 
 def _num_closes() -> Any:
-    def check(value: Any) -> int:
-        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 3:
-            raise ValueError(f"lookback: expected a whole number of closes >= 3, got {value!r}")
-        return int(value)
-
-    return eqx.field(static=True, converter=check)
+    return eqx.field(static=True, converter=lambda value: whole_number(value, "lookback", 3))
 
 
 class TrackingError(AbstractTrigger):

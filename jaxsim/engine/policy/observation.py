@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from jaxsim.engine.base.arrays import Amount, Array, Step, namespace
+from jaxsim.engine.base.fields import whole_number
 
 
 class Window(eqx.Module):
@@ -187,10 +188,8 @@ class Observation(eqx.Module):
                     "as in obs.window(60), or lookback=60 for an allocator that has that field"
                 )
             length, start = self.longest, self.range_start
-        elif isinstance(length, bool) or not isinstance(length, int | np.integer) or length < 1:
-            raise ValueError(f"obs.window(length): length must be a positive integer, got {length!r}")
         else:
-            start = 0
+            length, start = whole_number(length, "obs.window(length)"), 0
         bars = self.step - length + xp.arange(length)
         rows = self.closes[xp.clip(bars, 0, self.closes.shape[0] - 1)]
         return Window(xp.where((bars >= start)[:, None], rows, xp.nan))

@@ -6,13 +6,12 @@ from typing import Any, TypeVar
 
 import equinox as eqx
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Int
 
 from jaxsim.engine.bar.lane_state import LaneState, start_of
 from jaxsim.engine.bar.lanes import LaneAxis, LaneInputs, shape_of
 from jaxsim.engine.base.arrays import Array
-from jaxsim.engine.base.fields import shown
+from jaxsim.engine.base.fields import whole_number
 from jaxsim.engine.policy.policy import Policy
 from jaxsim.engine.schedules.sinks import AbstractSink
 
@@ -70,8 +69,6 @@ def count_of(name: str, default: int | None) -> Any:
     def check(value: Any) -> int | None:
         if value is None and default is None:
             return None
-        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-            raise ValueError(f"{name}: expected a whole number >= 1, got {shown(value)}"[:200])
-        return int(value)
+        return whole_number(value, name)
 
     return eqx.field(static=True, default=default, converter=check)

@@ -29,7 +29,7 @@ class Market(eqx.Module):
     features: Any = None
     priced_at: Int[Array, "time asset"] | None = None
 
-    from_frames: ClassVar[Callable[..., "Market"]]  # defined in jaxsim.frames.inputs.core_market, which knows pandas
+    from_frames: ClassVar[Callable[..., "Market"]]  # defined in jaxsim.frames.inputs.market, which knows pandas
 
     @property
     def num_bars(self) -> int:

@@ -12,7 +12,7 @@ from jax.core import Tracer
 from jaxtyping import Float, Int
 
 from jaxsim.engine.base.arrays import Array
-from jaxsim.engine.base.fields import Bounds
+from jaxsim.engine.base.fields import Bounds, whole_number
 from jaxsim.engine.base.random_keys import as_key
 from jaxsim.engine.trading.market import Market
 
@@ -47,16 +47,14 @@ def bootstrap(
     if not isinstance(market, Market):
         raise TypeError(f"market: expected a Market, got {type(market).__name__}; see Market.from_frames")
     num_bars = market.num_bars if num_bars is None else num_bars
-    for name, value, least in (("num_paths", num_paths, 1), ("num_bars", num_bars, 2)):
-        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-            raise ValueError(f"{name}: expected a whole number >= {least}, got {value!r}")
+    num_paths, num_bars = whole_number(num_paths, "num_paths"), whole_number(num_bars, "num_bars", 2)
     if market.num_bars < 2:
         raise ValueError("market: one bar has no return to draw from")
     if not isinstance(mean_block, Tracer) and Bounds(1.0).read(mean_block, "mean_block").ndim > 0:
         raise ValueError(f"mean_block: expected one number, got shape {np.shape(mean_block)}")
     if not isinstance(market.mark, Tracer) and np.isnan(np.asarray(market.mark[0])).any():
         raise ValueError("market: some asset has no price at bar 0; begin the market where all have one")
-    return _bootstrap(market, as_key(key), mean_block, int(num_paths), int(num_bars), features)
+    return _bootstrap(market, as_key(key), mean_block, num_paths, num_bars, features)
 
 
 @eqx.filter_jit

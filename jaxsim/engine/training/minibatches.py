@@ -10,21 +10,15 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 
 from jaxsim.engine.base.arrays import Array
-from jaxsim.engine.base.fields import shown
+from jaxsim.engine.base.fields import whole_number
 from jaxsim.engine.trading.market import Market
 
 
 def _count(name: str) -> Any:
-    def check(value: Any) -> int:
-        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-            raise ValueError(f"{name}: expected a whole number >= 1, got {shown(value)}")
-        return int(value)
-
-    return eqx.field(static=True, converter=check)
+    return eqx.field(static=True, converter=lambda value: whole_number(value, name))
 
 
 class AbstractBatch(eqx.Module):

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxsim.engine.base.fields import is_whole
 from jaxsim.engine.base.numerics import Number
 from jaxsim.engine.base.random_keys import as_key
 
@@ -46,7 +47,7 @@ def smoothed(
 
     Raises ValueError for an odd number of samples, or where nothing is to be shaken.
     """
-    if isinstance(num_samples, bool) or not isinstance(num_samples, int) or num_samples < 2 or num_samples % 2:
+    if not is_whole(num_samples) or num_samples < 2 or num_samples % 2:
         raise ValueError(f"num_samples: expected an even number >= 2, got {num_samples!r}")
     key = as_key(key)
 

@@ -13,15 +13,15 @@ import numpy as np
 import pandas as pd
 
 from jaxsim.engine.bar.simulation import Simulation
-from jaxsim.engine.base.fields import shown
+from jaxsim.engine.base.fields import shown, whole_number
 from jaxsim.engine.base.numerics import Number, as_number
 from jaxsim.engine.metrics.returns import sharpe_ratio
 from jaxsim.engine.policy.policy import Policy
 from jaxsim.engine.simulate import simulate
 from jaxsim.engine.trading.account import Account
 from jaxsim.engine.trading.costs import Costs
-from jaxsim.frames.inputs.core_market import from_frames
-from jaxsim.frames.inputs.parameters import module_of
+from jaxsim.frames.inputs.market import from_frames
+from jaxsim.frames.inputs.parameters import with_fields
 from jaxsim.frames.verbs.fit import fit
 
 try:
@@ -111,9 +111,7 @@ class PortfolioEstimator(BaseEstimator):
         if not isinstance(self.policy, Policy):
             raise TypeError(f"policy: expected a js.Policy, got {shown(self.policy)}"[:200])
         for name in ("steps", "history"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 0:
-                raise ValueError(f"{name}: expected a whole number, at least 0, got {shown(value)}")
+            whole_number(getattr(self, name), name, 0)
         returns = _read(X)
         self.n_features_in_ = returns.shape[1]
         if all(isinstance(name, str) for name in returns.columns):
@@ -178,7 +176,7 @@ class PortfolioEstimator(BaseEstimator):
         """The fitted policy on these returns, which trades from the bar `first` on."""
         policy: Any = self.policy_
         least = np.maximum(np.asarray(policy.min_history, np.float64), float(first))
-        late: Any = module_of(policy, {"min_history": least})
+        late: Any = with_fields(policy, {"min_history": least})
         with jax.enable_x64(True):
             simulation = simulate(
                 self._market(returns),
@@ -238,4 +236,4 @@ def _numbers(module: Any, path: str) -> dict[str, Any]:
 def _with_number(module: Any, path: list[str], value: Any) -> Any:
     name, *rest = path
     changed = _with_number(getattr(module, name), rest, value) if rest else as_number(value)
-    return module_of(module, {name: changed})
+    return with_fields(module, {name: changed})

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from jaxsim.engine.trading.market import Market
-from jaxsim.frames.inputs.price_arrays import forward_fill
+from jaxsim.frames.inputs.prices import forward_fill
 
 #: How prices are changed: at random; rises into falls; not there at all.
 KINDS = ("noise", "mirrored", "missing")

@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from jaxsim.engine.base.fields import is_whole, whole_number
+
 Split = tuple[np.ndarray, np.ndarray]
 
 
@@ -191,7 +193,7 @@ def _folds(num_bars: int, num_folds: int) -> list[np.ndarray]:
 
 
 def _num_bars(X: Any) -> int:
-    return int(X) if isinstance(X, int | np.integer) else len(X)
+    return int(X) if is_whole(X) else len(X)
 
 
 def _check_whole(splits: Any, least: dict[str, int]) -> None:
@@ -200,7 +202,4 @@ def _check_whole(splits: Any, least: dict[str, int]) -> None:
         value = getattr(splits, field.name)
         if field.name not in least:
             continue
-        if isinstance(value, bool) or not isinstance(value, int | np.integer):
-            raise TypeError(f"{field.name}: expected a whole number of bars or folds, got {value!r}")
-        if value < least[field.name]:
-            raise ValueError(f"{field.name}: expected a whole number >= {least[field.name]}, got {value}")
+        whole_number(value, field.name, least[field.name])

@@ -1,4 +1,4 @@
-"""When things happen: dates become bars, and look-back ranges (rules 10)."""
+"""Dates become bars, and look-back ranges before them (rules 10)."""
 
 import datetime
 import functools
@@ -8,9 +8,25 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from jaxsim.engine.base.fields import is_whole
+
+#: A duration as users give it.
+Offset = str | datetime.timedelta | np.timedelta64
+#: A pandas frequency, or a number of bars.
+Frequency = int | Offset | pd.offsets.BaseOffset
+#: One date or several.
+Dates = str | datetime.date | np.datetime64 | Sequence | np.ndarray | pd.Index | pd.Series
+#: A time of day.
+TimeOfDay = str | datetime.time
+
 
 def index_points(
-    index: pd.Index, *, every: Any = None, on: Any = None, at_time: Any = None, offset: Any = None
+    index: pd.Index,
+    *,
+    every: Frequency | None = None,
+    on: Dates | None = None,
+    at_time: TimeOfDay | None = None,
+    offset: Offset | None = None,
 ) -> np.ndarray:
     """The bars on which something is due: for each date the first bar at or after it; no bar twice.
 
@@ -26,7 +42,7 @@ def index_points(
     """
     if (every is None) == (on is None):
         raise ValueError("every: pass a frequency (every=) or dates (on=), one of the two")
-    if _is_count(every):
+    if is_whole(every):
         if every < 1:
             raise ValueError(f"every: expected a positive number of bars, got {every}")
         if at_time is not None or offset is not None:
@@ -55,13 +71,13 @@ def index_points(
 def index_ranges(
     index: pd.Index,
     *,
-    every: Any = None,
-    on: Any = None,
-    at_time: Any = None,
-    offset: Any = None,
-    lookback: Any = None,
+    every: Frequency | None = None,
+    on: Dates | None = None,
+    at_time: TimeOfDay | None = None,
+    offset: Offset | None = None,
+    lookback: int | Offset | None = None,
 ) -> pd.DataFrame:
-    """Look-back ranges and the bar on which each is acted upon, which is not part of it: nothing looks ahead.
+    """Look-back ranges, and the bar on which each is acted upon. That bar is not part of the range.
 
     index, every, on, at_time, offset: as `index_points`.
     lookback: number of bars or Timedelta before each point; points without a full one are dropped. None: from each
@@ -74,12 +90,12 @@ def index_ranges(
     return pd.DataFrame({"range_start": start, "range_end": end, "alloc_idx": end})
 
 
-def ranges_before(index: pd.Index, lookback: Any = None, **when: Any) -> tuple[np.ndarray, np.ndarray]:
+def ranges_before(index: pd.Index, lookback: int | Offset | None = None, **when: Any) -> tuple[np.ndarray, np.ndarray]:
     """The first and the end bar of each of `index_ranges`, int64."""
     points = index_points(index, **when)
     if lookback is None:
         start, end = points[:-1], points[1:]
-    elif _is_count(lookback):
+    elif is_whole(lookback):
         if lookback < 1:
             raise ValueError(f"lookback: expected a positive number of bars, got {lookback}")
         start, end = points - lookback, points
@@ -96,16 +112,10 @@ def ranges_before(index: pd.Index, lookback: Any = None, **when: Any) -> tuple[n
     return start[full].astype(np.int64), end[full].astype(np.int64)
 
 
-def _is_count(value: Any) -> bool:
-    """Whether it is a number of bars. To NumPy, a duration is an integer."""
-    return isinstance(value, int | np.integer) and not isinstance(value, bool | np.timedelta64)
-
-
-def _dates_every(every: Any, index: pd.DatetimeIndex) -> pd.DatetimeIndex:
+def _dates_every(every: Frequency | None, index: pd.DatetimeIndex) -> pd.DatetimeIndex:
     try:
-        step = pd.tseries.frequencies.to_offset(
-            _timedelta(every, "every") if isinstance(every, np.timedelta64) else every
-        )
+        duration: Any = _timedelta(every, "every") if isinstance(every, np.timedelta64) else every
+        step = pd.tseries.frequencies.to_offset(duration)
         goes_on = step is not None and step.n > 0
     except (ValueError, TypeError, ZeroDivisionError) as error:
         raise ValueError(f"every: {every!r} is not a pandas frequency such as 'D', 'W' or 'MS'") from error
@@ -115,20 +125,23 @@ def _dates_every(every: Any, index: pd.DatetimeIndex) -> pd.DatetimeIndex:
 
 
 @functools.lru_cache(maxsize=16)
-def _date_range(step: Any, first: pd.Timestamp, last: pd.Timestamp, dtype: Any) -> pd.DatetimeIndex:
-    """pandas counts from date to date in Python; who searches asks for the same ones again and again.
+def _date_range(
+    step: pd.offsets.BaseOffset, first: pd.Timestamp, last: pd.Timestamp, dtype: np.dtype
+) -> pd.DatetimeIndex:
+    """The dates from `first` to `last`. They are cached, because pandas steps from date to date in Python, and searches
+    ask for the same dates many times.
 
-    dtype: of the time index, since equal moments may be of other time zones.
+    dtype: of the time index; it tells moments apart that are equal but of different time zones.
     """
     is_of_hours = isinstance(step, pd.tseries.offsets.Tick) and not isinstance(step, pd.tseries.offsets.Day)
     if first.tz is None or is_of_hours:
         return pd.date_range(first, last, freq=step)
-    # Dates of the wall calendar, of which some time zones have days without a midnight, or with two.
+    # Dates of the wall calendar: in some time zones, a day has no midnight, or two.
     dates = _localized(pd.date_range(first.tz_localize(None), last.tz_localize(None), freq=step), first.tz)
     return dates[(dates >= first) & (dates <= last)]
 
 
-def _dates_on(on: Any, index: pd.DatetimeIndex) -> pd.DatetimeIndex:
+def _dates_on(on: Dates | None, index: pd.DatetimeIndex) -> pd.DatetimeIndex:
     if isinstance(on, pd.Series):
         on = pd.Index(on)
     if isinstance(on, str | datetime.date | np.datetime64) or not isinstance(on, Sequence | pd.Index | np.ndarray):
@@ -150,7 +163,7 @@ def _dates_on(on: Any, index: pd.DatetimeIndex) -> pd.DatetimeIndex:
     return dates.sort_values()
 
 
-def _time_of_day(at_time: Any) -> datetime.time:
+def _time_of_day(at_time: TimeOfDay) -> datetime.time:
     if isinstance(at_time, datetime.time):
         return at_time
     try:
@@ -162,7 +175,7 @@ def _time_of_day(at_time: Any) -> datetime.time:
     return moment.time()
 
 
-def _timedelta(value: Any, argument: str) -> pd.Timedelta:
+def _timedelta(value: int | Offset, argument: str) -> pd.Timedelta:
     try:
         duration = pd.Timedelta(value)
     except (ValueError, TypeError):
@@ -172,7 +185,7 @@ def _timedelta(value: Any, argument: str) -> pd.Timedelta:
     return duration  # type: ignore[return-value]
 
 
-def _localized(dates: pd.DatetimeIndex, tz: Any) -> pd.DatetimeIndex:
-    """Wall-clock times in a time zone; one that occurs twice is the first, one that does not occur comes after the
-    gap."""
+def _localized(dates: pd.DatetimeIndex, tz: datetime.tzinfo) -> pd.DatetimeIndex:
+    """Wall-clock times in a time zone. A time that occurs twice is the first one; a time that does not occur becomes
+    the end of the gap."""
     return dates.tz_localize(tz, ambiguous=np.ones(len(dates), bool), nonexistent="shift_forward")

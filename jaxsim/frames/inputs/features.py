@@ -1,9 +1,10 @@
-"""What a policy may look at: features of prices, each known at the open of its bar.
+"""Features of prices for a policy to look at, each known at the open of its bar.
 
-What is computed from closes comes lagged by one bar: row t knows the closes up to bar t - 1 and nothing later, so that
-it goes into `features=` as it is. A missing close counts as the last one known; rows before there is enough history are
-NaN. DataFrames and Series come back with their labels, computed in float64; NumPy and JAX arrays, [time, ...], come
-back as such, in their dtype, so that features of resampled prices can be computed under `jax.jit` and `jax.vmap`.
+Features of closes are lagged by one bar: row t depends on the closes up to bar t - 1 and on none later, so that the
+table can be passed as `features=`. A missing close counts as the last one known. Rows without enough history are NaN.
+
+DataFrames and Series give the same with their labels, computed in float64. NumPy and JAX arrays [time, ...] give
+arrays in their dtype, so that features of resampled prices can be computed under `jax.jit` and `jax.vmap`.
 """
 
 import functools
@@ -15,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from jaxsim.engine.base.arrays import namespace
-from jaxsim.engine.base.fields import shown
+from jaxsim.engine.base.fields import shown, whole_number
 from jaxsim.engine.metrics import trailing
 from jaxsim.engine.metrics.nan_statistics import as_float, divide
 from jaxsim.engine.metrics.trailing import carried, change, lagged, relative_change
@@ -28,10 +29,9 @@ __all__ = [
 
 
 def _by_bar(*names: str) -> Callable:
-    """Decorates a formula on arrays whose arguments of these names are series: tables in, tables out.
+    """Decorates a formula on arrays, so that its arguments of these names may be tables, and its result is then one.
 
-    The second series is aligned with the first by label. Arguments named `window`, `bars`, `fast` and so on are checked
-    to be whole numbers: they are shapes.
+    A second series is aligned with the first by label. All other arguments must be whole numbers, as they are shapes.
     """
 
     def decorate(formula: Callable) -> Callable:
@@ -43,26 +43,27 @@ def _by_bar(*names: str) -> Callable:
             bound.apply_defaults()
             for name, value in bound.arguments.items():
                 if name not in names and not (value is None and signature.parameters[name].default is None):
-                    bound.arguments[name] = _whole(value, name)
-            given = [bound.arguments[name] for name in names]
-            if not isinstance(given[0], pd.DataFrame | pd.Series):
-                bound.arguments.update(zip(names, _arrays(given, names), strict=True))
+                    bound.arguments[name] = whole_number(value, name, 0 if name in ("skip", "bars") else 1)
+            series = [bound.arguments[name] for name in names]
+            first = series[0]
+            if not isinstance(first, pd.DataFrame | pd.Series):
+                bound.arguments.update(zip(names, _arrays(series, names), strict=True))
                 with np.errstate(all="ignore"):
                     return formula(*bound.args, **bound.kwargs)
-            tables = [_table(x, given[0], name) for x, name in zip(given, names, strict=True)]
+            tables = [_table(x, first, name) for x, name in zip(series, names, strict=True)]
             bound.arguments.update({name: x.to_numpy() for name, x in zip(names, tables, strict=True)})
             with np.errstate(all="ignore"):
                 out = formula(*bound.args, **bound.kwargs)
-            if isinstance(given[0], pd.Series):
-                return pd.Series(out[:, 0], given[0].index, name=given[0].name)
-            return pd.DataFrame(out, given[0].index, given[0].columns)
+            if isinstance(first, pd.Series):
+                return pd.Series(out[:, 0], first.index, name=first.name)
+            return pd.DataFrame(out, first.index, first.columns)
 
         return feature
 
     return decorate
 
 
-def _table(value: Any, first: Any, name: str) -> pd.DataFrame:
+def _table(value: Any, first: pd.DataFrame | pd.Series, name: str) -> pd.DataFrame:
     """A checked float64 DataFrame with the labels of the first one. Raises TypeError or ValueError naming it."""
     frame = as_frame(value, name)
     check_index(frame.index, name)
@@ -72,23 +73,17 @@ def _table(value: Any, first: Any, name: str) -> pd.DataFrame:
     return align(frame.astype(np.float64), as_frame(first, name), name)
 
 
-def _arrays(given: list[Any], names: tuple[str, ...]) -> list[Any]:
-    xp, arrays = namespace(*given), []
-    for value, name in zip(given, names, strict=True):
+def _arrays(values: list[Any], names: tuple[str, ...]) -> list[Any]:
+    """The values as arrays of floats, all of one shape. Raises TypeError or ValueError naming the first other one."""
+    xp, arrays = namespace(*values), []
+    for value, name in zip(values, names, strict=True):
         if isinstance(value, pd.DataFrame | pd.Series) or not hasattr(value, "dtype"):
             raise TypeError(f"{name}: expected a DataFrame, a Series or an array [time, ...], got {shown(value)}"[:200])
         array = as_float(value, xp)
-        if array.ndim == 0 or len(array) == 0 or array.shape != np.shape(given[0]):
+        if array.ndim == 0 or len(array) == 0 or array.shape != np.shape(values[0]):
             raise ValueError(f"{name}: expected [time, ...], at least one bar and all alike, got shape {array.shape}")
         arrays.append(array)
     return arrays
-
-
-def _whole(value: Any, name: str) -> int:
-    least = 0 if name in ("skip", "bars") else 1
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-        raise ValueError(f"{name}: expected a whole number of bars, at least {least}, got {shown(value)}")
-    return int(value)
 
 
 # --- of prices, lagged by one bar
@@ -169,16 +164,16 @@ def gap(open: Any, close: Any) -> Any:
 
 @_by_bar("feature")
 def lag(feature: Any, bars: int = 1) -> Any:
-    """The row of so many bars ago: what makes data of your own, known at the close of its bar only, a feature."""
+    """The row of `bars` bars ago. It makes a feature of your own data that are known at the close of their bar only."""
     return lagged(feature, bars)
 
 
 @_by_bar("feature")
 def zscore(feature: Any, window: int | None = None, min_periods: int = 20) -> Any:
-    """(feature - mean) / standard deviation (ddof 1) of what was known by then: of the last `window` rows, all of which
-    there must be; or, without a window, of all rows so far, of which there must be `min_periods`, at least 2.
+    """(feature - mean) / standard deviation (ddof 1) of the rows up to and including row t: of the last `window` rows,
+    none of which may be missing; or, without a window, of all rows, at least `min_periods` (>= 2) of them known.
 
-    Row t is among them. Where nothing has varied yet, 0. Not lagged: give it a feature, not closes.
+    0 where nothing has varied yet. The result is not lagged: give it a feature, not closes.
     """
     if window is not None:
         if window < 2:
@@ -194,21 +189,22 @@ def zscore(feature: Any, window: int | None = None, min_periods: int = 20) -> An
 
 @_by_bar("feature")
 def cross_zscore(feature: Any) -> Any:
-    """(feature - mean) / standard deviation (ddof 1) over the assets at the same bar, missing ones left out: which
-    assets have more of it than others now. 0 where all have the same, or there is but one."""
+    """(feature - mean) / standard deviation (ddof 1) over the assets at the same bar, without missing ones: it compares
+    the assets with each other. 0 where all have the same value, or where there is one asset."""
     mean, std = trailing.across_assets(feature)
     xp = namespace(feature)
     return trailing.standardized(feature, mean, xp.where(xp.isnan(std), 0, std))
 
 
 def stack(features: Mapping[str, Any] | None = None, **more: Any) -> Any:
-    """Several features side by side, by name: what `features=` takes and learned allocators look at.
+    """Several features side by side, by name, for `features=` and learned allocators.
 
-    DataFrames [time, asset] with the same labels become one with the columns (feature, asset); a Series among them, of
-    the market as a whole, stands for every asset. `obs.features` is then [asset, feature], the assets as in `close`,
-    those of its own group for each. Arrays [time, asset] become [time, asset, feature], the names are dropped.
+    DataFrames [time, asset] with the same labels become one with the columns (feature, asset). A Series among them is a
+    feature of the whole market and is repeated for every asset. `obs.features` is then [asset, feature], with the
+    assets of the group in the order of `close`. Arrays [time, asset] become [time, asset, feature] without names.
 
-    Raises ValueError naming the feature for other labels or shapes, TypeError for what is neither.
+    Raises ValueError naming the feature for other labels or shapes, TypeError for a value that is neither table nor
+    array.
     """
     named = {**(features or {}), **more}
     if not named or not all(isinstance(name, str) for name in named):

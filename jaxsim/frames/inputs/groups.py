@@ -1,15 +1,17 @@
 """Groups: which columns of a frame share cash, and what they are called."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
+#: Asset -> group, by label or in the order of the columns.
+Groups = Mapping | pd.Series | pd.Index | np.ndarray | Sequence
+
 
 @dataclass(frozen=True, eq=False)
-class Layout:
+class GroupLayout:
     """How the columns of a price frame fall into groups.
 
     columns: the user's column labels.      assets: the asset name of each column.
@@ -27,14 +29,23 @@ class Layout:
         return len(self.members)
 
     def batches(self) -> list[np.ndarray]:
-        """Group numbers by group size: groups of one size are simulated together, so that an allocator always sees
+        """The numbers of the groups of each size. Groups of one size are simulated together, so that an allocator sees
         exactly the assets of its group."""
         sizes = np.array([len(m) for m in self.members])
         return [np.flatnonzero(sizes == size) for size in dict.fromkeys(sizes.tolist())]
 
+    def columns_of(self, groups: np.ndarray) -> np.ndarray:
+        """The numbers of the columns of groups of one size, [group, asset]."""
+        return np.stack([self.members[group] for group in groups])
 
-def layout(columns: pd.Index, groups: Any = None, by: Any = None) -> Layout:
-    """Work out the groups of a frame's columns.
+    def take(self, groups: np.ndarray) -> "GroupLayout":
+        """The layout of some groups, by their numbers. The columns stay those of the frame."""
+        levels = {name: labels.take(groups) for name, labels in self.levels.items()}
+        return GroupLayout(self.columns, self.assets, [self.members[group] for group in groups], levels)
+
+
+def layout(columns: pd.Index, groups: Groups | None = None, by: Hashable = None) -> GroupLayout:
+    """The groups of a frame's columns.
 
     groups: mapping, Series or sequence, asset -> group label; the level is named `group`.
     by: name or number of the column level that names the assets; the other levels name the groups. Default the last.
@@ -66,10 +77,10 @@ def layout(columns: pd.Index, groups: Any = None, by: Any = None) -> Layout:
         repeated = assets[group][assets[group].duplicated()]
         if len(repeated):
             raise ValueError(f"close: the column {repeated[0]!r} appears twice" + (" in one group" if levels else ""))
-    return Layout(columns, assets, members, {name: labels.take(firsts) for name, labels in levels.items()})
+    return GroupLayout(columns, assets, members, {name: labels.take(firsts) for name, labels in levels.items()})
 
 
-def _group_labels(columns: pd.Index, groups: Any) -> pd.Index:
+def _group_labels(columns: pd.Index, groups: Groups) -> pd.Index:
     if isinstance(groups, pd.Series):
         groups = groups if set(columns) <= set(groups.index) else dict(groups)
         if isinstance(groups, pd.Series):
@@ -87,7 +98,7 @@ def _group_labels(columns: pd.Index, groups: Any) -> pd.Index:
     return labels
 
 
-def _level_number(columns: pd.Index, by: Any) -> int:
+def _level_number(columns: pd.Index, by: Hashable) -> int:
     try:
         return columns._get_level_number(by) % columns.nlevels
     except (KeyError, IndexError):

@@ -1,23 +1,106 @@
-"""The market of all lanes: price leaves, with lane axes where the conventions about prices are swept."""
+"""Markets from tables of prices: `Market.from_frames` for the core, and the prices of all lanes for a run."""
 
 import functools
+import warnings
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
-from jaxsim.engine.base.fields import FLAG, PRICE
+from jaxsim.engine.base.fields import FLAG, PRICE, shown
 from jaxsim.engine.trading.market import Market
-from jaxsim.frames.inputs.groups import Layout
-from jaxsim.frames.inputs.labels import Sweep
-from jaxsim.frames.inputs.parameters import LaneParameter, Unresolved, number, resolve, time_asset
-from jaxsim.frames.inputs.price_arrays import execution_prices, priced_at, valuation_prices
-from jaxsim.frames.inputs.prices import PriceFrames
+from jaxsim.frames.inputs.groups import layout
+from jaxsim.frames.inputs.parameters import (
+    LaneParameter,
+    LaneValue,
+    Parameter,
+    ParameterReader,
+    Unresolved,
+    map_parameters,
+    resolve,
+)
+from jaxsim.frames.inputs.prices import (
+    Features,
+    PriceFrames,
+    checked_prices,
+    execution_prices,
+    priced_at,
+    valuation_prices,
+)
+
+# --- one group, for the core
+
+
+def from_frames(
+    close: pd.DataFrame,
+    *,
+    open: pd.DataFrame | None = None,
+    price: pd.DataFrame | None = None,
+    features: Features = None,
+    dtype: npt.DTypeLike | None = None,
+    ffill_val_price: bool = True,
+) -> Market:
+    """The market of one group of assets, from DataFrames [time, asset] with the same labels.
+
+    close: NaN where there is none.     open: valuation prices; without it, the previous close.
+    price: execution prices, +inf for the close, -inf for the open; without it, the close.
+    features: frames or arrays with one row per bar.
+    ffill_val_price: whether a valuation price outlives a bar without one.
+    dtype: of all arrays; default float64 under x64, else float32, with a warning.
+
+    Raises ValueError or TypeError naming the argument for bad prices; ValueError for float64 without x64.
+    """
+    if not isinstance(ffill_val_price, bool | np.bool_):
+        raise TypeError(f"ffill_val_price: expected True or False, got {shown(ffill_val_price)}"[:200])
+    prices = checked_prices(close, open, price, features)
+    if layout(prices.columns).num_groups > 1:
+        raise ValueError("close: the columns are of several groups; a Market is one group: select it, as in close['A']")
+    dtype = _default_dtype() if dtype is None else dtype
+    if dtype not in (np.float32, np.float64, "float32", "float64"):
+        raise ValueError(f"dtype: expected float32 or float64, got {dtype!r}")
+    dtype = np.dtype(dtype)
+    if dtype == np.float64 and not _is_x64():
+        raise ValueError("dtype: float64 needs x64; wrap the program in `with jax.enable_x64(True):`")
+    closes, opens = prices.close, prices.open
+    arrays = (
+        closes,
+        valuation_prices(closes, opens, ffill_val_price),
+        execution_prices(prices.price, closes, opens),
+        prices.mark,
+    )
+    rows = map_parameters(lambda x: x.array, prices.features)
+    rows = jax.tree.map(lambda x: jnp.array(x, dtype if x.dtype.kind == "f" else None), rows)  # a copy
+    known = jnp.asarray(priced_at(closes, opens, ffill_val_price)) if np.isnan(closes).any() else None
+    return Market(*[jnp.asarray(x, dtype) for x in arrays], features=rows, priced_at=known)
+
+
+def _is_x64() -> bool:
+    return jnp.zeros(()).dtype == np.float64
+
+
+def _default_dtype() -> npt.DTypeLike:
+    if _is_x64():
+        return np.float64
+    warnings.warn(
+        "prices become float32; for float64 wrap the program in `with jax.enable_x64(True):`, or say dtype=jnp.float32",
+        stacklevel=3,
+    )
+    return np.float32
+
+
+#: The core knows no pandas, so that the constructor is attached here.
+Market.from_frames = staticmethod(from_frames)
+
+
+# --- all lanes, for a run
 
 
 class LanePrices(NamedTuple):
-    """The fields of `Market` as leaves."""
+    """The price fields of `Market` for all lanes."""
 
     close: LaneParameter
     val_price: LaneParameter
@@ -27,58 +110,57 @@ class LanePrices(NamedTuple):
 
 
 def read_lane_prices(
-    prices: PriceFrames, price: Any, ffill_val_price: Any, moves_prices: bool, layout: Layout, sweep: Sweep
+    prices: PriceFrames,
+    price: Parameter | None,
+    ffill_val_price: LaneValue,
+    moves_prices: bool,
+    reader: ParameterReader,
 ) -> LanePrices:
-    """Work out valuation and execution prices.
+    """Valuation and execution prices, with lane axes where the conventions about prices are swept.
 
-    price: numbers or an index to sweep, if it is not among `prices` as a frame.
+    price: numbers or an index to sweep; None if `prices` has a table of them, or if orders execute at the close.
     ffill_val_price: bool, or an index to sweep.     moves_prices: whether fills may move valuation prices.
     """
     close, open = prices.close, prices.open
-    given = None if price is None else time_asset(price, "price", prices.index, layout, sweep, PRICE)
-    fills = number(ffill_val_price, "ffill_val_price", sweep, FLAG)
+    raw_price = None if price is None else reader.by_bar_and_asset(price, "price", PRICE)
+    fills = reader.per_lane(ffill_val_price, "ffill_val_price", FLAG)
 
     def by_price(raw: Any) -> np.ndarray:
         return execution_prices(np.broadcast_to(raw, close.shape), close, open)
 
-    if given is None:
+    if raw_price is None:
         executed = LaneParameter(execution_prices(prices.price, close, open), columns=1)
     else:
-        executed = _of(given, by_price)
+        executed = _table_of(raw_price, by_price)
     return LanePrices(
         LaneParameter(close, columns=1),
-        _of(fills, lambda ffill: valuation_prices(close, open, bool(ffill))),
+        _table_of(fills, lambda ffill: valuation_prices(close, open, bool(ffill))),
         executed,
         LaneParameter(prices.mark, columns=1),
-        _of(fills, lambda ffill: priced_at(close, open, bool(ffill)))
+        _table_of(fills, lambda ffill: priced_at(close, open, bool(ffill)))
         if moves_prices and np.isnan(close).any()
         else None,
     )
 
 
-def _of(leaf: LaneParameter, table: Any) -> LaneParameter:
-    """`table` of each value of a leaf, [time, column]."""
-    if leaf.by_combination:
+def _table_of(parameter: LaneParameter, table: Callable[[Any], np.ndarray]) -> LaneParameter:
+    """The table [time, column] that belongs to each value of a parameter."""
+    if parameter.by_combination:
 
-        def tables(some: np.ndarray | None) -> np.ndarray:
-            return np.stack([table(x) for x in resolve(leaf, some).array])
+        def tables(combinations: np.ndarray | None) -> np.ndarray:
+            return np.stack([table(x) for x in resolve(parameter, combinations).array])
 
         return LaneParameter(Unresolved(tables), by_combination=True, columns=2)
-    return LaneParameter(table(leaf.array), columns=1)
+    return LaneParameter(table(parameter.array), columns=1)
 
 
-def market_tree(quotes: LanePrices, features: Any) -> Market:
-    """A market whose fields are whatever stands in `quotes`: arrays with lane axes, or the numbers of those axes. Its
-    constructor is for one group."""
-    return jax.tree.unflatten(_market_structure(), [*quotes[:4], features, quotes.priced_at])
+def market_of(prices: LanePrices, features: Any) -> Market:
+    """A market whose fields are those of `prices`, whatever they are: arrays with lane axes, or the numbers of those
+    axes. The constructor of `Market` takes one group only."""
+    return jax.tree.unflatten(_market_structure(), [*prices[:4], features, prices.priced_at])
 
 
 @functools.cache
 def _market_structure() -> Any:
     blank = np.zeros((1, 1))
     return jax.tree.structure(Market(blank, blank, blank, blank, 0.0, np.zeros((1, 1), np.int32)))
-
-
-def is_frame_of_prices(price: Any, close: Any) -> bool:
-    """Whether `price` has one entry per bar and asset, with the labels of `close`."""
-    return isinstance(price, pd.DataFrame) or (isinstance(price, pd.Series) and isinstance(close, pd.Series))

@@ -1,11 +1,11 @@
-"""Parameters in: numbers, arrays, labelled tables and named indexes become array leaves with lane axes.
+"""Parameters as users give them, numbers, arrays, labelled tables and named indexes, become arrays with lane axes.
 
 A parameter may differ by combination (it is swept), by group (it has one value per column), by both (recorded
-allocations) or by neither. `LaneParameter` keeps which, so that nothing is ever tiled.
+allocations) or by neither. `LaneParameter` says which, so that no array is repeated for every lane.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import Field, dataclass, fields, replace
 from typing import Any, TypeVar
 
 import equinox as eqx
@@ -16,8 +16,19 @@ import pandas as pd
 from jaxsim.engine.base.fields import ANY, NUMBERS, Bounds, Kind
 from jaxsim.engine.policy.triggers import AbstractCalendar, AtBars, Every, On
 from jaxsim.frames.inputs.calendar import index_points
-from jaxsim.frames.inputs.groups import Layout
-from jaxsim.frames.inputs.labels import ByAsset, Sweep, is_swept
+from jaxsim.frames.inputs.groups import GroupLayout
+from jaxsim.frames.inputs.labels import ByAsset
+from jaxsim.frames.inputs.sweep_axes import Sweep, Swept, is_swept, labels_of
+
+#: One value for all lanes, or an index of values to sweep.
+LaneValue = float | Swept
+#: One value, one per asset, per bar, or per bar and asset; or an index of values to sweep.
+Parameter = LaneValue | Sequence[float] | np.ndarray | jax.Array | pd.Series | pd.DataFrame
+#: A code of an enum: its member, number or name; per bar and asset as a `Parameter`.
+CodeParameter = str | Sequence[str] | Parameter
+
+T = TypeVar("T")
+M = TypeVar("M", bound=eqx.Module)
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,11 +47,14 @@ class LaneParameter:
     pads_assets: bool = False
 
     def of(self, groups: np.ndarray, members: list[np.ndarray], is_grouped: bool) -> tuple[Any, tuple[bool, bool]]:
-        """The array for a batch of groups of one size, and whether it has a combination and a group axis."""
+        """The array for groups of one size, and whether it has a combination and a group axis.
+
+        is_grouped: whether to keep an axis of groups; without it there is one group.
+        """
         array = self.array
         if self.columns is not None:
             parts, axis = [_columns(array, members[g], self.columns) for g in groups], int(self.by_combination)
-            if is_grouped:  # one alone needs no copy
+            if is_grouped:  # a single group needs no copy
                 array = np.stack(parts, axis) if len(parts) > 1 else np.expand_dims(parts[0], axis)
             else:
                 array = parts[0]
@@ -53,196 +67,230 @@ class LaneParameter:
             return array, (self.by_combination, is_grouped)
         return array, (self.by_combination, False)
 
+    def of_lane(self, combination: int, group: int, members: list[np.ndarray]) -> Any:
+        """The value in one lane."""
+        array, (by_combination, _) = self.of(np.array([group]), members, False)
+        return array[combination] if by_combination else array
+
+    def of_some_groups(self, groups: np.ndarray) -> "LaneParameter":
+        """The parameter of these groups alone."""
+        if not self.by_group:
+            return self
+        return replace(self, array=np.take(self.array, groups, axis=int(self.by_combination)))
+
+
+def is_parameter(x: Any) -> bool:
+    return isinstance(x, LaneParameter)
+
+
+def map_parameters(function: Callable[[LaneParameter], Any], tree: T) -> T:
+    """The tree with `function` of each of its `LaneParameter`; other leaves stay as they are."""
+    return jax.tree.map(lambda x: function(x) if is_parameter(x) else x, tree, is_leaf=is_parameter)
+
+
+@dataclass(frozen=True, eq=False)
+class Unresolved:
+    """Values by combination that are known once all axes of the sweep are.
+
+    values: function of the numbers of combinations (None: of all) that gives [combination, ...].
+    """
+
+    values: Callable[[np.ndarray | None], np.ndarray]
+
+
+def resolve(leaf: Any, combinations: np.ndarray | None = None) -> LaneParameter:
+    """A leaf with the values of some combinations, by their numbers, or (None) of all of them."""
+    if not isinstance(leaf, LaneParameter):
+        return LaneParameter(leaf)
+    if isinstance(leaf.array, Unresolved):
+        return replace(leaf, array=leaf.array.values(combinations))
+    return leaf if combinations is None or not leaf.by_combination else replace(leaf, array=leaf.array[combinations])
+
+
+def with_fields(module: M, leaves: Mapping[str, Any]) -> M:
+    """A copy of a module with other fields, which its constructor would refuse or check again."""
+    return module_from(type(module), vars(module) | dict(leaves))
+
+
+def module_from(kind: type[M], leaves: Mapping[str, Any]) -> M:
+    """A module of a class with these fields, past its constructor; see `with_fields`."""
+    new = object.__new__(kind)
+    vars(new).update(leaves)
+    return new
+
+
+@dataclass(frozen=True, eq=False)
+class ParameterReader:
+    """Reads the parameters of one run.
+
+    index: time labels.     layout: groups and assets.      sweep: gets an axis for each named index that is read.
+    """
+
+    index: pd.Index
+    layout: GroupLayout
+    sweep: Sweep
+
+    def by_bar_and_asset(self, value: CodeParameter, argument: str, kind: Kind = ANY) -> LaneParameter:
+        """A parameter that broadcasts to [time, asset]: one value, one per asset [asset], [time or 1, asset or 1], a
+        Series on the time index or on the assets, a DataFrame [time, asset] by its labels, or a named index to sweep.
+
+        Raises ValueError naming the argument for labels that do not match, shapes that do not broadcast, or values out
+        of bounds; TypeError for values that are not of the kind.
+        """
+        if isinstance(value, Swept):
+            return self._swept(value, argument, kind)
+        if isinstance(value, pd.Series | pd.DataFrame):
+            array = self._labelled(value, argument, kind)
+        else:
+            array = kind.read(value, argument)
+        num_columns = len(self.layout.columns)
+        if array.ndim == 0 or array.shape == (1,):
+            return LaneParameter(array.reshape(()))
+        if array.ndim == 1:
+            if len(array) != num_columns:
+                raise ValueError(
+                    f"{argument}: an array of {len(array)} values for {num_columns} columns; one value per bar is a "
+                    "Series on the time index, or has shape [time, 1]"
+                )
+            return LaneParameter(array, columns=0)
+        if array.ndim == 2 and array.shape[0] in (1, len(self.index)) and array.shape[1] in (1, num_columns):
+            return LaneParameter(array) if array.shape[1] == 1 else LaneParameter(array, columns=1)
+        raise ValueError(
+            f"{argument}: shape {array.shape} does not broadcast to [time, asset] = ({len(self.index)}, {num_columns})"
+        )
+
+    def per_lane(self, value: str | LaneValue, argument: str, kind: Kind = ANY) -> LaneParameter:
+        """A parameter that is one value, or a named index to sweep. Raises as `by_bar_and_asset`."""
+        if isinstance(value, Swept):
+            return self._swept(value, argument, kind)
+        array = kind.read(value, argument)
+        if array.size != 1:
+            raise ValueError(f"{argument}: expected one value or a named index to sweep, got shape {array.shape}")
+        return LaneParameter(array.reshape(()))
+
+    def module(self, tree: T, argument: str) -> T:
+        """An allocator, a trigger or a destination with `LaneParameter` in place of its numbers.
+
+        Named indexes are swept, Series, DataFrames and `ByAsset` are aligned by label, bounded fields of Modules are
+        broadcast and checked, dates become bars. All other leaves stay as they are. Raises as `by_bar_and_asset`.
+        """
+
+        def read(leaf: Any) -> Any:
+            if isinstance(leaf, AbstractCalendar):
+                return AtBars(self._due_bars(leaf))  # pyright: ignore[reportArgumentType]
+            if isinstance(leaf, AtBars):
+                leaf.check(len(self.index))
+                if isinstance(leaf.mask, pd.Series) and not leaf.mask.index.equals(self.index):
+                    raise ValueError(f"{argument}: the mask of js.AtBars is labelled, but not by the bars of close")
+                return AtBars(LaneParameter(np.asarray(leaf.mask, bool)))  # pyright: ignore[reportArgumentType]
+            if isinstance(leaf, eqx.Module):
+                return with_fields(leaf, {f.name: read_field(getattr(leaf, f.name), f) for f in _dynamic_fields(leaf)})
+            if isinstance(leaf, Swept):
+                return self._swept(leaf, argument, ANY)
+            if isinstance(leaf, ByAsset):
+                return LaneParameter(leaf.over(self.layout.assets), columns=1)
+            if isinstance(leaf, pd.Series | pd.DataFrame):
+                array = self._labelled(leaf, argument)
+                if array.ndim == 2 and array.shape[0] == 1:
+                    array = array[0]
+                return LaneParameter(array, columns=array.ndim - 1) if array.shape[-1] != 1 else LaneParameter(array)
+            return LaneParameter(leaf)
+
+        def read_field(value: Any, field: Field) -> Any:
+            if "kind" not in field.metadata or _is_off(value, field):
+                return descend(value)
+            if field.metadata["by_bar_and_asset"]:
+                return self.by_bar_and_asset(value, field.name, field.metadata["kind"])
+            return self.per_lane(value, field.name, field.metadata["kind"])
+
+        def descend(value: Any) -> Any:
+            return jax.tree.map(read, value, is_leaf=lambda x: isinstance(x, eqx.Module) or is_table(x))
+
+        _refuse_static_indexes(tree, argument)
+        return descend(tree)
+
+    def _due_bars(self, rule: AbstractCalendar) -> LaneParameter:
+        """The bars on which a rule about dates is due, bool [time]."""
+
+        def mask(**when: Any) -> np.ndarray:
+            due = np.zeros(len(self.index), bool)
+            due[index_points(self.index, **when)] = True
+            return due
+
+        if isinstance(rule, On):
+            return LaneParameter(mask(on=rule.dates))
+        assert isinstance(rule, Every)
+        moved = {"at_time": rule.at_time, "offset": rule.offset}
+        if not is_swept(rule.every):
+            return LaneParameter(mask(every=rule.every, **moved))
+        sweep, number = self.sweep, self.sweep.add(rule.every, "every", numbers=False)
+        masks = {label: mask(every=label, **moved) for label in labels_of(rule.every)}
+        return LaneParameter(
+            Unresolved(lambda combinations: np.stack([masks[x] for x in sweep.values(number, combinations)])),
+            by_combination=True,
+        )
+
+    def _swept(self, value: Swept, argument: str, kind: Kind) -> LaneParameter:
+        sweep, number = self.sweep, self.sweep.add(value, argument, numbers=isinstance(kind, Bounds))
+        kind.read(np.asarray(labels_of(value)), argument)
+
+        def values(combinations: np.ndarray | None) -> np.ndarray:
+            labels = sweep.values(number, combinations)
+            return labels if isinstance(kind, Bounds) else kind.read(labels, argument)
+
+        return LaneParameter(Unresolved(values), by_combination=True)
+
+    def _labelled(self, value: pd.Series | pd.DataFrame, argument: str, kind: Kind = NUMBERS) -> np.ndarray:
+        """A Series or DataFrame as [time or 1, column or 1], by its labels."""
+        if isinstance(value, pd.DataFrame):
+            rows = _rows_of(self.index, value.index, argument)
+            return kind.read(value.to_numpy()[rows][:, _places_of(self.layout, value.columns, argument)], argument)
+        array = kind.read(value.to_numpy(), argument)
+        is_by_bar = len(value.index) == len(self.index) and value.index.equals(self.index)
+        try:
+            by_asset = array[_places_of(self.layout, value.index, argument)][None, :]
+            if is_by_bar:
+                raise ValueError(
+                    f"{argument}: bars and assets have the same labels; pass a DataFrame [time, asset] instead"
+                )
+            return by_asset
+        except LookupError:
+            if is_by_bar:
+                return array[:, None]
+            raise ValueError(
+                f"{argument}: the labels of the Series are neither the time index nor the assets "
+                f"{list(self.layout.assets)[:5]}"
+            ) from None
+
+
+def is_table(x: Any) -> bool:
+    """Whether a leaf has labels that are to be read."""
+    return is_swept(x) or isinstance(x, pd.Series | pd.DataFrame)
+
 
 def _columns(array: np.ndarray, wanted: np.ndarray, axis: int) -> np.ndarray:
-    """Some columns of a table; of all in their order, the table itself."""
+    """Some columns of a table. All columns in their order are the table itself, without a copy."""
     count = array.shape[axis]
     if len(wanted) == count and (wanted == np.arange(count)).all():
         return array
     return np.take(array, wanted, axis=axis)
 
 
-def time_asset(
-    value: Any, argument: str, index: pd.Index, layout: Layout, sweep: Sweep, kind: Kind = ANY
-) -> LaneParameter:
-    """A parameter that broadcasts to [time, asset]: one value, one per asset [asset], [time or 1, asset or 1], a
-    Series on the time index or on the assets, a DataFrame [time, asset] by its labels, or a named index to sweep.
-
-    Raises ValueError naming the argument for labels that do not match, shapes that do not broadcast, or values out
-    of bounds; TypeError for what is not of its kind.
-    """
-    if is_swept(value):
-        return _swept(value, argument, sweep, kind)
-    if isinstance(value, pd.Series | pd.DataFrame):
-        array = _labelled(value, argument, index, layout, kind)
-    else:
-        array = kind.read(value, argument)
-    num_columns = len(layout.columns)
-    if array.ndim == 0 or array.shape == (1,):
-        return LaneParameter(array.reshape(()))
-    if array.ndim == 1:
-        if len(array) != num_columns:
-            raise ValueError(
-                f"{argument}: an array of {len(array)} values for {num_columns} columns; one value per bar is a "
-                "Series on the time index, or has shape [time, 1]"
-            )
-        return LaneParameter(array, columns=0)
-    if array.ndim == 2 and array.shape[0] in (1, len(index)) and array.shape[1] in (1, num_columns):
-        return LaneParameter(array) if array.shape[1] == 1 else LaneParameter(array, columns=1)
-    raise ValueError(
-        f"{argument}: shape {array.shape} does not broadcast to [time, asset] = ({len(index)}, {num_columns})"
-    )
+def _is_off(value: Any, field: Field) -> bool:
+    """Whether a feature is off: its value is None, and so is its default."""
+    return value is None and field.default is None
 
 
-def number(value: Any, argument: str, sweep: Sweep, kind: Kind = ANY) -> LaneParameter:
-    """A parameter that is one value, or a named index to sweep. Raises as `time_asset`."""
-    if is_swept(value):
-        return _swept(value, argument, sweep, kind)
-    array = kind.read(value, argument)
-    if array.size != 1:
-        raise ValueError(f"{argument}: expected one value or a named index to sweep, got shape {array.shape}")
-    return LaneParameter(array.reshape(()))
-
-
-def module(tree: Any, argument: str, index: pd.Index, layout: Layout, sweep: Sweep) -> Any:
-    """The leaves of an allocator or a trigger: named indexes are swept, Series, DataFrames and `ByAsset` are aligned by
-    label, the bounded fields of Modules are broadcast and checked, dates become bars, all else stays as it is."""
-
-    def read(leaf: Any) -> Any:
-        if isinstance(leaf, AbstractCalendar):
-            return AtBars(_due_bars(leaf, index, sweep))
-        if isinstance(leaf, AtBars):
-            leaf.check(len(index))
-            if isinstance(leaf.mask, pd.Series) and not leaf.mask.index.equals(index):
-                raise ValueError(f"{argument}: the mask of js.AtBars is labelled, but not by the bars of close")
-            return AtBars(LaneParameter(np.asarray(leaf.mask, bool)))
-        if isinstance(leaf, eqx.Module):
-            return module_of(leaf, {f.name: _field(getattr(leaf, f.name), f) for f in fields(leaf) if _is_leaf(f)})
-        if is_swept(leaf):
-            return _swept(leaf, argument, sweep, ANY)
-        if isinstance(leaf, ByAsset):
-            return LaneParameter(leaf.over(layout.assets), columns=1)
-        if isinstance(leaf, pd.Series | pd.DataFrame):
-            array = _labelled(leaf, argument, index, layout)
-            if array.ndim == 2 and array.shape[0] == 1:
-                array = array[0]
-            return LaneParameter(array, columns=array.ndim - 1) if array.shape[-1] != 1 else LaneParameter(array)
-        return LaneParameter(leaf)
-
-    def _field(value: Any, field: Any) -> Any:
-        if "kind" not in field.metadata or (value is None and field.default is None):
-            return descend(value)
-        if field.metadata["by_bar_and_asset"]:
-            return time_asset(value, field.name, index, layout, sweep, field.metadata["kind"])
-        return number(value, field.name, sweep, field.metadata["kind"])
-
-    def descend(value: Any) -> Any:
-        return jax.tree.map(read, value, is_leaf=lambda x: isinstance(x, eqx.Module) or is_table(x))
-
-    _refuse_static_indexes(tree, argument)
-    return descend(tree)
-
-
-def _is_leaf(field: Any) -> bool:
-    return not field.metadata.get("static", False)
-
-
-M = TypeVar("M", bound=eqx.Module)
-
-
-def module_of(module: M, leaves: Mapping[str, Any]) -> M:
-    """A copy with other fields, which the constructor would not take, or would check again."""
-    return module_from(type(module), vars(module) | dict(leaves))
-
-
-def module_from(kind: type[M], fields: Mapping[str, Any]) -> M:
-    """A module with these fields; see `module_of`."""
-    new = object.__new__(kind)
-    vars(new).update(fields)
-    return new
-
-
-def _due_bars(rule: AbstractCalendar, index: pd.Index, sweep: Sweep) -> LaneParameter:
-    """The bars on which a rule about dates is due, bool [time]."""
-
-    def mask(**when: Any) -> np.ndarray:
-        due = np.zeros(len(index), bool)
-        due[index_points(index, **when)] = True
-        return due
-
-    if isinstance(rule, On):
-        return LaneParameter(mask(on=rule.dates))
-    assert isinstance(rule, Every)
-    moved = {"at_time": rule.at_time, "offset": rule.offset}
-    if not is_swept(rule.every):
-        return LaneParameter(mask(every=rule.every, **moved))
-    place = sweep.add(rule.every, "every", numbers=False)
-    known = {label: mask(every=label, **moved) for label in getattr(rule.every, "index", rule.every)}
-    return LaneParameter(
-        Unresolved(lambda some: np.stack([known[x] for x in sweep.values(place, some)])), by_combination=True
-    )
-
-
-def is_table(x: Any) -> bool:
-    return is_swept(x) or isinstance(x, pd.Series | pd.DataFrame)
-
-
-def _swept(value: Any, argument: str, sweep: Sweep, kind: Kind) -> LaneParameter:
-    place = sweep.add(value, argument, numbers=isinstance(kind, Bounds))
-    kind.read(np.asarray(getattr(value, "index", value)), argument)
-
-    def values(some: np.ndarray | None) -> np.ndarray:
-        labels = sweep.values(place, some)
-        return labels if isinstance(kind, Bounds) else kind.read(labels, argument)
-
-    return LaneParameter(Unresolved(values), by_combination=True)
-
-
-@dataclass(frozen=True, eq=False)
-class Unresolved:
-    """Values by combination, known once all axes of the sweep are: those of some combinations, by their numbers, or
-    (None) of all."""
-
-    values: Callable[[np.ndarray | None], np.ndarray]
-
-
-def resolve(leaf: Any, some: np.ndarray | None = None) -> LaneParameter:
-    """A leaf with its values filled in, those of some combinations or (None) of all."""
-    if not isinstance(leaf, LaneParameter):
-        return LaneParameter(leaf)
-    if isinstance(leaf.array, Unresolved):
-        return replace(leaf, array=leaf.array.values(some))
-    return leaf if some is None or not leaf.by_combination else replace(leaf, array=leaf.array[some])
-
-
-def _labelled(value: Any, argument: str, index: pd.Index, layout: Layout, kind: Kind = NUMBERS) -> np.ndarray:
-    """A Series or DataFrame as [time or 1, column or 1], by its labels."""
-    if isinstance(value, pd.DataFrame):
-        rows = _reindex(value.index, index, argument)
-        return kind.read(value.to_numpy()[rows][:, _columns_of(value.columns, layout, argument)], argument)
-    array = kind.read(value.to_numpy(), argument)
-    is_by_bar = len(value.index) == len(index) and value.index.equals(index)
-    try:
-        by_asset = array[_columns_of(value.index, layout, argument)][None, :]
-        if is_by_bar:
-            raise ValueError(
-                f"{argument}: bars and assets have the same labels; pass a DataFrame [time, asset] instead"
-            )
-        return by_asset
-    except LookupError:
-        if is_by_bar:
-            return array[:, None]
-        raise ValueError(
-            f"{argument}: the labels of the Series are neither the time index nor the assets {list(layout.assets)[:5]}"
-        ) from None
+def _dynamic_fields(module: eqx.Module) -> list[Field]:
+    return [field for field in fields(module) if not field.metadata.get("static", False)]
 
 
 class _NoSuchColumns(ValueError, LookupError):
     """Labels that are not those of the columns."""
 
 
-def _columns_of(labels: pd.Index, layout: Layout, argument: str) -> np.ndarray:
-    """Where each column of the frame stands in `labels`, which are the columns or, in any group, the asset names."""
+def _places_of(layout: GroupLayout, labels: pd.Index, argument: str) -> np.ndarray:
+    """The place in `labels` of each column of the frame; they are the column labels or, in any group, the assets."""
     for wanted in (layout.columns, layout.assets):
         if labels.nlevels == wanted.nlevels and not labels.has_duplicates and labels.isin(wanted.unique()).all():
             places = labels.get_indexer(wanted)
@@ -253,7 +301,8 @@ def _columns_of(labels: pd.Index, layout: Layout, argument: str) -> np.ndarray:
     )
 
 
-def _reindex(labels: pd.Index, index: pd.Index, argument: str) -> np.ndarray:
+def _rows_of(index: pd.Index, labels: pd.Index, argument: str) -> np.ndarray:
+    """The place in `labels` of each bar."""
     if labels.equals(index):
         return np.arange(len(index))
     if len(labels) == len(index) and not labels.has_duplicates and not index.has_duplicates:

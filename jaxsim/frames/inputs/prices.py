@@ -1,5 +1,6 @@
-"""Price frames at the door: one clear sentence for what cannot be simulated, before anything compiles."""
+"""Prices: tables are checked and aligned, and their gaps filled (rules 4.3 and 6.2), before anything is compiled."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,7 +9,11 @@ import numpy as np
 import pandas as pd
 
 from jaxsim.frames.inputs.parameters import LaneParameter
-from jaxsim.frames.inputs.price_arrays import mark_prices
+
+#: A table of prices or features as users give it.
+Table = pd.DataFrame | pd.Series
+#: Features: tables and arrays with one row per bar, alone or in a pytree.
+Features = Table | np.ndarray | jax.Array | Mapping[str, Any] | Sequence[Any] | None
 
 #: Name of the outer column level of a table of several features.
 FEATURE = "feature"
@@ -18,8 +23,8 @@ FEATURE = "feature"
 class PriceFrames:
     """Checked prices, [time, column], NaN where there is none.
 
-    open, price: None if not given; `price` may be infinite (see `prices.execution_prices`).
-    mark: what positions are valued at after a bar.     features: as `Market.features`.
+    open, price: None if not given; `price` may be infinite (see `execution_prices`).
+    mark: the prices that positions are valued at after a bar.      features: as `Market.features`.
     """
 
     index: pd.Index
@@ -31,11 +36,13 @@ class PriceFrames:
     features: Any
 
 
-def checked_prices(close: Any, open: Any = None, price: Any = None, features: Any = None) -> PriceFrames:
-    """Check and align price frames.
+def checked_prices(
+    close: Table, open: Table | None = None, price: Table | None = None, features: Features = None
+) -> PriceFrames:
+    """Check and align tables of prices.
 
-    Raises TypeError for what is not a frame of numbers; ValueError for an empty frame, an unsorted or repeated
-    index, labels that do not match those of `close`, prices that are infinite or not positive, or a column without
+    Raises TypeError for a value that is no table of numbers; ValueError for an empty table, an unsorted or repeated
+    index, labels that are not those of `close`, prices that are infinite or not positive, or a column without
     any price. The message begins with the argument's name.
     """
     frame = as_frame(close, "close")
@@ -57,8 +64,13 @@ def checked_prices(close: Any, open: Any = None, price: Any = None, features: An
     )
 
 
+def is_price_table(price: Any, close: Table) -> bool:
+    """Whether `price` has one entry per bar and asset, with the labels of `close`."""
+    return isinstance(price, pd.DataFrame) or (isinstance(price, pd.Series) and isinstance(close, pd.Series))
+
+
 def as_frame(value: Any, argument: str) -> pd.DataFrame:
-    """A DataFrame, also from a Series (one asset). Raises TypeError."""
+    """A DataFrame, also from a Series (one asset). Raises TypeError naming the argument, ValueError if it is empty."""
     if isinstance(value, pd.Series):
         value = value.to_frame("asset" if value.name is None else value.name)
     if not isinstance(value, pd.DataFrame):
@@ -68,12 +80,13 @@ def as_frame(value: Any, argument: str) -> pd.DataFrame:
     return value
 
 
-def read_features(features: Any, close: pd.DataFrame) -> Any:
-    """Features as a pytree of arrays with leading axis time, DataFrames and Series aligned by label. A table of
-    `js.features.stack` is a `LaneParameter` [time, column, feature], whose columns are those of close: each group sees
-    its own.
+def read_features(features: Features, close: pd.DataFrame) -> Any:
+    """Features as a pytree of arrays with leading axis time, DataFrames and Series aligned by label.
 
-    Raises ValueError if a leaf does not have one row per bar, or a stack not the columns of close.
+    A table of `js.features.stack` becomes a `LaneParameter` [time, column, feature] whose columns are those of close:
+    each group sees its own assets.
+
+    Raises ValueError if a leaf does not have one row per bar, or a stack does not have the columns of close.
     """
 
     def read(leaf: Any) -> Any:
@@ -112,7 +125,7 @@ def check_index(index: pd.Index, argument: str) -> None:
         raise ValueError(f"{argument}: the time index is not sorted; {argument}.sort_index() sorts it")
 
 
-def _aligned(value: Any, close: pd.DataFrame, argument: str) -> pd.DataFrame:
+def _aligned(value: Table, close: pd.DataFrame, argument: str) -> pd.DataFrame:
     """A frame with the labels of close, in its order."""
     if np.isscalar(value) or isinstance(value, np.ndarray):
         raise TypeError(f"{argument}: expected a DataFrame with the labels of close, got {type(value).__name__}")
@@ -139,7 +152,7 @@ def _positive(frame: pd.DataFrame, argument: str, *, may_be_infinite: bool = Fal
             if getattr(dtype, "kind", "O") not in "iuf":
                 raise TypeError(f"{argument}: the column {column!r} is not numeric")
         values = frame.to_numpy(np.float64, na_value=np.nan)
-    values = values.astype(np.float64, order="C")  # a copy: what is worked out later must not change with the frame
+    values = values.astype(np.float64, order="C")  # a copy: results must not change when the user changes the frame
     fine = (values > 0) & (values < np.inf)
     if not fine.all():
         fine |= np.isnan(values) | (np.isinf(values) if may_be_infinite else False)
@@ -148,3 +161,81 @@ def _positive(frame: pd.DataFrame, argument: str, *, may_be_infinite: bool = Fal
         where = f"{frame.columns[column]!r} at {frame.index[row]}"
         raise ValueError(f"{argument}: prices must be positive and finite; {where} is {values[row, column]:g}")
     return values
+
+
+# --- the arrays of a `Market`
+
+
+def valuation_prices(close: np.ndarray, open: np.ndarray | None, ffill: bool = True) -> np.ndarray:
+    """The price that each asset is valued at when a bar begins: its open, or else the last price known before.
+
+    close, open: [time, asset].
+    ffill: whether a price outlives a bar without one. Otherwise the price is this bar's open, or without opens the
+        close of the bar before.
+
+    Returns [time, asset], NaN before the first price.
+    """
+    if not ffill:
+        return previous_close(close) if open is None else open
+    if open is not None and not np.isnan(open).any():
+        return open
+    if open is None and not np.isnan(close).any():
+        return previous_close(close)
+    return forward_fill(_half_bars(close, open))[0::2]
+
+
+def priced_at(close: np.ndarray, open: np.ndarray | None, ffill: bool = True) -> np.ndarray:
+    """When each valuation price was known, in half bars: 2t for the open of bar t, 2t + 1 for its close; int32."""
+    half_bars = np.arange(2 * len(close), dtype=np.int32)[:, None]
+    if not ffill:
+        return np.broadcast_to(half_bars[0::2], close.shape).copy()
+    known = np.where(np.isnan(_half_bars(close, open)), -1, half_bars)
+    return np.maximum.accumulate(known, axis=0)[0::2]
+
+
+def execution_prices(price: np.ndarray | None, close: np.ndarray, open: np.ndarray | None) -> np.ndarray:
+    """The price that orders execute at: +inf means the close, -inf the open, or without opens the close of the bar
+    before (rules 4.3).
+
+    price: broadcasts to [time, asset]; None: the close.
+    """
+    if price is None:
+        return close
+    price = np.where(price == np.inf, close, price)
+    if (price == -np.inf).any():
+        price = np.where(price == -np.inf, previous_close(close) if open is None else open, price)
+    return price
+
+
+def mark_prices(close: np.ndarray, open: np.ndarray | None) -> np.ndarray:
+    """The price that each asset is marked at when a bar ends: the last close known.
+
+    An asset that has had an open but no close yet is marked at that open. A later close would let values see the
+    future.
+    """
+    mark = forward_fill(close)
+    if np.isnan(mark[0]).any():
+        mark = np.where(np.isnan(mark), valuation_prices(close, open), mark)
+    return mark
+
+
+def forward_fill(x: np.ndarray) -> np.ndarray:
+    """Each NaN along the first axis becomes the last number before it."""
+    if not np.isnan(x).any():
+        return x
+    rows = np.arange(len(x))[:, None]
+    last = np.maximum.accumulate(np.where(np.isnan(x), 0, rows), axis=0)
+    return np.take_along_axis(x, last, axis=0)
+
+
+def previous_close(close: np.ndarray) -> np.ndarray:
+    """The close of the bar before; NaN at the first bar."""
+    return np.concatenate([np.full((1, close.shape[1]), np.nan), close[:-1]])
+
+
+def _half_bars(close: np.ndarray, open: np.ndarray | None) -> np.ndarray:
+    """Opens and closes in the order in which they become known, [2 time, asset]."""
+    known = np.empty((2 * len(close), close.shape[1]))
+    known[0::2] = np.nan if open is None else open
+    known[1::2] = close
+    return known

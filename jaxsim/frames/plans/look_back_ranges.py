@@ -1,4 +1,4 @@
-"""What a plan looks back on: the ranges of every combination of parameters."""
+"""The look-back ranges of a plan, for every combination of parameters."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,16 +8,18 @@ import numpy as np
 import pandas as pd
 
 from jaxsim.frames.inputs.calendar import ranges_before
-from jaxsim.frames.inputs.labels import Sweep, is_swept
+from jaxsim.frames.inputs.sweep_axes import Sweep, is_swept
 
-#: Combinations that share a range are asked together up to this number.
-_TOGETHER = 8
+#: Combinations that share a range are asked together, at most so many.
+_MOST_TOGETHER = 8
 
 
 @dataclass(frozen=True, eq=False)
 class LookBacks:
-    """What is asked, an item for each range of each combination: its combination of parameters and its bars
-    [start, end), [item], by combination and bar."""
+    """The look-back ranges of all combinations, by combination and bar.
+
+    combination: its number, int [item].        start, end: bars [start, end), int [item].
+    """
 
     combination: np.ndarray
     start: np.ndarray
@@ -26,9 +28,10 @@ class LookBacks:
     def __len__(self) -> int:
         return len(self.start)
 
-    def shared(self) -> list[np.ndarray]:
-        """Numbers of the items by range, [range, combination]: a table for each number of combinations that look back
-        on the same range, for whom what depends on the range alone is worked out once."""
+    def by_range(self) -> list[np.ndarray]:
+        """The numbers of the items, in tables [range, combination]: in each, every range has the same number of
+        combinations. An allocator then does the work that depends on the range alone once for all combinations of a
+        row."""
         order = np.lexsort((self.combination, self.end, self.start))
         start, end = self.start[order], self.end[order]
         first = np.flatnonzero(np.append(True, (start[1:] != start[:-1]) | (end[1:] != end[:-1])))
@@ -36,20 +39,26 @@ class LookBacks:
         tables: dict[int, list[np.ndarray]] = {}
         for sharers in np.unique(count).tolist():
             table = order[first[count == sharers, None] + np.arange(sharers)]
-            for begin in range(0, sharers, _TOGETHER):
-                part = table[:, begin : begin + _TOGETHER]
+            for begin in range(0, sharers, _MOST_TOGETHER):
+                part = table[:, begin : begin + _MOST_TOGETHER]
                 tables.setdefault(part.shape[1], []).append(part)
         return [np.concatenate(parts) for parts in tables.values()]
 
-    def some(self, chosen: np.ndarray) -> "LookBacks":
-        return LookBacks(self.combination[chosen], self.start[chosen], self.end[chosen])
+    def take(self, items: np.ndarray) -> "LookBacks":
+        return LookBacks(self.combination[items], self.start[items], self.end[items])
 
 
-class Timetable:
-    """The ranges of each combination."""
+class LookBackRules:
+    """The arguments `every`, `on`, `at_time`, `offset` and `lookback` of a plan, some of them swept.
 
-    def __init__(self, index: pd.Index, arguments: dict[str, Any], sweep: Sweep):
-        self._index, self._sweep, self._fixed, self._places, self._dates = index, sweep, {}, {}, None
+    Raises TypeError or ValueError naming the argument; for a swept one, its first value is looked at.
+    """
+
+    def __init__(self, index: pd.Index, arguments: Mapping[str, Any], sweep: Sweep):
+        self._index, self._sweep = index, sweep
+        self._fixed: dict[str, Any] = {}
+        self._swept: dict[str, int] = {}  # numbers in the sweep
+        self._dates: dict[Any, Any] | None = None  # of `on`, by label
         for name, value in arguments.items():
             if name == "on" and isinstance(value, Mapping):
                 self._dates, value = dict(value), pd.Index(list(value), name="on")
@@ -57,25 +66,24 @@ class Timetable:
                 self._fixed[name] = value  # dates, whether or not their index has a name
                 continue
             if is_swept(value):
-                self._places[name] = sweep.add(value, name, numbers=False)
+                self._swept[name] = sweep.add(value, name, numbers=False)
             else:
                 self._fixed[name] = value
         self._known: dict[tuple, tuple[np.ndarray, np.ndarray]] = {}
-        # Misuse shows before anything else is read.
-        self._ranges({name: sweep.values(place, np.zeros(1, int))[0] for name, place in self._places.items()})
+        self._ranges({name: sweep.values(number, np.zeros(1, int))[0] for name, number in self._swept.items()})
 
-    def _ranges(self, chosen: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+    def _ranges(self, labels: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
         """First and end bar of each range, for the labels of one combination."""
-        labels = tuple(chosen.values())
-        if labels not in self._known:
+        key = tuple(labels.values())
+        if key not in self._known:
             if self._dates is not None:
-                chosen = chosen | {"on": self._dates[chosen["on"]]}
-            self._known[labels] = ranges_before(self._index, **self._fixed, **chosen)
-        return self._known[labels]
+                labels = labels | {"on": self._dates[labels["on"]]}
+            self._known[key] = ranges_before(self._index, **self._fixed, **labels)
+        return self._known[key]
 
-    def items(self) -> LookBacks:
-        """All that is asked, once all axes of the sweep are known."""
-        labels = {name: self._sweep.values(place) for name, place in self._places.items()}
+    def look_backs(self) -> LookBacks:
+        """The ranges of all combinations, once all axes of the sweep are known."""
+        labels = {name: self._sweep.values(number) for name, number in self._swept.items()}
         ranges = [
             self._ranges({name: values[combination] for name, values in labels.items()})
             for combination in range(len(self._sweep))

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from jaxsim import metrics
-from jaxsim.frames.inputs.bars_per_year import bar_length, to_timedelta
+from jaxsim.frames.inputs.bars_per_year import bar_length, bars_per_year, to_timedelta
 from jaxsim.frames.inputs.labels import cross_section, select
 from jaxsim.frames.results.allocations import Allocations, compared_allocations, recorded_allocations
 from jaxsim.frames.results.labelled import Labels
@@ -252,11 +252,8 @@ class Backtest:
         return self._ann_factor(None, None)
 
     def _ann_factor(self, freq: Any, year_freq: Any) -> float:
-        bar = self._bar_length(freq)
-        if bar is None:
-            raise ValueError("freq: the index does not tell how long a bar is; pass freq=, as in freq='1h'")
         year = self._paths.context.year_freq if year_freq is None else to_timedelta(year_freq, "year_freq")
-        return year / bar
+        return bars_per_year(self._bar_length(freq), year)
 
     def _bar_length(self, freq: Any) -> pd.Timedelta | None:
         return self._paths.context.freq if freq is None else bar_length(self._index, freq)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from jaxsim import metrics
+from jaxsim.engine.metrics.names import needs_ann_factor, required_arguments
 
 Metric = str | Callable[..., Any]
 
@@ -14,24 +15,14 @@ ONE_PER_LANE = {name for name in metrics.__all__ if not name.startswith("rolling
 ONE_PER_LANE -= {"drawdown", "returns_from_value", "portfolio_stats", "returns_stats"}
 
 
-def _needs(function: Callable) -> set[str]:
-    """What a metric must be given beside returns."""
-    parameters = list(inspect.signature(function).parameters.values())[1:]
-    return {p.name for p in parameters if p.default is p.empty and p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)}
-
-
 def _is_of_returns(name: str) -> bool:
     function = getattr(metrics, name)
-    return next(iter(inspect.signature(function).parameters)) == "returns" and _needs(function) <= {"ann_factor"}
+    first = next(iter(inspect.signature(function).parameters))
+    return first == "returns" and required_arguments(function) <= {"ann_factor"}
 
 
 #: The metrics that need returns alone, and the number of bars in a year.
 OF_RETURNS = sorted(name for name in ONE_PER_LANE - {"deflated_sharpe_ratio"} if _is_of_returns(name))
-
-
-def is_annual(metric: Metric) -> bool:
-    """Whether a metric must be told how many bars make a year. Raises as `scorer`."""
-    return "ann_factor" in _needs(_function(metric, "metric"))
 
 
 def scorer(metric: Metric, ann_factor: float | None, argument: str = "metric") -> Callable[[Any], Any]:
@@ -45,7 +36,7 @@ def scorer(metric: Metric, ann_factor: float | None, argument: str = "metric") -
     if "ann_factor" not in takes:
         return function
     if ann_factor is None:
-        if "ann_factor" in _needs(function):
+        if needs_ann_factor(function):
             raise ValueError(f"ann_factor: {metric_name(metric)} needs to know how many bars make a year")
         return function
     return _Annual(function, ann_factor)

@@ -9,7 +9,7 @@ import pandas as pd
 
 from jaxsim.engine.base.enums import Direction, SizeType
 from jaxsim.engine.metrics import returns as metrics
-from jaxsim.frames.inputs.groups import Layout
+from jaxsim.frames.inputs.groups import GroupLayout
 from jaxsim.frames.results.ledger import Ledger
 
 
@@ -24,7 +24,7 @@ class RunContext:
     """
 
     index: pd.Index
-    layout: Layout
+    layout: GroupLayout
     close: np.ndarray
     mark: np.ndarray
     init_cash: np.ndarray

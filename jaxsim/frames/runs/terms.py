@@ -1,20 +1,138 @@
-"""The terms of trading as users give them: costs, limits, and what an allocator's numbers mean."""
+"""`Terms`: the keyword arguments of `js.backtest` on their way from a verb to the run."""
 
-from collections.abc import Mapping
-from dataclasses import fields
-from typing import Any
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, TypedDict, Union
 
 import numpy as np
-import pandas as pd
 
 from jaxsim.engine.base.enums import CallSeq, Direction, SizeType
 from jaxsim.engine.base.fields import CALL_SEQ, DIRECTION, SIZE_TYPE, Codes
+from jaxsim.engine.policy.destinations import AbstractDestination
+from jaxsim.engine.schedules.schedule import AbstractSchedule
 from jaxsim.engine.trading.costs import NEUTRAL, Costs
-from jaxsim.frames.inputs.groups import Layout
-from jaxsim.frames.inputs.labels import Sweep, is_swept
-from jaxsim.frames.inputs.parameters import LaneParameter, module_from, number, time_asset
+from jaxsim.frames.inputs.bars_per_year import Duration
+from jaxsim.frames.inputs.groups import Groups
+from jaxsim.frames.inputs.parameters import (
+    CodeParameter,
+    LaneParameter,
+    LaneValue,
+    Parameter,
+    ParameterReader,
+    module_from,
+)
+from jaxsim.frames.inputs.prices import Features, Table
+from jaxsim.frames.inputs.random_keys import Key
+from jaxsim.frames.inputs.sweep_axes import Swept, is_swept
 
-#: Terms of the policy rather than of its costs: their kinds, and what they are when they are left out.
+if TYPE_CHECKING:
+    from distributed import Client
+
+#: The name of an engine, or a Dask client.
+Engine = Union[str, "Client"]
+#: One code for all assets of a lane: a member of an enum, its number or its name.
+LaneCode = str | LaneValue
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Terms:
+    """The keyword arguments of `js.backtest`, with the same defaults, as the user gave them; see there for each.
+
+    Verbs with arguments of their own, such as `js.replay`, leave the others at their defaults.
+    """
+
+    # plain orders, and what sizes or weights mean
+    size: Parameter | None = None
+    size_type: CodeParameter | None = None
+    direction: CodeParameter | None = None
+    call_seq: LaneCode | None = None
+    # prices beside the closes
+    open: Table | None = None
+    price: Parameter | None = None
+    ffill_val_price: LaneValue = True
+    # when to trade, and how far
+    trigger: Callable | None = None
+    destination: AbstractDestination | None = None
+    # costs and limits: the fields of `Costs`
+    fees: Parameter = 0.0
+    fixed_fees: Parameter = 0.0
+    slippage: Parameter = 0.0
+    min_size: Parameter = 0.0
+    max_size: Parameter = np.inf
+    size_granularity: Parameter = np.nan
+    reject_prob: Parameter = 0.0
+    lock_cash: Parameter = False
+    allow_partial: Parameter = True
+    raise_reject: Parameter = False
+    update_value: LaneValue = False
+    # lanes
+    min_history: LaneValue = 0
+    init_cash: LaneValue = 100.0
+    groups: Groups | None = None
+    by: Hashable = None
+    features: Features = None
+    freq: Duration | None = None
+    year_freq: Duration = "365D"
+    key: Key | Swept = 0
+    # how to run them
+    engine: Engine = "compiled"
+    schedule: AbstractSchedule | None = None
+    log: bool = False
+    progress: bool = False
+
+
+class TradingKeywords(TypedDict, total=False):
+    """The fields of `Terms` for verbs that have the others as arguments of their own."""
+
+    size_type: CodeParameter | None
+    direction: CodeParameter | None
+    call_seq: LaneCode | None
+    ffill_val_price: LaneValue
+    fees: Parameter
+    fixed_fees: Parameter
+    slippage: Parameter
+    min_size: Parameter
+    max_size: Parameter
+    size_granularity: Parameter
+    reject_prob: Parameter
+    lock_cash: Parameter
+    allow_partial: Parameter
+    raise_reject: Parameter
+    update_value: LaneValue
+    init_cash: LaneValue
+    freq: Duration | None
+    year_freq: Duration
+    key: Key | Swept
+    engine: Engine
+    schedule: AbstractSchedule | None
+
+
+class TermsKeywords(TradingKeywords, total=False):
+    """The fields of `Terms`, for verbs that pass all of them on: `**terms: Unpack[TermsKeywords]`."""
+
+    size: Parameter | None
+    open: Table | None
+    price: Parameter | None
+    trigger: Callable | None
+    destination: AbstractDestination | None
+    min_history: LaneValue
+    groups: Groups | None
+    by: Hashable
+    features: Features
+    log: bool
+    progress: bool
+
+
+@dataclass(frozen=True)
+class Meaning:
+    """What the numbers of an allocator or of plain orders mean, as users or a `Policy` say it; None: not said."""
+
+    size_type: CodeParameter | None = None
+    direction: CodeParameter | None = None
+    call_seq: LaneCode | None = None
+
+
+#: The kinds of the fields of `Meaning`, and what they are when they are not said.
 MEANING: Mapping[str, tuple[Codes, int]] = {
     "size_type": (SIZE_TYPE, SizeType.TARGET_PERCENT),
     "direction": (DIRECTION, Direction.BOTH),
@@ -22,64 +140,63 @@ MEANING: Mapping[str, tuple[Codes, int]] = {
 }
 
 
-def read_costs(given: Mapping[str, Any], index: pd.Index, layout: Layout, sweep: Sweep) -> Costs:
-    """`Costs` with leaves, from the arguments of `backtest` by name. What is neutral everywhere is left out, so that
-    programs are compiled without it. Raises ValueError or TypeError naming the argument."""
-    leaves: dict[str, LaneParameter | None] = {}
+def read_costs(terms: Terms, reader: ParameterReader) -> Costs:
+    """`Costs` of `LaneParameter`. A cost that is neutral everywhere is None, so that programs are compiled without it.
+
+    Raises ValueError or TypeError naming the argument.
+    """
+    costs: dict[str, LaneParameter | None] = {}
     for field in fields(Costs):
-        name, kind = field.name, field.metadata["kind"]
-        if _is_default(given[name], NEUTRAL.get(name)):
-            leaves[name] = None
+        name, kind, value = field.name, field.metadata["kind"], getattr(terms, field.name)
+        if _is_default(value, NEUTRAL.get(name)):
+            costs[name] = None
             continue
-        if field.metadata["by_bar_and_asset"]:
-            leaf = time_asset(given[name], name, index, layout, sweep, kind)
-        else:
-            leaf = number(given[name], name, sweep, kind)
-        leaves[name] = None if name in NEUTRAL and _is(leaf, NEUTRAL[name]) else leaf
-    return module_from(Costs, leaves)
+        read = reader.by_bar_and_asset if field.metadata["by_bar_and_asset"] else reader.per_lane
+        cost = read(value, name, kind)
+        costs[name] = None if name in NEUTRAL and _is_everywhere(cost, NEUTRAL[name]) else cost
+    return module_from(Costs, costs)
 
 
 def read_meaning(
-    given: Mapping[str, Any], index: pd.Index, layout: Layout, sweep: Sweep, are_orders: bool = False
+    meaning: Meaning, reader: ParameterReader, are_orders: bool = False
 ) -> dict[str, LaneParameter | None]:
-    """`size_type` and `direction` (and `call_seq`, one for all) as leaves; None where they are left out, or say what is
-    meant without them.
+    """The fields of a `Policy` that say what its numbers mean; None where they are not said, or say the default.
 
-    are_orders: sizes are those of plain orders, and no weights even where they count what weights count.
+    are_orders: sizes are those of plain orders. They are no weights even where they count what weights count.
     Raises ValueError or TypeError naming the argument.
     """
-    leaves: dict[str, LaneParameter | None] = {}
-    for name, (kind, neutral) in MEANING.items():
-        value = given[name]
+    codes: dict[str, LaneParameter | None] = {}
+    for name, (kind, default) in MEANING.items():
+        value = getattr(meaning, name)
         if value is None:
-            leaves[name] = None
+            codes[name] = None
             continue
         if name == "call_seq":
             if not is_swept(value) and np.ndim(value) > 0:
                 raise ValueError("call_seq: expected one rule; a sequence of assets only an allocator can give")
-            leaf = number(value, name, sweep, kind)
+            code = reader.per_lane(value, name, kind)
         else:
-            leaf = time_asset(value, name, index, layout, sweep, kind)
-        is_left_out = _is(leaf, neutral) and not (are_orders and name == "size_type")
-        leaves[name] = None if is_left_out else leaf
-    return leaves
+            code = reader.by_bar_and_asset(value, name, kind)
+        is_left_out = _is_everywhere(code, default) and not (are_orders and name == "size_type")
+        codes[name] = None if is_left_out else code
+    return codes
 
 
-def _is(leaf: LaneParameter, neutral: Any) -> bool:
-    """Whether a leaf is the same neutral value everywhere."""
-    if leaf.by_combination:
+def _is_everywhere(parameter: LaneParameter, neutral: float) -> bool:
+    """Whether a parameter has this value in all lanes, at all bars, for all assets."""
+    if parameter.by_combination:
         return False
-    array = np.asarray(leaf.array)
+    array = np.asarray(parameter.array)
     return bool((np.isnan(array) if isinstance(neutral, float) and np.isnan(neutral) else array == neutral).all())
 
 
-def _is_default(value: Any, neutral: Any) -> bool:
-    """Whether an argument has been left as it is: a shortcut past reading it, which also holds for NaN."""
+def _is_default(value: object, neutral: object) -> bool:
+    """Whether an argument has its default value. This saves reading it, and also holds for NaN."""
     return neutral is not None and type(value) is type(neutral) and repr(value) == repr(neutral)
 
 
-def is_given(value: Any, neutral: Any) -> bool:
-    """Whether a user has said something with an argument."""
+def is_set(value: object, neutral: object) -> bool:
+    """Whether the user has set an argument to something other than its neutral value."""
     if value is None or is_swept(value) or not np.isscalar(value):
         return value is not None
     return value != neutral

@@ -1,4 +1,4 @@
-"""The chunks of a sweep are worked on: side by side on threads, or by the workers of a cluster."""
+"""The chunks of a sweep are computed side by side, on threads or by the workers of a cluster."""
 
 import logging
 import sys
@@ -10,9 +10,10 @@ from dataclasses import replace
 
 import jax
 
-from jaxsim.frames.sweeps import chunking as chunks
-from jaxsim.frames.sweeps.chunk_metrics import ChunkMetrics, Scoring, SweepChunk
-from jaxsim.frames.sweeps.store_parts import Parts
+from jaxsim.frames.sweeps.chunk_metrics import ChunkedSweep, ChunkMetrics, SweepChunk
+from jaxsim.frames.sweeps.chunking import bytes_of_sweep
+from jaxsim.frames.sweeps.columns import are_online
+from jaxsim.frames.sweeps.store import Parts
 from jaxsim.frames.system.memory import show_size
 from jaxsim.frames.system.progress import progress_bar
 from jaxsim.frames.system.workers import is_distributed, run_everywhere
@@ -20,37 +21,41 @@ from jaxsim.frames.system.workers import is_distributed, run_everywhere
 _log = logging.getLogger("jaxsim")
 
 
-def compute(scoring: Scoring, parts: Parts, workers: int, progress: bool) -> None:
-    """Score the chunks that are not there yet."""
-    pending = [number for number in range(scoring.num_chunks) if number not in parts]
-    done = scoring.reading.num_lanes - sum(map(scoring.num_lanes, pending))
-    with progress_bar(scoring.reading.num_lanes, "lane", progress, done) as advance:
+def compute_missing(sweep: ChunkedSweep, parts: Parts, workers: int, progress: bool) -> None:
+    """Compute the chunks that `parts` does not have yet.
+
+    workers: chunks that are worked on at a time.       progress: whether to show a progress bar.
+    """
+    missing = [number for number in range(sweep.num_chunks) if number not in parts]
+    finished = sweep.arguments.num_lanes - sum(map(sweep.num_lanes, missing))
+    with progress_bar(sweep.arguments.num_lanes, "lane", progress, finished) as advance:
         if progress:
-            _announce(scoring, pending, workers)
-        for number, part in _parts(scoring, pending, workers):
+            _announce(sweep, missing, workers)
+        for number, part in _computed(sweep, missing, workers):
             if number not in parts:
                 parts.put(number, part)
-                _log.info("chunk %d of %d is done", number, scoring.num_chunks)
-                advance(scoring.num_lanes(number))
+                _log.info("chunk %d of %d is done", number, sweep.num_chunks)
+                advance(sweep.num_lanes(number))
 
 
-def _parts(scoring: Scoring, pending: Sequence[int], workers: int) -> Iterator[tuple[int, ChunkMetrics]]:
-    engine = scoring.reading.engine
+def _computed(sweep: ChunkedSweep, missing: Sequence[int], workers: int) -> Iterator[tuple[int, ChunkMetrics]]:
+    """Chunks with their numbers, as they are finished."""
+    engine = sweep.arguments.engine
     if is_distributed(engine):
-        here = replace(scoring, reading=replace(scoring.reading, engine="compiled"))
-        for at, part in run_everywhere(Scoring.part, here, pending, engine):
-            yield pending[at], part
+        of_worker = replace(sweep, arguments=replace(sweep.arguments, engine="compiled"))
+        for place, part in run_everywhere(ChunkedSweep.compute, of_worker, missing, engine):
+            yield missing[place], part
         return
-    if workers == 1 or len(pending) < 2:
-        for number in pending:
-            yield number, scoring.part(number)
+    if workers == 1 or len(missing) < 2:
+        for number in missing:
+            yield number, sweep.compute(number)
         return
-    yield from _on_threads(scoring, pending, workers)
+    yield from _on_threads(sweep, missing, workers)
 
 
-def _on_threads(scoring: Scoring, pending: Sequence[int], workers: int) -> Iterator[tuple[int, ChunkMetrics]]:
+def _on_threads(sweep: ChunkedSweep, missing: Sequence[int], workers: int) -> Iterator[tuple[int, ChunkMetrics]]:
     """Chunks side by side: this thread makes them ready, others wait for their programs. Devices take turns."""
-    devices, left = jax.local_devices(), list(reversed(pending))
+    devices, left = jax.local_devices(), list(reversed(missing))
     pool = ThreadPoolExecutor(workers, thread_name_prefix="jaxsim-sweep")
 
     def on_device(number: int) -> AbstractContextManager:
@@ -58,7 +63,7 @@ def _on_threads(scoring: Scoring, pending: Sequence[int], workers: int) -> Itera
 
     def work(chunk: SweepChunk) -> ChunkMetrics:
         with on_device(chunk.number):
-            return scoring.scored(chunk)
+            return sweep.compute_chunk(chunk)
 
     running = {}
     try:
@@ -66,36 +71,36 @@ def _on_threads(scoring: Scoring, pending: Sequence[int], workers: int) -> Itera
             while left and len(running) < workers + 1:  # one is ready when another ends
                 number = left.pop()
                 with on_device(number):
-                    running[pool.submit(work, scoring.chunk(number))] = number
+                    running[pool.submit(work, sweep.chunk(number))] = number
             for future in wait(running, return_when=FIRST_COMPLETED).done:
                 yield running.pop(future), future.result()
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _announce(scoring: Scoring, pending: Sequence[int], workers: int) -> None:
-    """Say what is to be done, before it is."""
-    reading = scoring.reading
-    memory = chunks.bytes_in_all(reading, scoring.columns, scoring.size, workers)
+def _announce(sweep: ChunkedSweep, missing: Sequence[int], workers: int) -> None:
+    """Say what is to be done, and about how long it takes."""
+    arguments = sweep.arguments
+    layout, memory = arguments.job.layout, bytes_of_sweep(arguments, sweep.columns, sweep.size, workers)
     text = (
-        f"{reading.num_lanes:,} lanes x {reading.num_bars:,} bars x {len(reading.layout.columns)} columns, in "
-        f"{scoring.num_chunks:,} chunks of {scoring.size * reading.layout.num_groups:,} lanes"
+        f"{arguments.num_lanes:,} lanes x {arguments.num_bars:,} bars x {len(layout.columns)} columns, in "
+        f"{sweep.num_chunks:,} chunks of {sweep.size * layout.num_groups:,} lanes"
     )
-    text += f", {scoring.num_chunks - len(pending):,} of them done before" if len(pending) < scoring.num_chunks else ""
+    text += f", {sweep.num_chunks - len(missing):,} of them done before" if len(missing) < sweep.num_chunks else ""
     text += f"; about {show_size(memory)} of memory"
-    if pending and reading.engine == "compiled" and chunks.are_streamed(scoring.columns):
-        text += f", about {_show_time(_seconds(scoring, pending, workers))}"
+    if missing and arguments.engine == "compiled" and are_online(sweep.columns):
+        text += f", about {_show_time(_seconds(sweep, missing, workers))}"
     print(text, file=sys.stderr, flush=True)
 
 
-def _seconds(scoring: Scoring, pending: Sequence[int], workers: int) -> float:
-    """How long the pending chunks will take, from a few bars of the first one."""
-    num_bars = scoring.reading.num_bars
+def _seconds(sweep: ChunkedSweep, missing: Sequence[int], workers: int) -> float:
+    """How long the missing chunks will take, judged by a few bars of the first one."""
+    num_bars = sweep.arguments.num_bars
     trial = min(num_bars, max(64, num_bars // 32))
-    scoring.part(pending[0], trial)  # compiles
+    sweep.compute(missing[0], trial)  # compiles
     begun = time.perf_counter()
-    scoring.part(pending[0], trial)
-    return (time.perf_counter() - begun) * num_bars / trial * -(-len(pending) // workers)
+    sweep.compute(missing[0], trial)
+    return (time.perf_counter() - begun) * num_bars / trial * -(-len(missing) // workers)
 
 
 def _show_time(seconds: float) -> str:

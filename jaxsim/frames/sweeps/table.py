@@ -11,57 +11,63 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from jaxsim.frames.sweeps.chunk_metrics import DEFLATED, Scoring, Trials, finish
-from jaxsim.frames.sweeps.store_parts import Parts, statuses, write_table
+from jaxsim.frames.sweeps.chunk_metrics import ChunkedSweep
+from jaxsim.frames.sweeps.columns import DEFLATED, Trials, metrics_from_columns
+from jaxsim.frames.sweeps.store import Parts, statuses, write_table
 
 
 @dataclass(frozen=True, eq=False)
-class Table:
-    """What comes out: the finished parts, with labels."""
+class SweepTable:
+    """The table of a sweep whose chunks are finished.
 
-    scoring: Scoring
+    names: of the metrics, in the order of the columns.     parts: the chunks.
+    """
+
+    sweep: ChunkedSweep
     names: tuple[str, ...]
     parts: Parts
 
     def frame(self) -> pd.DataFrame:
-        """In memory."""
-        scoring = self.scoring
-        parts = [self.parts.get(number) for number in range(scoring.num_chunks)]
-        columns = np.concatenate([part.scores for part in parts])
+        """The table in memory."""
+        sweep = self.sweep
+        parts = [self.parts.get(number) for number in range(sweep.num_chunks)]
+        values = np.concatenate([part.values for part in parts])
         status = np.concatenate([statuses(part) for part in parts])
-        scores = finish(self.names, scoring.columns, columns, self._trials(), scoring.ann_factor)
-        lanes = scoring.reading.lanes()
+        metrics = metrics_from_columns(self.names, sweep.columns, values, self._trials(), sweep.ann_factor)
+        lanes = sweep.arguments.job.lanes.labels
         lanes = pd.RangeIndex(1) if lanes is None else lanes
-        columns = dict(zip(self.names, scores.T, strict=True))
+        columns = dict(zip(self.names, metrics.T, strict=True))
         return pd.DataFrame(columns | {"status": status}, lanes, copy=False)
 
     def write(self, folder: Path) -> Path:
-        """As a Parquet data set, there as a whole or not at all."""
-        scoring, trials = self.scoring, self._trials()
-        beside = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+        """The table as a Parquet data set. A reader finds the whole data set or none."""
+        sweep, trials = self.sweep, self._trials()
+        draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
         try:
-            for number in range(scoring.num_chunks):
+            for number in range(sweep.num_chunks):
                 part = self.parts.get(number)
-                scores = finish(self.names, scoring.columns, part.scores, trials, scoring.ann_factor)
-                table: Mapping[str, Any] = dict(zip(self.names, scores.T, strict=True)) | {"status": statuses(part)}
-                write_table(self._labels(number) | table, beside / f"part-{number:06d}.parquet")
-            os.replace(beside, folder)
+                metrics = metrics_from_columns(self.names, sweep.columns, part.values, trials, sweep.ann_factor)
+                table: Mapping[str, Any] = dict(zip(self.names, metrics.T, strict=True)) | {"status": statuses(part)}
+                write_table(self._labels(number) | table, draft / f"part-{number:06d}.parquet")
+            os.replace(draft, folder)
         finally:
-            shutil.rmtree(beside, ignore_errors=True)
+            shutil.rmtree(draft, ignore_errors=True)
         return folder
 
     def _labels(self, number: int) -> dict[str, Any]:
-        lanes = self.scoring.reading.lanes(self.scoring.combinations(number))
+        """The labels of the lanes of a chunk, by level."""
+        all_lanes = self.sweep.arguments.job.lanes
+        lanes = all_lanes.take(self.sweep.combinations(number), all_lanes.layout).labels
         if lanes is None:
             return {}
         return {str(name): pd.array(lanes.get_level_values(i)) for i, name in enumerate(lanes.names)}
 
     def _trials(self) -> Trials | None:
-        """Of all lanes, a part at a time; None where no metric compares them."""
+        """All lanes that did not fail; None where no metric compares lanes."""
         if DEFLATED not in self.names:
             return None
-        at, sharpe = self.scoring.columns.index("sharpe_ratio"), []
-        for number in range(self.scoring.num_chunks):
+        column, sharpe = self.sweep.columns.index("sharpe_ratio"), []
+        for number in range(self.sweep.num_chunks):
             part = self.parts.get(number)
-            sharpe.append(np.delete(part.scores[:, at], list(part.failures)))
+            sharpe.append(np.delete(part.values[:, column], list(part.failures)))
         return Trials(np.concatenate(sharpe))

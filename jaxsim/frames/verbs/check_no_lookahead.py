@@ -10,7 +10,7 @@ import jax
 import numpy as np
 import pandas as pd
 
-from jaxsim.engine.base.fields import shown
+from jaxsim.engine.base.fields import is_whole, shown
 from jaxsim.engine.base.random_keys import as_key
 from jaxsim.engine.policy.policy import Policy, allocator_name, fault_text
 from jaxsim.engine.trading.account import Account
@@ -21,9 +21,9 @@ from jaxsim.errors import AllocationError, LookAheadError
 from jaxsim.frames.evaluation.changed_prices import KINDS, FrameSource, MarketSource, futures
 from jaxsim.frames.evaluation.policy_probe import Witness, context_of, questions
 from jaxsim.frames.inputs.groups import layout
-from jaxsim.frames.inputs.labels import Sweep
-from jaxsim.frames.inputs.parameters import LaneParameter, module, resolve
+from jaxsim.frames.inputs.parameters import LaneParameter, ParameterReader, map_parameters, resolve
 from jaxsim.frames.inputs.prices import as_frame, read_features
+from jaxsim.frames.inputs.sweep_axes import Sweep
 from jaxsim.reference import run_lane
 
 #: Functions that compute on whole price frames are spared missing prices, on which they may rightly fail.
@@ -122,8 +122,7 @@ def _rows_of(features: Any, source: Any) -> Any:
     """Features as arrays with one row per bar."""
     close = source.close if isinstance(source, FrameSource) else pd.DataFrame(index=source.index)
     rows = read_features(features, close)
-    is_leaf = lambda x: isinstance(x, LaneParameter)  # noqa: E731
-    return jax.tree.map(lambda x: x.array if is_leaf(x) else x, rows, is_leaf=is_leaf)
+    return map_parameters(lambda x: x.array, rows)
 
 
 class _Probe:
@@ -162,23 +161,22 @@ class _Probe:
             )
         if isinstance(self.source, MarketSource):
             return policy
-        arrangement, sweep = layout(self.source.close.columns), Sweep()
-        parts = {name: getattr(policy, name) for name in ("allocator", "trigger", "destination")}
-        tables = {n: module(x, n, self.source.index, arrangement, sweep) for n, x in parts.items()}
-        if len(sweep) > 1 or arrangement.num_groups > 1:
+        reader = ParameterReader(self.source.index, layout(self.source.close.columns), Sweep())
+        parts = {name: reader.module(getattr(policy, name), name) for name in ("allocator", "trigger", "destination")}
+        if len(reader.sweep) > 1 or reader.layout.num_groups > 1:
             raise ValueError("policy: one lane is looked at a time; nothing can be swept here")
 
-        def one(leaf: LaneParameter) -> Any:
-            return resolve(leaf).of(np.array([0]), arrangement.members, False)[0]
+        def of_lane(parameter: LaneParameter) -> Any:
+            return resolve(parameter).of(np.array([0]), reader.layout.members, False)[0]
 
-        return replace(policy, **jax.tree.map(one, tables, is_leaf=lambda x: isinstance(x, LaneParameter)))
+        return replace(policy, **map_parameters(of_lane, parts))
 
     # --- where to look
 
     def bars(self, given: Any) -> np.ndarray:
         """Bar numbers, ascending, at least 1. Raises ValueError for labels that are not there."""
         last = len(self.source.index) - 1
-        if isinstance(given, int | np.integer) and not isinstance(given, bool):
+        if is_whole(given):
             if given < 1:
                 raise ValueError(f"bars: expected at least one bar to look at, got {given}")
             first = min(max(1, int(np.max(self.policy.min_history))), last)

@@ -1,37 +1,41 @@
 """`from_records`: a table of orders that were filled elsewhere becomes a portfolio."""
 
+from __future__ import annotations
+
 import warnings
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from jaxsim.engine.base.enums import OrderSide
 from jaxsim.engine.trading.status import OrderStatusInfo
-from jaxsim.frames.inputs.bars_per_year import bar_length, to_timedelta
-from jaxsim.frames.inputs.groups import Layout, layout
+from jaxsim.frames.inputs.bars_per_year import Duration, bar_length, to_timedelta
+from jaxsim.frames.inputs.groups import Groups, GroupLayout, layout
 from jaxsim.frames.inputs.labels import lane_index
-from jaxsim.frames.inputs.price_arrays import valuation_prices
-from jaxsim.frames.inputs.prices import checked_prices
+from jaxsim.frames.inputs.prices import Table, checked_prices, valuation_prices
 from jaxsim.frames.results.backtest import Backtest
 from jaxsim.frames.results.ledger import Ledger
 from jaxsim.frames.results.paths import Paths, RunContext
-from jaxsim.frames.verbs.order_sheet import OrderSheet, read_orders
+from jaxsim.frames.results.records.orders import OrderTable
 from jaxsim.reference import AccountState, bought, sold
+
+#: A table of orders, or a structured array of records.
+Orders = pd.DataFrame | np.ndarray
 
 
 def from_records(
-    orders: Any,
-    close: pd.DataFrame | pd.Series,
+    orders: Orders,
+    close: Table,
     *,
-    open: Any = None,
-    init_cash: Any = 100.0,
-    groups: Any = None,
-    by: Any = None,
-    lanes: Any = None,
-    freq: Any = None,
-    year_freq: Any = "365D",
+    open: Table | None = None,
+    init_cash: float | Sequence[float] | np.ndarray | pd.Series = 100.0,
+    groups: Groups | None = None,
+    by: Hashable = None,
+    lanes: str | Sequence[str] | None = None,
+    freq: Duration | None = None,
+    year_freq: Duration = "365D",
 ) -> Backtest:
     """A portfolio from orders that were filled elsewhere: by an exchange, by vectorbt, or by an earlier run.
 
@@ -45,14 +49,14 @@ def from_records(
     lanes: names of columns that tell several portfolios apart; those of a `Backtest.orders` are known.
     freq, year_freq: as in `js.backtest`.
 
-    The result has everything that `js.backtest` gives, but for what only a policy can say: `allocations`, and what was
-    asked for in `decisions`. Cash may fall below zero, with a warning.
+    The result has everything that a result of `js.backtest` has, except `allocations` and the targets in `decisions`:
+    without a policy they are unknown. Cash may fall below zero, with a warning.
 
     Raises TypeError or ValueError naming what is wrong with the table.
     """
     prices = checked_prices(close, open)
     arrangement = layout(prices.columns, groups, by)
-    table = read_orders(orders, prices.index, arrangement, lanes)
+    table = _read_orders(orders, prices.index, arrangement, lanes)
     labels = _lane_labels(table.combinations, arrangement)
     num_lanes = len(table.combinations) * arrangement.num_groups
     opening = _opening_cash(init_cash, labels, num_lanes)
@@ -60,13 +64,15 @@ def from_records(
     ledgers = [_ledger(table, arrangement, groups_, opening, val_price) for groups_ in arrangement.batches()]
     poorest = min((ledger.cash.min(initial=0.0) for ledger in ledgers), default=0.0)
     if poorest < -1e-9 * opening.max():
-        warnings.warn(f"the orders cost more than there was: cash falls to {poorest:g}; see init_cash", stacklevel=2)
+        warnings.warn(
+            f"the orders cost more than the account had: cash falls to {poorest:g}; see init_cash", stacklevel=2
+        )
     bar, year = bar_length(prices.index, freq), to_timedelta(year_freq, "year_freq")
     context = RunContext(prices.index, arrangement, prices.close, prices.mark, opening, bar, year, is_of_orders=True)
     return Backtest(Paths(context, ledgers), labels)
 
 
-def _lane_labels(combinations: pd.DataFrame, arrangement: Layout) -> pd.Index | None:
+def _lane_labels(combinations: pd.DataFrame, arrangement: GroupLayout) -> pd.Index | None:
     groups = arrangement.num_groups
     levels = {str(name): pd.Index(combinations[name]).repeat(groups) for name in combinations.columns}
     for name, labels in arrangement.levels.items():
@@ -74,7 +80,9 @@ def _lane_labels(combinations: pd.DataFrame, arrangement: Layout) -> pd.Index | 
     return lane_index(levels)
 
 
-def _opening_cash(init_cash: Any, labels: pd.Index | None, num_lanes: int) -> np.ndarray:
+def _opening_cash(
+    init_cash: float | Sequence[float] | np.ndarray | pd.Series, labels: pd.Index | None, num_lanes: int
+) -> np.ndarray:
     if isinstance(init_cash, pd.Series):
         if labels is None or not labels.isin(init_cash.index).all():
             raise ValueError("init_cash: the labels of the Series are not those of the lanes")
@@ -89,20 +97,204 @@ def _opening_cash(init_cash: Any, labels: pd.Index | None, num_lanes: int) -> np
     return np.broadcast_to(values, (num_lanes,)).astype(np.float64)
 
 
+# --- the table of orders
+
+
+#: The names that the columns of a table of orders may have, in upper or lower case.
+_NAMES = {
+    "asset": ("asset", "column", "symbol"),
+    "timestamp": ("timestamp", "time", "date", "datetime"),
+    "size": ("size", "units", "quantity"),
+    "price": ("price",),
+    "fees": ("fees", "fee", "commission"),
+    "side": ("side",),
+    "col": ("col",),
+    "idx": ("idx",),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class FilledOrders:
+    """Filled orders as arrays, [order], in the order of their execution.
+
+    combination, column, bar: numbers of the portfolio, of the price-frame column, and of the bar.
+    size: units, > 0 for a purchase.    price, fees: currency.
+    combinations: a row of labels for each portfolio, a column for each level; one row without columns if there are no
+        labels.
+    """
+
+    combination: np.ndarray
+    column: np.ndarray
+    bar: np.ndarray
+    size: np.ndarray
+    price: np.ndarray
+    fees: np.ndarray
+    combinations: pd.DataFrame
+
+    def take(self, rows: np.ndarray) -> "FilledOrders":
+        arrays = {name: values[rows] for name, values in vars(self).items() if name != "combinations"}
+        return FilledOrders(**arrays, combinations=self.combinations)
+
+    def rounds(self, rows: np.ndarray) -> Iterable[tuple[int, list[int]]]:
+        """The bar and the rows of each round of orders, among some rows. A second order for an asset begins a new round
+        of the bar."""
+        bar, orders, seen = -1, [], set()
+        for row in rows.tolist():
+            if orders and (self.bar[row] != bar or self.column[row] in seen):
+                yield bar, orders
+                orders, seen = [], set()
+            bar = int(self.bar[row])
+            orders.append(row)
+            seen.add(self.column[row])
+        if orders:
+            yield bar, orders
+
+
+def _read_orders(
+    orders: Orders, index: pd.Index, arrangement: GroupLayout, lanes: str | Sequence[str] | None
+) -> FilledOrders:
+    """Raises TypeError or ValueError naming `orders` or `lanes` for what is wrong with the table."""
+    known = orders._source.lanes if isinstance(orders, OrderTable) and lanes is None else None
+    if isinstance(orders, np.ndarray) and orders.dtype.names:
+        orders = pd.DataFrame({name: orders[name] for name in orders.dtype.names})
+    if not isinstance(orders, pd.DataFrame):
+        raise TypeError(f"orders: expected a DataFrame or a structured array of orders, got {type(orders).__name__}")
+    names = _names(orders)
+    levels = [] if lanes is None else [lanes] if isinstance(lanes, str) else list(lanes)
+    if known is not None:
+        levels = [name for name in known.names if name not in arrangement.levels]
+    missing = [name for name in levels if name not in orders.columns]
+    if missing:
+        raise ValueError(f"lanes: the orders have no column {missing[0]!r}, only {list(orders.columns)}")
+    combination, combinations = _combinations(orders, levels, known)
+    size = _numbers(orders, names, "size")
+    side = _sides(orders, names)
+    bad = ~np.isfinite(size) | (size == 0) | ((size < 0) & (side != 0))
+    if bad.any():
+        expected = "> 0, since there is a side" if side.any() else "other than 0"
+        raise ValueError(f"orders: sizes must be finite and {expected}; row {np.argmax(bad)} has {size[bad][0]:g}")
+    price = _numbers(orders, names, "price")
+    if (~(price > 0) | np.isinf(price)).any():
+        row = int(np.argmax(~(price > 0) | np.isinf(price)))
+        raise ValueError(f"orders: prices must be finite and > 0; row {row} has {price[row]:g}")
+    fees = _numbers(orders, names, "fees") if "fees" in names else np.zeros(len(orders))
+    if not np.isfinite(fees).all():
+        raise ValueError(
+            f"orders: fees must be finite; row {np.argmin(np.isfinite(fees))} has {fees[~np.isfinite(fees)][0]:g}"
+        )
+    column, bar = _columns(orders, names, arrangement), _bars(orders, names, index)
+    sequence = np.lexsort((bar, combination))
+    signed = np.where(side == 0, size, side * size)
+    return FilledOrders(combination, column, bar, signed, price, fees, combinations).take(sequence)
+
+
+def _names(orders: pd.DataFrame) -> dict[str, Hashable]:
+    """Which column of the table is which."""
+    lower = {str(name).lower(): name for name in reversed(orders.columns)}
+    names = {key: lower[alias] for key, aliases in _NAMES.items() for alias in reversed(aliases) if alias in lower}
+    for one, other in (("asset", "col"), ("timestamp", "idx"), ("size", "size"), ("price", "price")):
+        if one not in names and other not in names:
+            raise ValueError(f"orders: there is no column {one!r}, only {[str(name) for name in orders.columns]}")
+    return names
+
+
+def _numbers(orders: pd.DataFrame, names: dict[str, Hashable], key: str) -> np.ndarray:
+    values = _column(orders, names[key])
+    if not pd.api.types.is_numeric_dtype(values.dtype) or pd.api.types.is_bool_dtype(values.dtype):
+        raise TypeError(f"orders: the column {names[key]!r} must hold numbers, not {values.dtype}")
+    return values.to_numpy(np.float64, na_value=np.nan)
+
+
+def _column(orders: pd.DataFrame, name: Hashable) -> pd.Series:
+    """One column. A lane level may have the same name: columns of orders come after it, so the last one counts."""
+    return orders.iloc[:, int(np.flatnonzero(orders.columns == name)[-1])]
+
+
+def _sides(orders: pd.DataFrame, names: dict[str, Hashable]) -> np.ndarray:
+    """1 for a purchase, -1 for a sale; 0 throughout if there is no such column."""
+    if "side" not in names:
+        return np.zeros(len(orders))
+    meanings = {"buy": 1, "sell": -1, str(int(OrderSide.BUY)): 1, str(int(OrderSide.SELL)): -1}
+    sides = [meanings.get(str(x).lower(), 0) for x in _column(orders, names["side"])]
+    if 0 in sides:
+        wrong = _column(orders, names["side"]).iloc[sides.index(0)]
+        raise ValueError(f"orders: a side is 'Buy' or 'Sell', row {sides.index(0)} has {wrong!r}")
+    return np.array(sides, float)
+
+
+def _combinations(orders: pd.DataFrame, levels: list, known: pd.Index | None) -> tuple[np.ndarray, pd.DataFrame]:
+    """The portfolio of each order, and the labels of all of them."""
+    if not levels:
+        return np.zeros(len(orders), int), pd.DataFrame(index=range(1))
+    given = pd.DataFrame({name: orders.iloc[:, int(np.flatnonzero(orders.columns == name)[0])] for name in levels})
+    every = given if known is None else pd.DataFrame({name: known.get_level_values(name) for name in levels})
+    labels = every.drop_duplicates(ignore_index=True)
+    place = pd.MultiIndex.from_frame(labels).get_indexer(pd.MultiIndex.from_frame(given))
+    return place, labels
+
+
+def _columns(orders: pd.DataFrame, names: dict[str, Hashable], arrangement: GroupLayout) -> np.ndarray:
+    """The price-frame column of each order."""
+    if "asset" not in names:
+        column = _column(orders, names["col"]).to_numpy(np.int64)
+        if len(column) and not (column.min() >= 0 and column.max() < len(arrangement.columns)):
+            raise ValueError(f"orders: col must be from 0 to {len(arrangement.columns) - 1}, the columns of close")
+        return column
+    assets = _column(orders, names["asset"])
+    wanted = pd.Index(assets) if len(assets) else arrangement.columns[:0]
+    if arrangement.levels and all(name in orders.columns for name in arrangement.levels):
+        keys = [orders.iloc[:, int(np.flatnonzero(orders.columns == name)[0])] for name in arrangement.levels]
+        wanted = pd.MultiIndex.from_arrays([*keys, assets])
+        group = np.empty(len(arrangement.columns), int)
+        for number, members in enumerate(arrangement.members):
+            group[members] = number
+        there = [labels.take(group) for labels in arrangement.levels.values()]
+        have = pd.MultiIndex.from_arrays([*there, arrangement.assets])
+    else:
+        have = arrangement.columns if wanted.nlevels == arrangement.columns.nlevels else arrangement.assets
+        if have.has_duplicates:
+            raise ValueError(f"orders: an asset may be in several groups; the table needs {list(arrangement.levels)}")
+    places = have.get_indexer(wanted)
+    if (places < 0).any():
+        raise ValueError(f"orders: close has no column for {wanted[int(np.argmax(places < 0))]!r}")
+    return places
+
+
+def _bars(orders: pd.DataFrame, names: dict[str, Hashable], index: pd.Index) -> np.ndarray:
+    """The bar of each order."""
+    if "timestamp" not in names:
+        bar = _column(orders, names["idx"]).to_numpy(np.int64)
+        if len(bar) and not (bar.min() >= 0 and bar.max() < len(index)):
+            raise ValueError(f"orders: idx must be from 0 to {len(index) - 1}, the bars of close")
+        return bar
+    times = pd.Index(_column(orders, names["timestamp"]))
+    if len(times) == 0:
+        return np.zeros(0, int)
+    if isinstance(index, pd.DatetimeIndex) and not isinstance(times, pd.DatetimeIndex):
+        times = pd.DatetimeIndex(times)
+    places = index.get_indexer(times)
+    if (places < 0).any():
+        raise ValueError(f"orders: {times[int(np.argmax(places < 0))]} is not in the time index of close")
+    return places
+
+
+# --- the ledger
+
+
 def _ledger(
-    table: OrderSheet, arrangement: Layout, groups: np.ndarray, opening: np.ndarray, val_price: np.ndarray
+    table: FilledOrders, arrangement: GroupLayout, groups: np.ndarray, opening: np.ndarray, val_price: np.ndarray
 ) -> Ledger:
-    """The fills of the groups of one size, as events: the orders of one bar, or if an asset was traded several times
-    there, one event for each round of them."""
+    """The fills of the groups of one size, as events. The orders of one bar are one event; if an asset was traded
+    several times at that bar, there is one event for each round of orders."""
     size = len(arrangement.members[groups[0]])
     lanes = (np.arange(len(table.combinations))[:, None] * arrangement.num_groups + groups).ravel()
     columns = np.tile(np.stack([arrangement.members[g] for g in groups]), (len(table.combinations), 1))
     counts, events = [], []
     for lane, members in zip(lanes, columns, strict=True):
         asset_of = {int(column): n for n, column in enumerate(members)}
-        mine = (table.combination == lane // arrangement.num_groups) & np.isin(table.column, members)
+        is_of_lane = (table.combination == lane // arrangement.num_groups) & np.isin(table.column, members)
         of_lane = list(
-            _events(table, np.flatnonzero(mine), asset_of, size, float(opening[lane]), val_price[:, members])
+            _events(table, np.flatnonzero(is_of_lane), asset_of, size, float(opening[lane]), val_price[:, members])
         )
         counts.append(len(of_lane))
         events += of_lane
@@ -153,7 +345,7 @@ class _Event:
 
 
 def _events(
-    table: OrderSheet, rows: np.ndarray, asset_of: dict[int, int], num_assets: int, cash: float, val_price: np.ndarray
+    table: FilledOrders, rows: np.ndarray, asset_of: dict[int, int], num_assets: int, cash: float, val_price: np.ndarray
 ) -> Iterable[_Event]:
     free_cash, units, debt = cash, [0.0] * num_assets, [0.0] * num_assets
     for bar, orders in table.rounds(rows):

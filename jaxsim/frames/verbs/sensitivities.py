@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Unpack
 
 import jax
 import numpy as np
@@ -14,10 +14,10 @@ from jaxsim.engine.trading.status import LaneFault
 from jaxsim.engine.training.sensitivity import COSTS, default_steps, has_threshold, slopes
 from jaxsim.errors import AllocationError
 from jaxsim.frames.results.metric_names import Metric, metric_list, metric_name, scorer
-from jaxsim.frames.runs.arguments import name_lane
-from jaxsim.frames.runs.core_lanes import CoreLane, core_lanes
+from jaxsim.frames.runs.arguments import read_arguments
+from jaxsim.frames.runs.job import SingleLane
+from jaxsim.frames.runs.terms import Terms, TermsKeywords
 from jaxsim.frames.system.progress import progress_bar
-from jaxsim.frames.verbs.backtest import backtest
 
 PARAMETERS = (*COSTS, "threshold", "weights")
 
@@ -30,8 +30,7 @@ def sensitivities(
     wrt: Sequence[str] | None = None,
     gate: Any = None,
     step: float = 1e-6,
-    progress: bool = False,
-    **terms: Any,
+    **terms: Unpack[TermsKeywords],
 ) -> pd.DataFrame:
     """The derivative of every metric with respect to costs, threshold and target weights, lane by lane, beside the
     finite difference that it should equal.
@@ -68,13 +67,14 @@ def sensitivities(
         raise ValueError(f"step: expected one number, got {shown(step)}")
     if terms.get("size") is not None:
         raise TypeError("size: plain orders have no weights and no threshold; js.sensitivities is about policies")
-    lanes = core_lanes(backtest, close, policy, terms)
-    scores = tuple(scorer(metric, lanes.ann_factor, "metrics") for metric in scored)
+    arguments = read_arguments(close, policy, Terms(**terms))
+    job, lanes = arguments.job, arguments.job.lanes
+    scores = tuple(scorer(metric, arguments.ann_factor, "metrics") for metric in scored)
     frames = []
-    with jax.enable_x64(True), progress_bar(len(lanes), "lane", progress) as advance:
-        for number, lane in enumerate(lanes):
+    with jax.enable_x64(True), progress_bar(len(lanes), "lane", arguments.progress) as advance:
+        for lane in job.each_lane():
             names = _parameters(lane, wrt)
-            frames.append(_table(lane, names, scores, gate, step, name_lane(lanes.labels, number)))
+            frames.append(_table(lane, names, scores, gate, step, job.name_lane(lane.number)))
             advance(1)
     names = [metric_name(metric) for metric in scored]
     labelled = []
@@ -87,7 +87,7 @@ def sensitivities(
     return pd.concat(labelled)
 
 
-def _parameters(lane: CoreLane, wrt: Sequence[str] | None) -> tuple[str, ...]:
+def _parameters(lane: SingleLane, wrt: Sequence[str] | None) -> tuple[str, ...]:
     """The parameters of a lane, one "weights" for each asset, last. Raises ValueError for those that it has not got."""
     there = {"threshold": has_threshold(lane.policy.trigger), "weights": lane.policy.size_type is None}
     if wrt is None:
@@ -103,7 +103,7 @@ def _parameters(lane: CoreLane, wrt: Sequence[str] | None) -> tuple[str, ...]:
     return tuple(name for name in found for _ in range(len(lane.assets) if name == "weights" else 1))
 
 
-def _table(lane: CoreLane, names: tuple[str, ...], scores: tuple, gate: Any, step: float, label: str) -> pd.DataFrame:
+def _table(lane: SingleLane, names: tuple[str, ...], scores: tuple, gate: Any, step: float, label: str) -> pd.DataFrame:
     steps = default_steps(names, float(lane.account.cash), float(step))
     off = {name: np.zeros(()) for name in COSTS if name in names and getattr(lane.costs, name) is None}
     around = (replace(lane.costs, **off), lane.account, lane.key, names, scores, steps)

@@ -2,23 +2,24 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Unpack
 
 import jax
 import numpy as np
 import pandas as pd
 
 from jaxsim.engine.base.fields import shown
+from jaxsim.engine.metrics.names import needs_ann_factor
 from jaxsim.engine.policy.policy import Policy
 from jaxsim.engine.policy.stretch import within
 from jaxsim.engine.policy.triggers import Never
 from jaxsim.engine.trading.market import Market
 from jaxsim.frames.evaluation.splits import Split, WalkForwardSplits
-from jaxsim.frames.inputs.market import is_frame_of_prices
-from jaxsim.frames.inputs.prices import as_frame, checked_prices
+from jaxsim.frames.inputs.prices import as_frame, checked_prices, is_price_table
 from jaxsim.frames.results.backtest import Backtest
-from jaxsim.frames.results.metric_names import Metric, is_annual, metric_list, metric_name, scorer
+from jaxsim.frames.results.metric_names import Metric, metric_list, metric_name, scorer
 from jaxsim.frames.runs.arguments import as_allocator
+from jaxsim.frames.runs.terms import Terms, TradingKeywords
 from jaxsim.frames.system.progress import progress_bar
 from jaxsim.frames.verbs.backtest import backtest
 
@@ -99,7 +100,7 @@ def walk_forward(
     destination: Any = None,
     min_history: int = 0,
     progress: bool = False,
-    **terms: Any,
+    **terms: Unpack[TradingKeywords],
 ) -> WalkForward:
     """Learn a policy on each training stretch, trade the test stretch after it, and compare the scores.
 
@@ -123,8 +124,9 @@ def walk_forward(
     says on which fold.
     """
     _check_terms(terms, splits)
+    run_terms: dict[str, Any] = dict(terms)
     closes = as_frame(close, "close")
-    executed = price if is_frame_of_prices(price, close) else None
+    executed = price if is_price_table(price, close) else None
     prices = checked_prices(closes, open, None if executed is None else as_frame(executed, "price"), features)
     scored, learners = metric_list(metrics), _named(learn)
     others = _named_policies(benchmarks, set(learners))
@@ -132,7 +134,7 @@ def walk_forward(
     pairs = splits.pairs(len(closes))
     data = _Data(prices.index, closes, open, executed, prices.features)
     if executed is None and price is not None:
-        terms["price"] = price
+        run_terms["price"] = price
 
     policies: dict[str, list[Policy]] = {name: [] for name in (*learners, *others)}
     runs: dict[str, list[tuple[Backtest, Backtest]]] = {name: [] for name in policies}
@@ -142,10 +144,10 @@ def walk_forward(
                 policy = _learnt(learners[name], data, train, name, fold) if name in learners else others[name]
                 policy = _as_policy(policy, default, f"learn ({name!r})" if name in learners else "benchmarks")
                 policies[name].append(policy)
-                runs[name].append((data.run(policy, train, terms), data.run(policy, test, terms)))
+                runs[name].append((data.run(policy, train, run_terms), data.run(policy, test, run_terms)))
                 advance(1)
     ann_factor = None
-    if any(is_annual(metric) for metric in scored):
+    if any(needs_ann_factor(metric) for metric in scored):
         ann_factor = next(iter(runs.values()))[0][0].ann_factor
     inside, outside = (
         {
@@ -275,3 +277,4 @@ def _check_terms(terms: Mapping[str, Any], splits: Any) -> None:
     for name, why in _REFUSED.items():
         if terms.get(name) is not None:
             raise TypeError(f"{name}: not in walk_forward: {why}")
+    Terms(**terms)  # raises TypeError for an unknown name

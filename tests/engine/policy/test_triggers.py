@@ -323,7 +323,7 @@ MISUSE = {
     "too few closes": (
         lambda: js.TrackingError(0.02, 2),
         ValueError,
-        "lookback: expected a whole number of closes >= 3",
+        "lookback: expected a whole number >= 3",
     ),
     "swept closes": (
         lambda: js.TrackingError(0.02, js.grid(n=[5, 9])),

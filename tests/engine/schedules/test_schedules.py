@@ -18,7 +18,7 @@ from jaxsim.engine.policy.policy import given_orders_policy
 from jaxsim.engine.policy.screening import Screening
 from jaxsim.engine.schedules.next_event import NextEvent
 from jaxsim.engine.schedules.programs import pages, running_sums
-from jaxsim.frames.inputs.price_arrays import mark_prices, priced_at, valuation_prices
+from jaxsim.frames.inputs.prices import mark_prices, priced_at, valuation_prices
 from tests.helpers.markets import on_host
 
 LANES, BARS, ASSETS = 11, 90, 3

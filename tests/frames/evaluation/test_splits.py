@@ -107,8 +107,8 @@ def test_labels_and_table():
         (lambda: js.WalkForwardSplits(0, 5), ValueError, r"train: expected a whole number >= 1, got 0"),
         (
             lambda: js.WalkForwardSplits("1Y", 5),
-            TypeError,
-            r"train: expected a whole number of bars or folds",
+            ValueError,
+            r"train: expected a whole number >= 1, got '1Y'",
         ),
         (lambda: js.WalkForwardSplits(5, 5, -1), ValueError, r"gap: expected a whole number >= 0"),
         (

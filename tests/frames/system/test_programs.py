@@ -46,7 +46,7 @@ def test_a_program_at_most_for_each_doubling_of_lanes(monkeypatch):
             for lanes in (17, 24, 31, 32):
                 run(**numbers(lanes, lanes))
         assert count[0] > 0, "the count counts"
-    monkeypatch.setattr(chunks, "MOST_STREAMED", 16)
+    monkeypatch.setattr(chunks, "MOST_ONLINE", 16)
     js.sweep(**numbers(0, 16), threads=1)
     with compilations() as count:
         js.sweep(**numbers(1, 100), threads=1)
@@ -191,7 +191,7 @@ def test_misuse_of_the_check():
 
 def test_a_backtest_that_would_not_fit_names_the_sweep(monkeypatch):
     monkeypatch.setattr("jaxsim.frames.verbs.backtest.available", lambda: 1000)
-    monkeypatch.setattr("jaxsim.frames.verbs.backtest.LITTLE", 0)
+    monkeypatch.setattr("jaxsim.frames.verbs.backtest.ALWAYS_FITS", 0)
     message = r"^5 lanes x 60 bars: one path of each, .* takes 2 kB, and 1 kB are free; js.sweep keeps metrics alone"
     with pytest.raises(MemoryError, match=message):
         js.backtest(**numbers(0))

@@ -19,7 +19,7 @@ import jaxsim as js
 from jaxsim.engine.metrics.online import ONLINE_METRICS
 from jaxsim.frames.results.metric_names import ONE_PER_LANE
 from jaxsim.frames.sweeps import chunking as chunks
-from jaxsim.frames.sweeps.chunk_metrics import Scoring
+from jaxsim.frames.sweeps.chunk_metrics import ChunkedSweep
 from tests.helpers.markets import grouped, prices, with_holes
 
 METRICS = ["sharpe_ratio", "max_drawdown", "turnover", "num_rebalances"]
@@ -31,20 +31,20 @@ MANY = dict(open=OPEN, trigger=js.Threshold(THRESHOLDS), fees=FEES, key=3)
 @pytest.fixture
 def small_chunks(monkeypatch):
     """Chunks of four lanes."""
-    monkeypatch.setattr(chunks, "MOST_STREAMED", 4)
+    monkeypatch.setattr(chunks, "MOST_ONLINE", 4)
     monkeypatch.setattr(chunks, "MOST_WITH_PATHS", 4)
 
 
 @pytest.fixture
 def computed(monkeypatch):
     """The numbers of the chunks that are computed."""
-    numbers, scored = [], Scoring.scored
+    numbers, scored = [], ChunkedSweep.compute_chunk
 
     def counted(self, chunk, *rest):
         numbers.append(chunk.number)
         return scored(self, chunk, *rest)
 
-    monkeypatch.setattr(Scoring, "scored", counted)
+    monkeypatch.setattr(ChunkedSweep, "compute_chunk", counted)
     return numbers
 
 
@@ -93,7 +93,7 @@ def test_chunks_of_a_plain_function(small_chunks):
 @pytest.mark.parametrize("lanes", [1, 8])
 def test_chunks_of_groups(monkeypatch, computed, lanes):
     """Prices and costs that all chunks share, or that are swept; chunks of one combination and of several."""
-    monkeypatch.setattr(chunks, "MOST_STREAMED", lanes)
+    monkeypatch.setattr(chunks, "MOST_ONLINE", lanes)
     close, open_ = (x.iloc[:, [0, 1, 3, 4]] for x in with_holes(*grouped()))  # of the same size, side by side
     fees = pd.Series(np.linspace(0, 0.01, len(close)), close.index)
     swept = js.grid(ffill_val_price=[True, False])
@@ -172,7 +172,7 @@ def test_it_goes_on_from_a_checkpoint(small_chunks, computed, tmp_path):
     pd.testing.assert_frame_equal(sweep(checkpoint=folder), table)
     assert computed == [1], "finished chunks are not computed again"
     computed.clear()
-    assert chunks.MOST_STREAMED == 4
+    assert chunks.MOST_ONLINE == 4
     pd.testing.assert_frame_equal(sweep(checkpoint=folder, max_memory=10**5, threads=1), table)
     assert computed == [], "whatever the size of chunks would be today"
 
@@ -227,7 +227,7 @@ import logging, sys
 import allocators as al, jaxsim as js
 from jaxsim.frames.sweeps import chunking as chunks
 from tests.helpers.markets import prices
-chunks.MOST_STREAMED = 4
+chunks.MOST_ONLINE = 4
 logging.basicConfig(filename=sys.argv[2], level=logging.INFO, format="%(message)s")
 close, open_ = prices()
 trigger = js.Threshold(js.grid(threshold=[i / 1000 for i in range(1, 401)]))
@@ -262,15 +262,15 @@ ON_DEVICES = """
 import jax, numpy as np
 import allocators as al, jaxsim as js
 from jaxsim.frames.sweeps import chunking as chunks
-from jaxsim.frames.sweeps import chunk_metrics as scoring
+from jaxsim.frames.sweeps import chunk_metrics
 from tests.helpers.markets import prices
-chunks.MOST_STREAMED = 4
-used, scored = set(), scoring.scored
+chunks.MOST_ONLINE = 4
+used, lane_metrics = set(), chunk_metrics.lane_metrics
 def seen(*arguments):
-    done = scored(*arguments)
+    done = lane_metrics(*arguments)
     used.update(jax.tree.leaves(done)[0].devices())
     return done
-scoring.scored = seen
+chunk_metrics.lane_metrics = seen
 close, open_ = prices()
 options = dict(open=open_, trigger=js.Threshold(js.grid(threshold=np.linspace(0.01, 0.2, 20))), fees=0.001)
 table = js.sweep(close, al.EqualWeight(), metrics=["sharpe_ratio"], **options)
@@ -322,8 +322,8 @@ def test_misuse(tmp_path):
         (ValueError, "max_memory: expected a positive size", dict(max_memory=0)),
         (TypeError, "max_memory: expected bytes", dict(max_memory=True)),
         (ValueError, "max_memory: 2 threads work on one combination", dict(max_memory=100, threads=2)),
-        (TypeError, "threads: expected a whole number", dict(threads=1.5)),
-        (ValueError, "threads: expected at least one", dict(threads=0)),
+        (ValueError, "threads: expected a whole number", dict(threads=1.5)),
+        (ValueError, "threads: expected a whole number >= 1", dict(threads=0)),
         (ValueError, "threads: they are those of engine", dict(threads=2, engine="reference")),
         (ValueError, "engine: expected 'compiled'", dict(engine="gpu")),
         (TypeError, "checkpoint: expected the path of a folder", dict(checkpoint=3)),

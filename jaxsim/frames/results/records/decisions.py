@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from jaxsim.engine.base.enums import Direction, SizeType
+from jaxsim.engine.base.fields import is_whole
 from jaxsim.engine.base.numerics import ABS_TOL, REL_TOL
 from jaxsim.engine.trading.status import Clip, OrderStatusInfo
 from jaxsim.frames.results.ledger import Ledger
@@ -162,7 +163,7 @@ def rows_of_rebalance(table: pd.DataFrame, when: Any) -> pd.DataFrame:
     """
     number: Any = table["rebalance"]
     rows: Any
-    if isinstance(when, int | np.integer) and not isinstance(when, bool):
+    if is_whole(when):
         count = int(number.max()) + 1 if len(table) else 0
         rows = table[number == (when + count if when < 0 else when)]
         rows = rows[rows["part"] == 0] if "part" in rows else rows

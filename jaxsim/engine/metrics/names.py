@@ -1,0 +1,40 @@
+"""Metrics by name: the names that a user asks for are read, and what a metric needs beside returns."""
+
+import inspect
+from collections.abc import Callable, Collection, Iterable
+from typing import Any
+
+from jaxsim.engine.base.fields import shown
+from jaxsim.engine.metrics import returns
+
+
+def read_metric_names(names: Any, known: Collection[str], refusal: str) -> tuple[str, ...]:
+    """The names of metrics as a tuple of distinct names.
+
+    known: the metrics that there are.      refusal: what the message says of another name, as "is not one of them".
+    Raises TypeError for a value that is no list of names; ValueError for no name, an unknown one, or one twice.
+    """
+    if isinstance(names, str) or not isinstance(names, Iterable):
+        raise TypeError(f"metrics: expected a list of names, as ['sharpe_ratio'], got {shown(names)}"[:200])
+    names = tuple(names)
+    if not all(isinstance(name, str) for name in names):
+        raise TypeError(f"metrics: expected a list of names, as ['sharpe_ratio'], got {shown(names)}"[:200])
+    if not names:
+        raise ValueError("metrics: there is none")
+    for name in names:
+        if name not in known:
+            raise ValueError(f"metrics: {name!r} {refusal}; there are {sorted(known)}")
+    if len(set(names)) < len(names):
+        raise ValueError(f"metrics: one of them is named twice, {list(names)}")
+    return tuple(str(name) for name in names)  # plain strings, also of NumPy's
+
+
+def required_arguments(metric: Callable) -> set[str]:
+    """The names of the arguments beside returns that a metric must be given."""
+    parameters = list(inspect.signature(metric).parameters.values())[1:]
+    return {p.name for p in parameters if p.default is p.empty and p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)}
+
+
+def needs_ann_factor(metric: str | Callable) -> bool:
+    """Whether a metric, by name or as a function, must be given the number of bars in a year."""
+    return "ann_factor" in required_arguments(getattr(returns, metric) if isinstance(metric, str) else metric)

@@ -1,0 +1,110 @@
+"""`replay`: trade recorded allocations again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+
+import numpy as np
+
+from jaxsim.engine.base.fields import shown
+from jaxsim.engine.policy.destinations import AbstractDestination, SpreadOver
+from jaxsim.engine.policy.stops import AbstractStop
+from jaxsim.frames.inputs.bars_per_year import Duration
+from jaxsim.frames.inputs.groups import Groups, layout
+from jaxsim.frames.inputs.parameters import LaneValue, Parameter, ParameterReader
+from jaxsim.frames.inputs.prices import Table, checked_prices, is_price_table
+from jaxsim.frames.inputs.sweep_axes import Sweep
+from jaxsim.frames.results.allocations import Allocations
+from jaxsim.frames.results.backtest import Backtest
+from jaxsim.frames.runs.arguments import arguments_of, rules
+from jaxsim.frames.runs.recorded import RecordedPolicy
+from jaxsim.frames.runs.terms import Engine, LaneCode, Meaning, Terms, read_meaning
+from jaxsim.frames.verbs.backtest import run_backtest
+
+
+def replay(
+    allocations: Allocations,
+    close: Table,
+    *,
+    trigger: Callable | None = None,
+    destination: AbstractDestination | None = None,
+    stops: AbstractStop | Sequence[AbstractStop] = (),
+    call_seq: LaneCode | None = None,
+    open: Table | None = None,
+    price: Parameter | None = None,
+    ffill_val_price: LaneValue = True,
+    fees: Parameter = 0.0,
+    fixed_fees: Parameter = 0.0,
+    slippage: Parameter = 0.0,
+    min_size: Parameter = 0.0,
+    max_size: Parameter = np.inf,
+    size_granularity: Parameter = np.nan,
+    lock_cash: Parameter = False,
+    allow_partial: Parameter = True,
+    raise_reject: Parameter = False,
+    update_value: LaneValue = False,
+    init_cash: LaneValue = 100.0,
+    groups: Groups | None = None,
+    by: Hashable = None,
+    freq: Duration | None = None,
+    year_freq: Duration = "365D",
+    engine: Engine = "compiled",
+    log: bool = False,
+    progress: bool = False,
+) -> Backtest:
+    """Trade recorded targets at the recorded bars. With the same prices and costs, the result is the portfolio that
+    they were recorded from.
+
+    allocations: from `Backtest.allocations`, a plan of `js.optimize`, or `Allocations.from_weights`. Their lanes are
+        outermost. An index to sweep with the name of one of their levels is aligned with that level, and makes no
+        product.
+    trigger: when to go back to the last recorded targets between the recorded bars; without it, never.
+    destination: how far to trade towards the targets, at recorded bars and at others. Allocations do not record it. The
+        bands of `js.ToEdge` and `js.OnlyBreached` are those of `trigger`.
+    stops: rules that close positions between the recorded bars: one, such as `js.StopLoss(0.1)`, or a list of them. A
+        position that a rule has closed stays closed until the next recorded bar.
+    The other arguments are those of `backtest`.
+
+    An asset of `close` that the allocations do not know is left alone.
+
+    Raises ValueError if a time, an asset or a group of the allocations is not in `close`.
+    """
+    if not isinstance(allocations, Allocations):
+        raise TypeError(f"allocations: expected js.Allocations, got {type(allocations).__name__}")
+    terms = Terms(
+        trigger=trigger, destination=destination, call_seq=call_seq, open=open, price=price,
+        ffill_val_price=ffill_val_price, fees=fees, fixed_fees=fixed_fees, slippage=slippage, min_size=min_size,
+        max_size=max_size, size_granularity=size_granularity, lock_cash=lock_cash, allow_partial=allow_partial,
+        raise_reject=raise_reject, update_value=update_value, init_cash=init_cash, groups=groups, by=by, freq=freq,
+        year_freq=year_freq, engine=engine, log=log, progress=progress,
+    )  # fmt: skip
+    prices = checked_prices(close, open, price if is_price_table(price, close) else None)  # pyright: ignore[reportArgumentType]
+    arrangement = layout(prices.columns, groups, by)
+    recorded = RecordedPolicy(allocations, arrangement, prices.index)
+    reader = ParameterReader(prices.index, arrangement, Sweep(recorded.axis))
+    trigger_or_never, destination = rules(trigger, destination)
+    trigger_parts = None if trigger is None else reader.module(trigger_or_never, "trigger")
+    destination_parts = reader.module(destination, "destination")
+    stop_parts = tuple(reader.module(stop, "stops") for stop in _stops(stops, allocations, destination))
+    policy_fields = {
+        "destination": destination_parts,
+        "call_seq": read_meaning(Meaning(call_seq=call_seq), reader)["call_seq"],
+        "min_history": recorded.first_bar(reader.sweep),
+    }
+    policy = recorded.policy(reader.sweep, trigger_parts, stop_parts)
+    return run_backtest(arguments_of(prices, terms, policy, policy_fields, reader))
+
+
+def _stops(
+    stops: AbstractStop | Sequence[AbstractStop], allocations: Allocations, destination: AbstractDestination
+) -> list[AbstractStop]:
+    """Raises TypeError or ValueError naming the argument for a value that is no stop rule, or that cannot be used
+    with these allocations or beside this destination."""
+    several = [stops] if isinstance(stops, AbstractStop) else stops
+    if not isinstance(several, list | tuple) or not all(isinstance(x, AbstractStop) for x in several):
+        raise TypeError(f"stops: expected stops such as js.StopLoss(0.1), got {shown(stops)}"[:200])
+    if several and allocations.size_type is not None:
+        raise ValueError("stops: they close what target weights have opened; these allocations are other sizes")
+    if several and isinstance(destination, SpreadOver):
+        raise ValueError("stops: not beside SpreadOver, whose parts are on their way already")
+    return list(several)
