@@ -6,7 +6,7 @@ Threefry-2x32-20: Salmon, Moraes, Dror and Shaw, Parallel Random Numbers: As Eas
 
 import math
 from functools import partial
-from typing import Any
+from typing import Any, TypeGuard
 
 import jax
 import jax.numpy as jnp
@@ -61,3 +61,42 @@ def uniform(key: Any, shape: tuple[int, ...]) -> Float[Array, "..."]:
 def _unit_interval(bits: UInt32[Array, "..."]) -> Float[Array, "..."]:
     """The float32 in [1, 2) whose mantissa these bits fill, less one."""
     return lax.bitcast_convert_type((bits >> np.uint32(9)) | np.uint32(0x3F800000), jnp.float32) - 1
+
+
+# --- keys
+
+
+def is_seed(key: Any) -> bool:
+    """Whether this is an int to make a key of. Raises ValueError for one out of range."""
+    if not isinstance(key, int | np.integer) or isinstance(key, bool):
+        return False
+    if not 0 <= key < 2**32:  # beyond, JAX draws otherwise with x64 than without
+        raise ValueError(f"key: expected an int from 0 to 2**32 - 1, got {key}")
+    return True
+
+
+def as_key(key: Any) -> Any:
+    """One typed random key from an int, a typed key, or raw key data. Raises ValueError for an int
+    out of range, TypeError for anything else."""
+    if is_seed(key):
+        return jax.random.key(int(key))
+    if is_typed(key) and key.shape == ():
+        return key
+    if isinstance(key, jax.Array | np.ndarray) and key.dtype == np.uint32 and key.shape == (2,):
+        return jax.random.wrap_key_data(jnp.asarray(key))
+    got = f"an array of shape {key.shape}" if isinstance(key, jax.Array | np.ndarray) else repr(key)
+    raise TypeError(f"key: expected an int or one jax.random.key, got {got}")
+
+
+def is_typed(key: Any) -> TypeGuard[jax.Array]:
+    """Whether this is what `jax.random.key` makes."""
+    return isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
+
+
+#: Folded into the key of a bar, it begins the stream of random rejections, which no allocator draws from.
+REJECT_STREAM = 0x72656A65
+
+
+def reject_draws(bar_key: Any, num_assets: int) -> jax.Array:
+    """The uniform [0, 1) float32 numbers, one per asset, that decide on random rejections at one bar."""
+    return uniform(fold_in(bar_key, REJECT_STREAM), (num_assets,))

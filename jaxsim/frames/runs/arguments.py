@@ -15,9 +15,10 @@ import pandas as pd
 
 from jaxsim.engine.base.enums import SizeType
 from jaxsim.engine.base.fields import BARS, CASH, NUMBERS, shown
-from jaxsim.engine.base.random_keys import as_key, is_seed
+from jaxsim.engine.base.random import as_key, is_seed
 from jaxsim.engine.policy.destinations import AbstractDestination, ToTarget, checked_destination
-from jaxsim.engine.policy.policy import Policy, allocator_name, given_orders_policy
+from jaxsim.engine.policy.given import given_orders_policy
+from jaxsim.engine.policy.policy import Policy, allocator_name
 from jaxsim.engine.policy.triggers import Never
 from jaxsim.engine.trading.account import Account
 from jaxsim.engine.trading.costs import Costs

@@ -10,7 +10,8 @@ import pandas as pd
 
 from jaxsim.engine.base.fields import shown
 from jaxsim.engine.policy.destinations import AbstractDestination, SpreadOver
-from jaxsim.engine.policy.policy import Policy, RecordedTargets, replay_policy
+from jaxsim.engine.policy.given import RecordedTargets, replay_policy
+from jaxsim.engine.policy.policy import Policy
 from jaxsim.engine.policy.stops import AbstractStop
 from jaxsim.engine.schedules.programs import checked_schedule
 from jaxsim.engine.schedules.schedule import AbstractSchedule
