@@ -70,8 +70,8 @@ from jaxsim.engine.trading.status import LaneFault as LaneFault
 from jaxsim.engine.trading.status import LaneStatus as LaneStatus
 from jaxsim.engine.trading.status import OrderStatus as OrderStatus
 from jaxsim.engine.trading.status import OrderStatusInfo as OrderStatusInfo
-from jaxsim.engine.training.block_length import optimal_block_length as optimal_block_length
 from jaxsim.engine.training.bootstrap import bootstrap as bootstrap
+from jaxsim.engine.training.bootstrap import optimal_block_length as optimal_block_length
 from jaxsim.engine.training.constraints import AbstractConstraint as AbstractConstraint
 from jaxsim.engine.training.constraints import Box as Box
 from jaxsim.engine.training.constraints import Simplex as Simplex

@@ -86,7 +86,7 @@ DESTINATIONS = "jaxsim/engine/policy/destinations.py"
 SCHEDULE = "jaxsim/engine/schedules/programs.py"
 LOOK_AHEAD = "jaxsim/engine/schedules/next_event.py"
 PLACES = "jaxsim/engine/schedules/lane_slots.py"
-POLICY = "jaxsim/engine/policy/policy.py"
+GIVEN = "jaxsim/engine/policy/given.py"
 METRICS = "jaxsim/engine/metrics/returns.py"
 PRICES = "jaxsim/frames/inputs/prices.py"
 LANES = "jaxsim/frames/inputs/labels.py"
@@ -579,7 +579,7 @@ MUTANTS = [
     Mutant(
         "replay-sells-what-was-skipped",
         "a replay sells assets that were left alone",
-        POLICY,
+        GIVEN,
         "return Allocation(weights, skip=skip, size_type",
         "return Allocation(jnp.nan_to_num(weights), size_type",
         test("mutant_gaps", "test_a_replay_acts_at_the_recorded_bars_on_the_recorded_assets"),
@@ -587,7 +587,7 @@ MUTANTS = [
     Mutant(
         "replay-trades-when-flat",
         "a replay trades on every bar on which it holds nothing",
-        POLICY,
+        GIVEN,
         "Policy(targets, when, trades_when_flat=False",
         "Policy(targets, when, trades_when_flat=True",
         test("mutant_gaps", "test_a_replay_that_holds_nothing_waits_for_the_next_date"),

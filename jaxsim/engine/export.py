@@ -12,7 +12,7 @@ import numpy as np
 
 from jaxsim.engine.bar.simulation import Save, Simulation
 from jaxsim.engine.base.fields import whole_number
-from jaxsim.engine.base.random_keys import as_key
+from jaxsim.engine.base.random import as_key
 from jaxsim.engine.policy.host_callback import take_out
 from jaxsim.engine.policy.policy import Policy
 from jaxsim.engine.simulate import simulate

@@ -14,7 +14,7 @@ from jaxsim.engine.adjoints.forward_only import ForwardOnly
 from jaxsim.engine.bar.lanes import LaneInputs, prepared
 from jaxsim.engine.bar.simulation import Save, Simulation
 from jaxsim.engine.base.fields import check_fields
-from jaxsim.engine.base.random_keys import as_key
+from jaxsim.engine.base.random import as_key
 from jaxsim.engine.metrics.returns import returns_from_value
 from jaxsim.engine.policy.host_callback import refuse_deadlock
 from jaxsim.engine.policy.policy import Policy

@@ -11,7 +11,7 @@ import numpy as np
 from jaxsim.engine.base.enums import CallSeq, Direction, SizeType
 from jaxsim.engine.base.fields import CALL_SEQ, DIRECTION, SIZE_TYPE, Codes
 from jaxsim.engine.base.numerics import coarse
-from jaxsim.engine.base.random_keys import reject_draws
+from jaxsim.engine.base.random import reject_draws
 from jaxsim.engine.policy.allocation import Allocation, read_codes, refuse_labels
 from jaxsim.engine.policy.destinations import SpreadOver, ToTarget
 from jaxsim.engine.policy.drift_triggers import Threshold

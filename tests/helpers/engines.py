@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pandas as pd
 
-from jaxsim.engine.policy.policy import given_orders_policy
+from jaxsim.engine.policy.given import given_orders_policy
 from jaxsim.engine.trading.account import Account
 from jaxsim.engine.trading.costs import Costs
 from jaxsim.engine.trading.market import Market

@@ -10,7 +10,8 @@ import pytest
 
 from jaxsim.engine.policy.allocation import Allocation
 from jaxsim.engine.policy.drift_triggers import Threshold
-from jaxsim.engine.policy.policy import Policy, RecordedTargets, replay_policy
+from jaxsim.engine.policy.given import RecordedTargets, replay_policy
+from jaxsim.engine.policy.policy import Policy
 from jaxsim.engine.policy.triggers import AbstractTrigger
 from jaxsim.engine.trading.account import Account
 from jaxsim.engine.trading.costs import Costs

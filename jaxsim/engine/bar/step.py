@@ -19,7 +19,7 @@ from jaxsim.engine.bar.lanes import LaneInputs
 from jaxsim.engine.bar.request import allocation_faults, facing, request_of
 from jaxsim.engine.base.arrays import Amount, Array
 from jaxsim.engine.base.numerics import any_lane
-from jaxsim.engine.base.random_keys import reject_draws
+from jaxsim.engine.base.random import reject_draws
 from jaxsim.engine.policy.destinations import SpreadOver, next_part
 from jaxsim.engine.policy.gates import AbstractGate, Hard, Passage
 from jaxsim.engine.policy.observation import Observation

@@ -6,7 +6,7 @@ Threefry-2x32-20: Salmon, Moraes, Dror and Shaw, Parallel Random Numbers: As Eas
 
 import math
 from functools import partial
-from typing import Any
+from typing import Any, TypeGuard
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +15,7 @@ from jax import lax
 from jaxtyping import Float, Int, UInt32
 
 from jaxsim.engine.base.arrays import Array
+from jaxsim.engine.base.fields import is_whole
 
 ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 PARITY = np.uint32(0x1BD11BDA)
@@ -61,3 +62,42 @@ def uniform(key: Any, shape: tuple[int, ...]) -> Float[Array, "..."]:
 def _unit_interval(bits: UInt32[Array, "..."]) -> Float[Array, "..."]:
     """The float32 in [1, 2) whose mantissa these bits fill, less one."""
     return lax.bitcast_convert_type((bits >> np.uint32(9)) | np.uint32(0x3F800000), jnp.float32) - 1
+
+
+# --- keys
+
+
+def is_seed(key: Any) -> bool:
+    """Whether this is an int to make a key of. Raises ValueError for one out of range."""
+    if not is_whole(key):
+        return False
+    if not 0 <= key < 2**32:  # beyond, JAX draws otherwise with x64 than without
+        raise ValueError(f"key: expected an int from 0 to 2**32 - 1, got {key}")
+    return True
+
+
+def as_key(key: Any) -> Any:
+    """One typed random key from an int, a typed key, or raw key data. Raises ValueError for an int
+    out of range, TypeError for anything else."""
+    if is_seed(key):
+        return jax.random.key(int(key))
+    if is_typed(key) and key.shape == ():
+        return key
+    if isinstance(key, jax.Array | np.ndarray) and key.dtype == np.uint32 and key.shape == (2,):
+        return jax.random.wrap_key_data(jnp.asarray(key))
+    got = f"an array of shape {key.shape}" if isinstance(key, jax.Array | np.ndarray) else repr(key)
+    raise TypeError(f"key: expected an int or one jax.random.key, got {got}")
+
+
+def is_typed(key: Any) -> TypeGuard[jax.Array]:
+    """Whether this is what `jax.random.key` makes."""
+    return isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
+
+
+#: Folded into the key of a bar, it begins the stream of random rejections, which no allocator draws from (rules 14.3).
+REJECT_STREAM = 0x72656A65
+
+
+def reject_draws(bar_key: Any, num_assets: int) -> jax.Array:
+    """The uniform [0, 1) float32 numbers, one per asset, that decide on random rejections at one bar."""
+    return uniform(fold_in(bar_key, REJECT_STREAM), (num_assets,))

@@ -66,7 +66,8 @@ class Window(eqx.Module):
         moment = _pairwise_moment(xp, x, known, weights, safe)
         return xp.where(is_known, moment / xp.where(is_known, divisor, 1.0), xp.nan)
 
-    def _known_returns(self):
+    def _known_returns(self) -> tuple[Array, Array, Array]:
+        """Returns [time - 1, asset], 0 where unknown; 1.0 where known, else 0.0; number of known ones, [asset]."""
         before, after = self.values[:-1], self.values[1:]
         xp = namespace(before)
         known = ~xp.isnan(before) & ~xp.isnan(after)

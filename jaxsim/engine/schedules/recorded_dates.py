@@ -18,8 +18,9 @@ from jaxsim.engine.bar.step import trade_bar
 from jaxsim.engine.base.arrays import Array
 from jaxsim.engine.policy.allocation import Allocation
 from jaxsim.engine.policy.destinations import SpreadOver
+from jaxsim.engine.policy.given import AtRecorded, RecordedTargets
 from jaxsim.engine.policy.observation import Observation
-from jaxsim.engine.policy.policy import AtRecorded, Policy, RecordedTargets
+from jaxsim.engine.policy.policy import Policy
 from jaxsim.engine.schedules.lane_slots import can_gather
 from jaxsim.engine.schedules.schedule import Cursor
 from jaxsim.engine.schedules.sinks import AbstractSink, Room, Row

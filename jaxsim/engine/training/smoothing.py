@@ -10,7 +10,7 @@ from jax import lax
 
 from jaxsim.engine.base.fields import is_whole
 from jaxsim.engine.base.numerics import Number
-from jaxsim.engine.base.random_keys import as_key
+from jaxsim.engine.base.random import as_key
 
 #: The name of the axis of samples, `js.smoothed.AXIS`. Inside the score, `js.simulate(..., lane_axis=js.smoothed.AXIS)`
 #: makes the samples lanes.

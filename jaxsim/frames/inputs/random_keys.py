@@ -10,8 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 
-from jaxsim.engine.base.random import is_threefry, threefry
-from jaxsim.engine.base.random_keys import as_key, is_seed, is_typed
+from jaxsim.engine.base.random import as_key, is_seed, is_threefry, is_typed, threefry
 
 #: A random key as users give it: an int, what `jax.random.key` makes, or raw key data.
 Key = int | jax.Array | np.ndarray

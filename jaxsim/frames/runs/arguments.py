@@ -15,7 +15,8 @@ import pandas as pd
 from jaxsim.engine.base.enums import SizeType
 from jaxsim.engine.base.fields import BARS, CASH, NUMBERS, shown
 from jaxsim.engine.policy.destinations import AbstractDestination, ToTarget, checked_destination
-from jaxsim.engine.policy.policy import Policy, allocator_name, given_orders_policy
+from jaxsim.engine.policy.given import given_orders_policy
+from jaxsim.engine.policy.policy import Policy, allocator_name
 from jaxsim.engine.policy.triggers import Never
 from jaxsim.engine.schedules.programs import checked_schedule
 from jaxsim.engine.trading.account import Account

@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from jaxsim.engine.policy.policy import Policy, RecordedTargets, replay_policy
+from jaxsim.engine.policy.given import RecordedTargets, replay_policy
+from jaxsim.engine.policy.policy import Policy
 from jaxsim.engine.policy.stops import AbstractStop
 from jaxsim.frames.inputs.groups import GroupLayout
 from jaxsim.frames.inputs.parameters import LaneParameter, Unresolved

@@ -12,7 +12,8 @@ from jaxsim.engine.adjoints.at_events import AtEvents
 from jaxsim.engine.adjoints.checkpointed import checked_adjoint
 from jaxsim.engine.base.fields import shown
 from jaxsim.engine.metrics.returns import sharpe_ratio
-from jaxsim.engine.policy.policy import Policy, RecordedTargets
+from jaxsim.engine.policy.given import RecordedTargets
+from jaxsim.engine.policy.policy import Policy
 from jaxsim.engine.policy.triggers import AtBars
 from jaxsim.engine.training.gradient_ascent import Score
 from jaxsim.engine.training.minibatches import AbstractBatch, PathBatch, WindowBatch, num_paths

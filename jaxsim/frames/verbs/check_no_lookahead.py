@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from jaxsim.engine.base.fields import is_whole, shown
-from jaxsim.engine.base.random_keys import as_key
+from jaxsim.engine.base.random import as_key
 from jaxsim.engine.policy.policy import Policy, allocator_name, fault_text
 from jaxsim.engine.trading.account import Account
 from jaxsim.engine.trading.costs import Costs

@@ -14,7 +14,7 @@ import numpy as np
 from jaxsim.engine.adjoints.adjoint import AbstractAdjoint
 from jaxsim.engine.base.fields import check_fields
 from jaxsim.engine.base.numerics import Number, cast_inexact
-from jaxsim.engine.base.random_keys import as_key
+from jaxsim.engine.base.random import as_key
 from jaxsim.engine.policy.policy import Policy
 from jaxsim.engine.simulate import of_kind
 from jaxsim.engine.trading.account import Account

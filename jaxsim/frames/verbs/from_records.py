@@ -12,7 +12,7 @@ import pandas as pd
 from jaxsim.engine.base.enums import OrderSide
 from jaxsim.engine.trading.status import OrderStatusInfo
 from jaxsim.frames.inputs.bars_per_year import Duration, bar_length, to_timedelta
-from jaxsim.frames.inputs.groups import Groups, GroupLayout, layout
+from jaxsim.frames.inputs.groups import GroupLayout, Groups, layout
 from jaxsim.frames.inputs.labels import lane_index
 from jaxsim.frames.inputs.prices import Table, checked_prices, valuation_prices
 from jaxsim.frames.results.backtest import Backtest

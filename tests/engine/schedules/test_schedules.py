@@ -13,8 +13,8 @@ import pytest
 import allocators as al
 import jaxsim as js
 from jaxsim.engine.bar.lanes import LaneAxis, LaneInputs
-from jaxsim.engine.base.random_keys import as_key
-from jaxsim.engine.policy.policy import given_orders_policy
+from jaxsim.engine.base.random import as_key
+from jaxsim.engine.policy.given import given_orders_policy
 from jaxsim.engine.policy.screening import Screening
 from jaxsim.engine.schedules.next_event import NextEvent
 from jaxsim.engine.schedules.programs import pages, running_sums

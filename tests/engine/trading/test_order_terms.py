@@ -13,7 +13,7 @@ import pytest
 
 import allocators as al
 import jaxsim as js
-from jaxsim.engine.policy.policy import given_orders_policy
+from jaxsim.engine.policy.given import given_orders_policy
 from tests.helpers.cases import assert_same_portfolio
 from tests.helpers.markets import AS_IT_STANDS, prices
 

@@ -8,7 +8,7 @@ import pytest
 
 import allocators as al
 import jaxsim as js
-from jaxsim.engine.base.random_keys import reject_draws
+from jaxsim.engine.base.random import reject_draws
 from jaxsim.errors import OrderError, RejectedOrderError
 from tests.helpers.cases import FORMS, Batch, assert_same_portfolio, make_batch
 from tests.helpers.engines import differing_logs
