@@ -18,7 +18,7 @@ from allocators.programs import Polytope
 SAME = 1e-9
 
 
-#: What NaN and infinite weights mean, where there are constraints.
+#: The meaning of NaN and infinite weights under constraints.
 FAULTS = {
     js.LaneFault.WEIGHT_NAN: "no weights keep to all limits of the constraints (or the covariance has a NaN): widen "
     "the limits, or start later (min_history=), when more assets are listed",
@@ -30,26 +30,26 @@ FAULTS = {
 class Constraints(eqx.Module):
     """Limits of the weights; by default long only and fully invested.
 
-    lower, upper: of each weight, as a fraction of the portfolio; a number, or one per asset; infinite: none.
-        Negative ones allow short positions.
-    budget: what the weights sum to, >= 0; what is missing to one stays cash. 0: long and short positions of one size.
-    groups: which assets form a group: a mapping from the name of a group to its assets by name or number ({"tech":
-        ["AAPL", "GOOG"]}, {"tech": [0, 2]}), or to a Series of coefficients by asset name (an exposure such as a beta);
-        a mapping or a Series from the name of an asset to that of its group; or a matrix [group, asset] of
-        coefficients, a DataFrame by name or an array. Names are found among the columns of prices; in the core, which
-        knows none, assets go by number. Lists of integers are numbers, also where the names of columns are integers:
-        use a Series.
-    group_lower, group_upper: of the sum of weights (times coefficients) of each group; a number, one per group, or a
-        mapping from the name of a group; None: none.
-    max_gross: cap on the gross exposure `sum(abs(weights))`, > 0; infinite or None: none.
-    max_turnover: cap on the one-way turnover `sum(abs(weights - present weights)) / 2`, > 0; infinite or None: none. As
-        long as nothing is held it does not apply, since the first purchase is all turnover; so it never does in
-        `js.optimize`, which plans for an untouched account.
+    lower, upper: bounds of each weight, as a fraction of the portfolio; a number, or one per asset; infinite: no
+        bound. Negative bounds allow short positions.
+    budget: sum of the weights, >= 0; the rest to one stays cash. With 0, long and short positions have the same size.
+    groups: the groups of assets, in one of these forms. A mapping from the name of a group to its assets by name or
+        number ({"tech": ["AAPL", "GOOG"]}, {"tech": [0, 2]}), or to a Series of coefficients by asset name (an exposure
+        such as a beta). A mapping or a Series from the name of an asset to the name of its group. A matrix [group,
+        asset] of coefficients, as a DataFrame by name or an array. Names are those of the price columns; in the core,
+        which has no names, use numbers. A list of integers always means numbers; if column names are integers, use a
+        Series.
+    group_lower, group_upper: bounds of the sum of weights (times coefficients) of each group; a number, one per group,
+        or a mapping from the name of a group; None: no bound.
+    max_gross: limit on the gross exposure `sum(abs(weights))`, > 0; infinite or None: no limit.
+    max_turnover: limit on the one-way turnover `sum(abs(weights - present weights)) / 2`, > 0; infinite or None: no
+        limit. It does not apply while nothing is held, since the first purchase is all turnover. So it never applies in
+        `js.optimize`, whose account holds only cash.
 
-    All numbers may be swept. An asset that is not usable gets weight 0, whatever its bounds. If no weights keep to all
-    limits, they are NaN; if the limits let the objective get better without end, they are infinite. `js.backtest`
-    raises both with lane and date: widen the limits, or trade later (`min_history=`), when more assets are listed; or
-    set limits where there are none.
+    All numbers may be swept. An asset that is not usable gets weight 0, whatever its bounds. If no weights satisfy all
+    constraints, the weights are NaN: widen the limits, or trade later (`min_history=`), when more assets are listed. If
+    the objective is unbounded within the constraints, the weights are infinite: add limits. `js.backtest` raises an
+    error for both, which names lane and date.
 
     Raises ValueError or TypeError naming the field.
     """
@@ -152,8 +152,8 @@ class Constraints(eqx.Module):
 
 
 def _within_distance(G: Array, h: Array, center: Array, cap: Array) -> tuple[Array, Array]:
-    """Rows for `sum(abs(w - center)) <= cap`, an infinite cap: none. Further variables d are the distances: w - center
-    <= d, center - w <= d, sum(d) <= cap."""
+    """Rows for `sum(abs(w - center)) <= cap`; an infinite cap adds no limit. New variables d are the distances:
+    w - center <= d, center - w <= d, sum(d) <= cap."""
     count, width = len(center), G.shape[1]
     identity, dtype = jnp.eye(count, dtype=h.dtype), h.dtype
     weights = jnp.pad(identity, ((0, 0), (0, width - count)))
@@ -165,8 +165,8 @@ def _within_distance(G: Array, h: Array, center: Array, cap: Array) -> tuple[Arr
 
 
 def _read_groups(groups: Any) -> tuple[list, tuple[tuple[int, ...], ...] | None, Any]:
-    """The names of groups, if they have any; their members, if they are given by number; else their coefficients, a
-    matrix or rows by asset name. Raises TypeError or ValueError naming the field."""
+    """Names of the groups, if there are any; their members, if they are numbers; else their coefficients, as a matrix
+    or rows by asset name. Raises TypeError or ValueError naming the field."""
     if groups is None:
         return [], None, None
     if isinstance(groups, pd.DataFrame):

@@ -56,8 +56,8 @@ class Momentum(AbstractLookback):
 class _Track(eqx.Module):
     """The state of `ExponentiatedGradient`.
 
-    log_weights: logarithms of the weights of the algorithm over all assets, but for a constant; the largest is 0.
-    price: of the bar before; NaN before the first.
+    log_weights: logarithms of the weights over all assets, up to a constant; the largest is 0.
+    price: last valuation price of each asset; NaN before the first.
     """
 
     log_weights: Any
@@ -71,10 +71,10 @@ class ExponentiatedGradient(eqx.Module):
     eta: learning rate, >= 0; 0 stays at equal weights; may be swept.
 
     Source: D. P. Helmbold, R. E. Schapire, Y. Singer and M. K. Warmuth, On-line portfolio selection using
-    multiplicative updates, Mathematical Finance 8 (1998), 325-347, equation 3.5 and its EG(eta)-update. The algorithm
-    is updated at every bar, whether the portfolio is traded then or not. An asset without a price keeps still (x = 1);
-    what is not tradable yet gets weight 0 and the others share the rest; if nothing is tradable, all are left alone.
-    It remembers the logarithms of its weights: an asset whose weight is too small for a number can come back.
+    multiplicative updates, Mathematical Finance 8 (1998), 325-347, equation 3.5 and its EG(eta)-update. The
+    weights are updated at every bar, also at bars without a trade. An asset without a price has x = 1. An asset that is
+    not tradable yet gets weight 0, and the other weights are scaled to sum to one; if no asset is tradable, all are
+    left alone. The state has logarithms of weights, so that a weight that underflows to 0 can grow again.
     """
 
     eta: Any = number("eta", low=0.0, default=0.05)

@@ -1,4 +1,4 @@
-"""Quadratic programs over weights: in closed form where no limit is in the way, else by qpax."""
+"""Quadratic programs over weights: in closed form without limits, else by qpax."""
 
 import importlib
 from typing import Any
@@ -10,20 +10,20 @@ from jaxtyping import Array, Bool, Float
 
 from allocators.spectral import floor, in_any_lane, null_projector, pseudo_inverse
 
-#: Interior-point steps. qpax keeps slacks above the root of the machine epsilon, so its own test of convergence cannot
-#: ask for as much as its iterates give; all problems take the same number of steps instead.
+#: Interior-point steps. qpax keeps slacks above the root of the machine epsilon, so its convergence test cannot reach
+#: the accuracy of its iterates. So all problems take the same number of steps.
 STEPS = 25
 #: Complementarity at which qpax takes derivatives: they are those of a problem that is smoothed this much.
 SMOOTHNESS = 1e-10
 #: Small curvature that turns a linear objective into a quadratic one.
 RIDGE = 1e-3
-#: Curvature that keeps qpax from drifting where the objective has none; its force is that of the slacks.
+#: Curvature that keeps qpax from drifting in directions in which the objective is flat; it is of the size of slacks.
 DRIFT = 1e-8
-#: How much nearer the value of the objective is than equal weights, where several weights have the same value.
+#: Weight of the distance to equal weights, relative to the objective, which decides between equally good weights.
 FIRST = 1e8
-#: Weights as large as this are the way to infinity.
+#: Weights of this size mean that the objective is unbounded.
 ENDLESS = 1e5
-#: Of a ratio that no size changes, the largest size is taken: by this curvature of its inverse.
+#: Curvature of the inverse scale; it selects the largest scale if the ratio does not depend on the scale.
 LARGEST = 1e-6
 
 
@@ -38,17 +38,16 @@ def require_qpax() -> Any:
 
 
 class Polytope(eqx.Module):
-    """Weights w that sum to the budget and keep to `G x <= h`, as the image of free variables: x = (w, further ones),
-    and w = free part + fixed part. What is fixed does not enter a program, whose feasible set could then have no
-    interior; its variables are zero.
+    """Weights w that sum to the budget and satisfy `G x <= h`. The variables are x = (free part of w, more variables),
+    and w is the free part plus the fixed part. Fixed weights do not enter the program, since its feasible set could
+    then have no interior; their variables are zero.
 
-    lower, upper: of each weight.       is_fixed: variables without a choice.     fixed: those weights, 0 elsewhere.
-    budget: sum of the weights.         G, h: of the free variables, `G x <= h`.
-    is_limited: whether any row of `G x <= h` says something.
+    lower, upper: bounds of each weight.    is_fixed: whether the bounds fix a weight.      fixed: its value, else 0.
+    budget: sum of the weights.             G, h: limits of the free variables, `G x <= h`.
+    is_limited: whether `G x <= h` has a row that limits something.
 
-    Of several weights with the same value of the objective the answer is the nearest to equal weights of the assets
-    that have a choice, in the Euclidean norm. Weights are NaN if none keep to the limits, and infinite if the limits
-    let the objective get better without end.
+    If several weights are equally good, the answer is the nearest to equal weights of the free assets (Euclidean
+    norm). Weights are NaN if none satisfy the limits, and infinite if the objective is unbounded.
     """
 
     lower: Float[Array, " asset"]
@@ -62,7 +61,7 @@ class Polytope(eqx.Module):
 
     @classmethod
     def of(cls, lower, upper, is_fixed, fixed, budget, G, h) -> "Polytope":
-        """From limits of whole weights. A limit that is infinite becomes a row that says 0 <= 1."""
+        """From limits of the whole weights. An infinite limit becomes the row 0 <= 1."""
         h = h - G[:, : len(fixed)] @ fixed
         G = jnp.where(jnp.isinf(h)[:, None] | is_fixed, 0.0, G)
         is_limited = jnp.any(h < jnp.inf)
@@ -75,7 +74,7 @@ class Polytope(eqx.Module):
 
     @property
     def free(self) -> Float[Array, " asset"]:
-        """1 for the assets that have a choice, else 0."""
+        """1 for the assets whose weight is free, else 0."""
         return (~self.is_fixed[: len(self.fixed)]).astype(self.h.dtype)
 
     @property
@@ -84,7 +83,7 @@ class Polytope(eqx.Module):
         return self.free * (self.budget - self.fixed.sum()) / jnp.maximum(self.free.sum(), 1)
 
     def least(self, covariance: Float[Array, "asset asset"], slope: Float[Array, " asset"]) -> Float[Array, " asset"]:
-        """The weights that minimise `w' C w / 2 + slope . w`, C of the size of one."""
+        """The weights that minimise `w' C w / 2 + slope . w`, for C of about one."""
         pull = self.free * (covariance @ self.fixed + slope)
         flat = self._flat(covariance + _along(slope))
         weights = lax.cond(
@@ -99,8 +98,8 @@ class Polytope(eqx.Module):
         """The weights that maximise `gain . w / sqrt(w' C w)`, if some have a positive gain; else those that minimise
         `w' C w`.
 
-        In y = k w, k > 0, scaled such that gain . y = 1: minimise y' C y / 2 subject to sum(y) = k budget and
-        G y <= k h, with k as a further variable. Without a gain k is one.
+        With y = k w, k > 0, scaled such that gain . y = 1: minimise y' C y / 2 subject to sum(y) = k budget and
+        G y <= k h, where k is one more variable. Without a positive gain k is one.
         """
         free, dtype = self.free, self.h.dtype
         cross, corner = free * (covariance @ self.fixed), self.fixed @ covariance @ self.fixed
@@ -109,7 +108,7 @@ class Polytope(eqx.Module):
         flat = self._flat(covariance + _along(jnp.where(is_gain, gain, 0.0)))
 
         def within() -> Array:
-            # Away from equal weights, in directions in which nothing else counts: |flat (y - k equal)|^2.
+            # In directions in which the objective is flat, the distance from equal weights: |flat (y - k equal)|^2.
             tilt = flat @ self.equal
             form = self._curvature(covariance) + self._padded_square(DRIFT * flat)
             side = self._padded(cross - DRIFT * tilt)
@@ -128,9 +127,9 @@ class Polytope(eqx.Module):
         return jnp.where(self.is_limited, weights, self._steepest_anywhere(form, sums, gains, is_gain))
 
     def best_gain(self, gain: Float[Array, " asset"]) -> Float[Array, ""]:
-        """The gain of the weights of greatest `gain . w - RIDGE / 2 |w|^2`, for a gain of the size of one: positive if
-        and only if some weights have a positive gain, but for a part of about RIDGE; NaN if no weights keep to the
-        limits. Without a derivative."""
+        """The gain of the weights that maximise `gain . w - RIDGE / 2 |w|^2`, for a gain of about one. It is positive
+        if and only if some weights have a positive gain, up to an error of about RIDGE; NaN if no weights satisfy the
+        limits. No derivative."""
         self, gain = lax.stop_gradient((self, gain))
         ridge = RIDGE * jnp.eye(len(gain), dtype=gain.dtype)
         pull = self.free * (RIDGE * self.fixed - gain)
@@ -144,7 +143,7 @@ class Polytope(eqx.Module):
     # --- without limits
 
     def _least_anywhere(self, covariance: Array, pull: Array) -> Float[Array, " asset"]:
-        """`least` subject to the budget alone."""
+        """`least` with only the budget as a constraint."""
         within, tolerance = self._budget_kept(), floor(self._inner(covariance))
         change = pseudo_inverse(within @ covariance @ within, tolerance) @ (within @ (pull + covariance @ self.equal))
         downhill = jnp.abs(self._flat(covariance) @ pull).max() > self.tolerance * jnp.abs(pull).max()
@@ -153,9 +152,9 @@ class Polytope(eqx.Module):
         return jnp.where(is_met, jnp.where(downhill, jnp.inf, weights), jnp.nan)
 
     def _steepest_anywhere(self, form: Array, sums: Array, gains: Array, is_gain: Array) -> Float[Array, " asset"]:
-        """`steepest` subject to the budget alone, by the same (y, k). Its solutions are a point and the directions in
-        which neither variance nor gain changes; all points on the rays through them have the same ratio. On the plane
-        that these rays span, k = 1 is where the weights are."""
+        """`steepest` with only the budget as a constraint, in the same variables (y, k). The solutions are a point plus
+        the directions in which neither variance nor gain changes. All points on a ray have the same ratio; the weights
+        are the point with k = 1."""
         count, eps = len(self.fixed), jnp.finfo(form.dtype).eps
         inside = jnp.diag(jnp.append(self.free, 1.0))
         inside = inside - _along(sums)
@@ -164,7 +163,7 @@ class Polytope(eqx.Module):
         point = steep / jnp.where(length > 0, length, 1.0)
         inside = inside - _along(steep)
         inner, tolerance = inside @ form @ inside, floor(form)
-        other = jnp.eye(count + 1, dtype=form.dtype) - inside  # is given a variance
+        other = jnp.eye(count + 1, dtype=form.dtype) - inside  # these directions get variance 1
         level = null_projector(inner + jnp.trace(form) * other, tolerance)
         point = point - pseudo_inverse(inner, tolerance) @ (inside @ (form @ point))
         plane = level + _along(point)
@@ -189,7 +188,7 @@ class Polytope(eqx.Module):
     def _flat(self, covariance: Array) -> Float[Array, "asset asset"]:
         """The projection on changes of the free weights that keep the budget and have no variance."""
         within = self._budget_kept()
-        other = jnp.eye(len(within), dtype=within.dtype) - within  # is given a variance
+        other = jnp.eye(len(within), dtype=within.dtype) - within  # these directions get variance 1
         size = jnp.trace(self._inner(covariance))
         form = within @ covariance @ within + jnp.where(size > 0, size, 1.0) * other
         return null_projector(form, floor(self._inner(covariance) + jnp.where(size > 0, 0.0, other)))
@@ -200,13 +199,13 @@ class Polytope(eqx.Module):
         return jnp.zeros_like(self.fixed)
 
     def _least_within(self, covariance: Array, pull: Array, flat: Array) -> Float[Array, " asset"]:
-        """`least` subject to all limits; of several solutions, one."""
+        """`least` subject to all limits; one of the solutions, if there are several."""
         A, b = self._padded(self.free)[None, :], (self.budget - self.fixed.sum())[None]
         P = self._curvature(covariance) + self._padded_square(DRIFT * flat)
         return self._checked(_solve(P, self._padded(pull - DRIFT * flat @ self.equal), A, b, self.G, self.h))
 
     def _nearest(self, weights: Float[Array, " asset"], flat: Array) -> Float[Array, " asset"]:
-        """Of the weights that differ from these in flat directions alone, the nearest to equal weights."""
+        """The nearest weights to equal weights among those that differ from `weights` only in flat directions."""
         is_needed = self.is_limited & (jnp.trace(flat) > 0.5) & jnp.isfinite(weights).all()
 
         def go(weights: Array, flat: Array) -> Array:
@@ -233,14 +232,14 @@ class Polytope(eqx.Module):
         return covariance * self.free[:, None] * self.free[None, :]
 
     def _curvature(self, covariance: Float[Array, "asset asset"]) -> Float[Array, "variable variable"]:
-        """The quadratic form of the free variables; 1 for those that are fixed, which solves them to zero. Without any
-        limit, which is another problem's business, 1 for all."""
+        """The quadratic form of the free variables. Fixed variables get 1 on the diagonal, so their solution is zero.
+        Without limits all variables get 1, since the closed form is used."""
         form = self._padded_square(self._inner(covariance)) + jnp.diag(self.is_fixed.astype(self.h.dtype))
         return jnp.where(self.is_limited, form, jnp.eye(len(form), dtype=form.dtype))
 
     def _checked(self, x: Float[Array, " variable"]) -> Float[Array, " asset"]:
-        """Weights from the variables: what lies at a bound is put there; NaN if they break a limit, infinite if they
-        are on their way there."""
+        """Weights from the variables. A weight near a bound is set to it; all are NaN if a limit is broken, infinite if
+        the objective is unbounded."""
         count, tolerance = len(self.fixed), self.tolerance
         weights = jnp.where(self.is_fixed[:count], self.fixed, x[:count])
         size = jnp.maximum(jnp.abs(x).max(), 1.0)
