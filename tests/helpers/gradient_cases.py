@@ -187,7 +187,8 @@ def run(structure: Structure, case: Case, move: dict, save: js.Save, adjoint: An
         **structure.terms,
     )
     account = js.Account(case.cash * jnp.exp(move["cash"]))
-    return js.simulate(market, policy, costs=js.Costs(**costs), account=account, save=save, lane_axis="lane")
+    costs = js.Costs(**costs)
+    return js.simulate(market, policy, costs=costs, account=account, save=save, lane_axis="lane", adjoint=adjoint)
 
 
 def score(sim: js.Simulation) -> Any:
