@@ -14,7 +14,11 @@ import jax
 import pytest
 
 #: Durations that JAX reports, in seconds: our name of each by a part of JAX's.
-EVENTS = {"jaxpr_trace_duration": "trace", "jaxpr_to_mlir_module_duration": "lower", "backend_compile_duration": "compile"}
+EVENTS = {
+    "jaxpr_trace_duration": "trace",
+    "jaxpr_to_mlir_module_duration": "lower",
+    "backend_compile_duration": "compile",
+}
 
 
 def pytest_addoption(parser):

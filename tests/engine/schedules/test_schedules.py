@@ -2,6 +2,7 @@
 same values. The plain scan (`js.simulate`) is the judge."""
 
 from dataclasses import replace
+from functools import cache
 
 import equinox as eqx
 import jax
@@ -49,6 +50,7 @@ def thresholds(rng: np.random.Generator) -> np.ndarray:
     return np.concatenate([[0.0, 0.0], rng.uniform(0.005, 0.12, LANES - 2)])
 
 
+@cache
 def case(name: str) -> tuple[LaneInputs, tuple[LaneAxis, ...]]:
     """What lanes are simulated from; those leaves differ by lane that have an axis for it."""
     rng = np.random.default_rng(sum(map(ord, name)))
@@ -90,8 +92,10 @@ def _at(tree, path: str):
     return tree
 
 
-def plain(run: LaneInputs, axes: tuple[LaneAxis, ...]) -> js.Simulation:
-    """All lanes by the scan, bar after bar."""
+@cache
+def plain(name: str) -> js.Simulation:
+    """All lanes of a case by the scan, bar after bar."""
+    run, axes = case(name)
 
     def one(run: LaneInputs) -> js.Simulation:
         save = js.Save(units=True, events=True)
@@ -118,7 +122,7 @@ def test_looking_ahead_in_many_kernels_equals_the_scan():
 def equals_the_scan(name, schedule):
     with jax.enable_x64(True):
         run, axes = case(name)
-        judge = plain(run, axes)
+        judge = plain(name)
         done = list(pages(run, axes, schedule))
         tally, lane = running_sums(run, axes, METRICS, schedule=schedule)
         slow, _ = running_sums(run, axes, METRICS, schedule=js.Scan())
@@ -152,7 +156,7 @@ def test_a_simulation_that_looks_ahead(name):
     """One lane after the other by `js.simulate`, its paths and events."""
     with jax.enable_x64(True):
         run, axes = case(name)
-        judge = plain(run, axes)
+        judge = plain(name)
 
         def one(run: LaneInputs) -> js.Simulation:
             how = dict(costs=run.costs, account=run.account, key=run.key, save=js.Save(events=True))
