@@ -10,11 +10,17 @@ import pytest
 import allocators as al
 import jaxsim as js
 from jaxsim.engine.schedules.next_event import NextEvent
-from tests.helpers.markets import ASSETS, BARS, INDEX, THRESHOLDS, grouped, prices, run, with_holes
+from tests.helpers import markets
+from tests.helpers.markets import ASSETS, BARS, INDEX, THRESHOLDS, grouped, prices, with_holes
 
 CLOSE, OPEN = prices(0)
 GROUPED, GROUPED_OPEN = grouped(1)
 ENGINES = ["compiled", "reference"]
+
+
+def run(*arguments, **options) -> js.Backtest:
+    """What is to be replayed, by the reference engine: it compiles nothing."""
+    return markets.run(*arguments, engine="reference", **options)
 
 
 def drifting(obs):
@@ -86,7 +92,7 @@ COHORTS = {
 }
 
 
-@pytest.mark.parametrize("page", [2, None])
+@pytest.mark.parametrize("page", [2, pytest.param(None, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", COHORTS)
 def test_lanes_of_unequal_number_go_in_cohorts(name, page, monkeypatch):
     """In any order, over several pages as over one: each lane is the one that it is alone, to the last bit."""
@@ -269,7 +275,7 @@ def test_no_warning_without_reason():
         run(CLOSE, al.FixedWeights([1 / 3 + 1e-8] * 3), OPEN)  # within 1e-6 of one
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("engine", [pytest.param("compiled", marks=pytest.mark.slow), "reference"])
 def test_a_call_order_that_was_chosen_on_one_date_only(engine):
     """Elsewhere sales go first, as if nobody had chosen."""
 
