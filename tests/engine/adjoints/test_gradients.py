@@ -15,6 +15,7 @@ import allocators as al
 import jaxsim as js
 from tests.helpers.gradient_cases import STRUCTURES, compare, exact_gradients, make_case
 from tests.helpers.markets import AS_IT_STANDS, as_users_run_it, simulated
+from tests.helpers.marks import some_slow
 from tests.helpers.policies import Fixed
 
 COSTS = js.Costs(0.005)
@@ -26,14 +27,6 @@ THRESHOLDS = np.array([0.01, 0.03, 0.1])
 def float64():
     with jax.enable_x64(True):
         yield
-
-
-def numbered(quick, slow):
-    """Numbers of structures as arguments of a test, the slow ones marked."""
-    return [
-        pytest.param(number, id=STRUCTURES[number].name, marks=[pytest.mark.slow] * (number in slow))
-        for number in (*quick, *slow)
-    ]
 
 
 @pytest.mark.parametrize("number", [2, 3, 8], ids=lambda k: STRUCTURES[k].name)
@@ -136,7 +129,7 @@ def test_near_misses_side_by_side(temperature):
         assert (exact[1] != 0).sum() >= 2
 
 
-@pytest.mark.parametrize("number", numbered([5], slow=[2, 8]))
+@pytest.mark.parametrize("number", some_slow([2, 5, 8], [2, 8], lambda number: STRUCTURES[number].name))
 def test_near_misses_of_all_kinds_of_pipelines(number):
     """Fixed fees and limits; relative thresholds, dates beside them, assets left alone; shorts, locked cash, moving
     values: at events as in the plain scan, by everything that there is to differentiate."""
