@@ -349,3 +349,14 @@ def test_dates_of_a_series_and_numbers_that_are_none():
     np.testing.assert_array_equal(js.index_points(index, on=pd.Series(index[[3, 5]])), [3, 5])
     with pytest.raises(ValueError, match=r"on: expected dates, got \[3, 5\]"):
         js.index_points(index, on=[3, 5])
+
+
+@pytest.mark.parametrize("schedule", [js.NextEvent(), js.Scan()])
+def test_an_allocator_may_hand_out_an_array_of_nothing(schedule):
+    close = pd.DataFrame(markets(np.random.default_rng(1), 1).close[0][10:40]).ffill().bfill()
+
+    def allocator(obs):
+        return js.Allocation(jnp.full(3, 1 / 3), aux={"nothing": jnp.zeros(0)})
+
+    bt = js.backtest(close, allocator, trigger=js.Threshold(0.02), schedule=schedule)
+    assert bt.aux["nothing"].shape == (len(bt.allocations.bar), 0)
