@@ -19,35 +19,16 @@ QUICK = (
 )
 #: Files of tests by how long they take; others take less.
 LONGEST = [
-    *(
-        "docs",
-        "optimizers",
-        "gradients",
-        "sweep",
-        "schedules",
-        "programs",
-        "gates",
-        "lanes",
-        "optimize",
-        "fit",
-        "orders",
-    ),
-    *(
-        "learned",
-        "cli",
-        "workers",
-        "destinations",
-        "walk_forward",
-        "host_callback",
-        "order_terms",
-        "decisions",
-        "golden",
-    ),
+    *("docs", "gradients", "optimizers", "schedules", "orders", "sweep", "fit", "replay", "optimize", "gates"),
+    *("programs", "learned", "cli", "workers", "destinations", "walk_forward", "host_callback", "order_terms"),
+    *("decisions", "golden", "lanes"),
 ]
 #: Files of tests whose programs are made of what others check the shapes of: there it would only take time.
 WITHOUT_SHAPES = {
     *("test_docs", "test_orders", "test_sweep", "test_programs", "test_fit", "test_workers", "test_gradients"),
     *("test_trades", "test_lanes", "test_replay", "test_abuse", "test_stats", "test_identities", "test_accounting"),
+    *("test_schedules", "test_optimize", "test_host_callback", "test_check_no_lookahead", "test_cli", "test_decisions"),
+    *("test_walk_forward", "test_sensitivities", "test_from_records"),
 }
 #: Bars at which the reference engine, which is Python bar by bar, has its shapes checked; they stay what they are.
 CHECKED_BARS = 8

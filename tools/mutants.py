@@ -75,7 +75,7 @@ def parity(*numbers: int) -> tuple[str, ...]:
 GOLDEN = test("golden", "test_uniform_sharpe_compiled")
 SCHEDULES = test("engine_parity", "test_schedules_do_the_same")
 LOOKING = test("schedules", "test_looking_ahead_equals_the_scan")
-EXACT_DRIFT = test("mutant_gaps", "test_a_drift_of_exactly_the_threshold_triggers")
+EXACT_DRIFT = test("triggers", "test_a_drift_of_exactly_the_threshold_triggers")
 PURE_CORE = test("engine_parity", "test_pure_core_equals_the_pandas_face")
 
 NUMERICS = "jaxsim/engine/base/numerics.py"
@@ -111,7 +111,7 @@ MUTANTS = [
         NUMERICS,
         "return jnp.where(jnp.abs(x) <= ABS_TOL, 0.0, x)",
         "return x + 0.0",
-        test("mutant_gaps", "test_dust_is_snapped"),
+        test("numerics", "test_dust_is_snapped"),
     ),
     Mutant(
         "product-contracted",
@@ -346,7 +346,7 @@ MUTANTS = [
         PRICES,
         "    if price is None:\n        return close\n",
         "    if price is None:\n        return mark_prices(close, open)\n",
-        test("mutant_gaps", "test_without_a_close_nothing_fills"),
+        test("missing_prices", "test_without_a_close_nothing_fills"),
     ),
     Mutant(
         "open-not-filled",
@@ -354,7 +354,7 @@ MUTANTS = [
         PRICES,
         "return forward_fill(_half_bars(close, open))[0::2]",
         "return forward_fill(_half_bars(close, open))[0::2] if open is None else open",
-        test("mutant_gaps", "test_without_an_open_the_last_price_values"),
+        test("missing_prices", "test_without_an_open_the_last_price_values"),
     ),
     Mutant(
         "marked-at-open",
@@ -379,7 +379,7 @@ MUTANTS = [
         "jaxsim/engine/policy/observation.py",
         "Window(xp.where((bars >= start)[:, None], rows, xp.nan))",
         "Window(rows)",
-        test("mutant_gaps", "test_a_window_is_nan_before_the_first_bar"),
+        test("allocators", "test_a_window_is_nan_before_the_first_bar"),
     ),
     Mutant(
         "key-of-every-bar-the-same",
@@ -582,7 +582,7 @@ MUTANTS = [
         GIVEN,
         "return Allocation(weights, skip=skip, size_type",
         "return Allocation(jnp.nan_to_num(weights), size_type",
-        test("mutant_gaps", "test_a_replay_acts_at_the_recorded_bars_on_the_recorded_assets"),
+        test("replay", "test_a_replay_acts_at_the_recorded_bars_on_the_recorded_assets"),
     ),
     Mutant(
         "replay-trades-when-flat",
@@ -590,7 +590,7 @@ MUTANTS = [
         GIVEN,
         "Policy(targets, when, trades_when_flat=False",
         "Policy(targets, when, trades_when_flat=True",
-        test("mutant_gaps", "test_a_replay_that_holds_nothing_waits_for_the_next_date"),
+        test("replay", "test_a_replay_that_holds_nothing_waits_for_the_next_date"),
     ),
     # --- scores
     Mutant(
@@ -623,7 +623,7 @@ MUTANTS = [
         METRICS,
         "nanstats.running_max(wealth)",
         "nanstats.running_max(xp.maximum(wealth, 1))",
-        test("mutant_gaps", "test_the_first_bar_is_the_first_height"),
+        test("metrics", "test_the_first_bar_is_the_first_height"),
     ),
     Mutant(
         "turnover-two-way",
@@ -639,7 +639,7 @@ MUTANTS = [
         "jaxsim/frames/results/paths.py",
         "return mark / mark[0]",
         "return mark / mark[0].mean()",
-        test("mutant_gaps", "test_the_benchmark_buys_equal_amounts_of_the_group"),
+        test("missing_prices", "test_the_benchmark_buys_equal_amounts_of_the_group"),
     ),
     # --- allocators, and the judge itself
     Mutant(
@@ -648,7 +648,7 @@ MUTANTS = [
         "allocators/naive.py",
         "jnp.where(tradable, 1.0 / jnp.maximum(tradable.sum(), 1), 0.0)",
         "jnp.where(tradable, 1.0 / count, 0.0)",
-        test("mutant_gaps", "test_equal_weight_over_tradable_is_fully_invested"),
+        test("allocators", "test_equal_weight_over_tradable_is_fully_invested"),
     ),
     Mutant(
         "reference-threshold-strict",
@@ -750,7 +750,7 @@ MUTANTS = [
         ORDERS,
         "    debt = _debt_after(holdings, units, traded, price)\n",
         "    debt = holdings.debt\n",
-        test("orders", "test_the_short_way_as_order_by_order[number]"),
+        test("orders", "test_the_short_way_as_order_by_order"),
     ),
     # --- rebalances and near misses side by side, replays, draws, chunks
     Mutant(

@@ -487,3 +487,24 @@ def test_weights_in_other_types(untyped):
         for engine in ENGINES:
             bt = run(CLOSE, lambda obs, answer=answer: js.Allocation(answer), OPEN, engine=engine)
             np.testing.assert_allclose(bt.allocations.targets[0], answer)
+
+
+def test_equal_weight_over_tradable_is_fully_invested():
+    close = CLOSE.copy()
+    close.loc[: INDEX[9], "C"] = np.nan
+    bt = js.backtest(close, al.EqualWeight("tradable"), open=close, trigger=js.Threshold(0.0))
+    expected = np.where(np.arange(BARS)[:, None] < 10, [1 / 2, 1 / 2, 0], np.full(3, 1 / 3))
+    np.testing.assert_allclose(bt.allocations.targets, expected, rtol=1e-12)
+
+
+def test_a_window_is_nan_before_the_first_bar():
+    seen = []
+
+    def allocate(obs):
+        seen.append(obs.window(3).values)
+        return np.full(3, 1 / 3)
+
+    js.backtest(CLOSE, allocate, trigger=js.Threshold(0.0), engine="reference")
+    padded = np.concatenate([np.full((3, 3), np.nan), CLOSE])
+    for bar, window in enumerate(seen):
+        np.testing.assert_array_equal(window, padded[bar : bar + 3])

@@ -59,7 +59,7 @@ def test_starts_at_equal_weight_of_what_is_listed(name):
     allocator = ALL[name]
     numbers = [x for x in jax.tree.leaves(allocator) if eqx.is_inexact_array(x)]
     assert numbers and all(isinstance(x, np.ndarray) and x.dtype == np.float64 for x in numbers)
-    bt = run(CLOSE, allocator, OPEN, 0.02, features=FEATURES)
+    bt = run(CLOSE, allocator, OPEN, 0.02, features=FEATURES, engine="reference")
     asked = bt.allocations.weights
     listed = CLOSE.notna().cumsum().gt(0) | OPEN.notna()
     listed = listed.cummax().loc[asked.index]

@@ -286,7 +286,7 @@ def test_inverse_volatility():
 # --- hierarchical risk parity
 
 
-@pytest.mark.parametrize("count", [ASSETS, 12])
+@pytest.mark.parametrize("count", [ASSETS, pytest.param(12, marks=pytest.mark.slow)])
 def test_hierarchical_risk_parity_is_that_of_pyportfolioopt(count):
     closes = CLOSES if count == ASSETS else histories(count, seed=1)
     found = solve(al.HierarchicalRiskParity("correlation", lookback=BARS), closes)
@@ -371,7 +371,7 @@ def test_random_searches_of_any_lengths_within_a_vmap(share_a_window, num_search
             np.testing.assert_allclose(found[i, k], searched(close, int(tests[k]), keys[i, k]), rtol=1e-12)
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("engine", [pytest.param("compiled", marks=pytest.mark.slow), "reference"])
 def test_random_search_draws_the_same_beside_any_lanes(engine):
     close, open_ = prices(0)
     rest = dict(open=open_, trigger=js.Threshold(0.05), min_history=20, engine=engine, key=3)

@@ -12,7 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.helpers.marks import some_slow
+
 ROOT = Path(__file__).parents[2]
+#: Pages with many policies, each a program of its own.
+SLOW = {"allocators", "pipelines"}
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 FENCE = re.compile(r"^(?P<indent> *)```(?P<language>[\w+-]*).*?\n(?P<body>.*?)^(?P=indent)```\s*?$", re.M | re.S)
 NOT_RUN = "<!-- not run -->"
@@ -64,7 +68,7 @@ def tidy(text: str) -> str:
     return "\n".join(line.rstrip() for line in text.strip("\n").splitlines())
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+@pytest.mark.parametrize("page", some_slow(PAGES, [x for x in PAGES if x.stem in SLOW], lambda page: page.stem))
 def test_blocks_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)  # for what the examples write
     run_page(page)

@@ -100,6 +100,7 @@ class Case(eqx.Module):
     prices: opens and closes in turn, [2 time, asset], currency.       closed: which closes there are.
     val_row, mark_row: where valuation and closing prices are found in it; -1: nowhere.
     directions: which prices move together, [direction, 2 time, asset].
+    temperature: of a straight-through gate; None: a hard one.
     """
 
     weights: Any
@@ -111,6 +112,7 @@ class Case(eqx.Module):
     val_row: Any
     mark_row: Any
     directions: Any
+    temperature: Any = None
 
     def zero(self) -> dict:
         """A parameter for everything that is differentiated, all zero."""
@@ -180,14 +182,17 @@ def run(structure: Structure, case: Case, move: dict, save: js.Save, adjoint: An
     market = eqx.tree_at(lambda m: m.priced_at, market, priced_at, is_leaf=lambda x: x is None)
     costs = {name: x + move[name] if name in move else x for name, x in case.costs.items()}
     threshold = case.threshold + move["threshold"]
+    gate = js.Hard() if case.temperature is None else js.StraightThrough(case.temperature)
     policy = js.Policy(
         structure.allocator(case.weights + move["weights"]),
         structure.trigger(threshold),
+        gate,
         destination=structure.destination(0.6 * threshold),
         **structure.terms,
     )
     account = js.Account(case.cash * jnp.exp(move["cash"]))
-    return js.simulate(market, policy, costs=js.Costs(**costs), account=account, save=save, lane_axis="lane")
+    costs = js.Costs(**costs)
+    return js.simulate(market, policy, costs=costs, account=account, save=save, lane_axis="lane", adjoint=adjoint)
 
 
 def score(sim: js.Simulation) -> Any:

@@ -15,6 +15,7 @@ import allocators as al
 import jaxsim as js
 from tests.helpers.gradient_cases import STRUCTURES, compare, exact_gradients, make_case
 from tests.helpers.markets import AS_IT_STANDS, as_users_run_it, simulated
+from tests.helpers.marks import some_slow
 from tests.helpers.policies import Fixed
 
 COSTS = js.Costs(0.005)
@@ -47,34 +48,41 @@ def score(weights, threshold, market, adjoint=None, lane_axis=None, gate=None):
     return js.metrics.sharpe_ratio(sim.returns, ann_factor=8760)
 
 
-def test_transformations_in_any_order():
-    market = simulated(60)
-    tangent = np.eye(5)[0]
-    slope = jax.jit(jax.grad(score), compiler_options=AS_IT_STANDS)
-    alone = jnp.stack([slope(WEIGHTS, x, market) for x in THRESHOLDS])
+@pytest.fixture(scope="module")
+def one_by_one():
+    """The gradient by the weights at each threshold, without lanes."""
+    with jax.enable_x64(True):
+        slope = jax.jit(jax.grad(score), compiler_options=AS_IT_STANDS)
+        return jnp.stack([slope(WEIGHTS, x, simulated(60)) for x in THRESHOLDS])
 
-    def total(weights, lane_axis):
-        one = partial(score, market=market, lane_axis=lane_axis)
+
+@pytest.mark.parametrize("lane_axis", ["lane", pytest.param(None, marks=pytest.mark.slow)])
+def test_transformations_in_any_order(lane_axis, one_by_one):
+    """The gradient of lanes side by side, the gradient of their sum, and its forward derivative."""
+    tangent = np.eye(5)[0]
+    one = partial(score, market=simulated(60), lane_axis=lane_axis)
+
+    def total(weights):
         return jax.vmap(one, (None, 0), axis_name="lane")(weights, THRESHOLDS).sum()
 
-    def mapped(lane_axis):
-        one = jax.grad(partial(score, market=market, lane_axis=lane_axis))
-        both = jax.vmap(one, (None, 0), axis_name="lane")
-        return jax.jit(both, compiler_options=AS_IT_STANDS)(WEIGHTS, THRESHOLDS)
+    def mapped(weights):
+        return jax.vmap(jax.grad(one), (None, 0), axis_name="lane")(weights, THRESHOLDS)
 
-    for lane_axis in (None, "lane"):
-        np.testing.assert_allclose(mapped(lane_axis), alone, rtol=1e-10)
-        of_total = jax.jit(jax.grad(partial(total, lane_axis=lane_axis)), compiler_options=AS_IT_STANDS)
-        np.testing.assert_allclose(of_total(WEIGHTS), alone.sum(0), rtol=1e-10)
-
-    @partial(jax.jit, compiler_options=AS_IT_STANDS)
     def forward(weights):
-        return jax.jvp(partial(total, lane_axis="lane"), (weights,), (tangent,))[1]
+        return jax.jvp(total, (weights,), (tangent,))[1]
 
-    np.testing.assert_allclose(forward(WEIGHTS), alone.sum(0)[0], rtol=1e-10)
+    ours = [jax.jit(x, compiler_options=AS_IT_STANDS)(WEIGHTS) for x in (mapped, jax.grad(total), forward)]
+    theirs = one_by_one, one_by_one.sum(0), one_by_one.sum(0)[0]
+    for derivative, expected in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(derivative, expected, rtol=1e-10)
 
 
-ADJOINTS = [js.Checkpointed(1), js.Checkpointed(7), js.AtEvents(), js.AtEvents(capacity=64, block=16)]
+ADJOINTS = [
+    pytest.param(js.Checkpointed(1), id="one chunk", marks=pytest.mark.slow),
+    pytest.param(js.Checkpointed(7), id="seven chunks"),
+    pytest.param(js.AtEvents(), id="at events"),
+    pytest.param(js.AtEvents(capacity=64, block=16), id="of some capacity", marks=pytest.mark.slow),
+]
 
 
 @partial(jax.jit, static_argnums=0)
@@ -94,7 +102,7 @@ def through(adjoint, market, gate):
     return value, sim, slopes
 
 
-@pytest.mark.parametrize("adjoint", ADJOINTS, ids=["one chunk", "seven chunks", "at events", "of some capacity"])
+@pytest.mark.parametrize("adjoint", ADJOINTS)
 def test_adjoints_change_nothing_but_memory_and_time(adjoint):
     """Values to the last bit, gradients to rounding; a length that chunks do not divide, holes, and several lanes."""
     value, sim, slopes = through(adjoint, simulated(251, holes=True), js.Hard())
@@ -121,16 +129,16 @@ def test_near_misses_side_by_side(temperature):
         assert (exact[1] != 0).sum() >= 2
 
 
-@pytest.mark.parametrize("number", [2, 5, 8], ids=lambda k: STRUCTURES[k].name)
+@pytest.mark.parametrize("number", some_slow([2, 5, 8], [2, 8], lambda number: STRUCTURES[number].name))
 def test_near_misses_of_all_kinds_of_pipelines(number):
     """Fixed fees and limits; relative thresholds, dates beside them, assets left alone; shorts, locked cash, moving
     values: at events as in the plain scan, by everything that there is to differentiate."""
     rng = np.random.default_rng([2, number])
     structure = STRUCTURES[number]
     cases = [make_case(rng, structure) for _ in range(6)]
-    hard = exact_gradients(structure, cases)
-    structure = replace(structure, terms=structure.terms | {"gate": js.StraightThrough(0.03)})
-    plain, at_events = (exact_gradients(structure, cases, adjoint) for adjoint in (js.Checkpointed(), js.AtEvents()))
+    soft, hard = ([replace(case, temperature=np.asarray(x)) for case in cases] for x in (0.03, 1e-12))
+    plain, hard = np.split(exact_gradients(structure, soft + hard, js.Checkpointed()), 2)
+    at_events = exact_gradients(structure, soft, js.AtEvents())
     scale = np.abs(plain).max(axis=1, keepdims=True)
     assert np.isfinite(plain).all() and (np.abs(plain - hard) > 1e-3 * scale).any(axis=1).sum() >= 4
     np.testing.assert_allclose(at_events / scale, plain / scale, rtol=0, atol=1e-9)

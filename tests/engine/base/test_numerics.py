@@ -139,3 +139,7 @@ def test_call_order_is_a_stable_sort_with_nan_last_and_reversed(num_assets):
         np.testing.assert_array_equal(np.argsort(order.rank), sequence)
         np.testing.assert_array_equal(order.sort(jnp.asarray(values)), values[sequence])
         np.testing.assert_array_equal(order.unsort(order.sort(jnp.arange(num_assets))), np.arange(num_assets))
+
+
+def test_dust_is_snapped():
+    np.testing.assert_array_equal(snap(jnp.array([1e-12, -9e-13, 2e-12, 0.0])), [0.0, 0.0, 2e-12, 0.0])

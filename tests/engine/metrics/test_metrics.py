@@ -402,3 +402,10 @@ def test_every_function_explains_itself():
         assert function.__name__ == name
         assert re.search(r"\(rules\s+[5-8]", function.__doc__), name
     assert "window" in inspect.signature(metrics.rolling_sharpe_ratio).parameters
+
+
+def test_the_first_bar_is_the_first_height():
+    """A loss on the first bar is no drawdown (rules 7.4)."""
+    returns = np.array([-0.5, 0.2, -0.25, 0.1])
+    np.testing.assert_allclose(metrics.drawdown(returns), [0.0, 0.0, -0.25, -0.175], atol=1e-15)
+    assert metrics.max_drawdown([-0.5, 0.1]) == 0.0

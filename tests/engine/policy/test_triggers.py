@@ -419,3 +419,12 @@ def test_masks_are_for_all_bars_in_the_core():
     for call in (js.simulate, lambda *x: js.score(*x, ["total_return"])):
         with pytest.raises(ValueError, match=r"trigger: js.AtBars needs one entry for each of 60 bars"):
             call(market, short)
+
+
+@pytest.mark.parametrize("engine", ["compiled", "reference"])
+def test_a_drift_of_exactly_the_threshold_triggers(engine):
+    """`>=`, not `>` (rules 5.1): weights of 0.625 and 0.375 are 0.125 off their targets, in binary too."""
+    close = pd.DataFrame([[1.0, 1.0], [2.5, 1.5], [2.5, 1.5]], INDEX[:3], ["A", "B"])
+    for threshold, bars in ((0.125, 2), (np.nextafter(0.125, 1), 1)):
+        bt = js.backtest(close, al.EqualWeight(), open=close, trigger=js.Threshold(threshold), freq="1D", engine=engine)
+        assert bt.num_rebalances() == bars

@@ -185,12 +185,11 @@ def by_rule(obs):
 
 def test_what_an_allocator_chose_is_replayed():
     costs = dict(open=OPEN, fees=0.003, fixed_fees=0.01)
-    bt = js.backtest(CLOSE, mixed, trigger=js.Threshold(0.02), **costs)
+    bt = js.backtest(CLOSE, mixed, trigger=js.Threshold(0.02), engine="reference", **costs)
     assert (bt.units.to_numpy() < 0).any()
     assert bt.allocations.size_type[0].tolist() == [5, 1, 3]
     assert bt.allocations.direction[0].tolist() == [2, 0, 1]
-    reference = js.backtest(CLOSE, mixed, trigger=js.Threshold(0.02), engine="reference", **costs)
-    assert_same_portfolio(bt, reference)
+    assert_same_portfolio(bt, js.backtest(CLOSE, mixed, trigger=js.Threshold(0.02), **costs))
     for engine in ENGINES:
         again = js.replay(bt.allocations, CLOSE, engine=engine, **costs)
         assert_same_portfolio(bt, again)

@@ -301,21 +301,22 @@ def test_more_than_one_in_sum_warns_once():
 def test_freq_is_asked_for_only_where_it_is_needed():
     irregular = INDEX.delete(5).append(pd.DatetimeIndex(["2022-01-01"]))
     close = CLOSE.set_axis(irregular)
-    bt = run(close, EQUAL, threshold=js.grid(threshold=THRESHOLDS))
+    options = dict(threshold=js.grid(threshold=THRESHOLDS), engine="reference")
+    bt = run(close, EQUAL, **options)
     assert bt.value.notna().all().all()
     assert bt.total_return().notna().all()
     assert bt.max_drawdown().notna().all()
     for metric in ("sharpe_ratio", "annualized_return", "alpha", "common_sense_ratio", "stats", "returns_stats"):
         with pytest.raises(ValueError, match=r"^freq: .*freq="):
             getattr(bt, metric)()
-    told = run(close, EQUAL, threshold=js.grid(threshold=THRESHOLDS), freq="1D")
+    told = run(close, EQUAL, freq="1D", **options)
     assert told.ann_factor == 365.0
     np.testing.assert_allclose(bt.sharpe_ratio(ann_factor=365.0), told.sharpe_ratio())
     np.testing.assert_allclose(bt.sharpe_ratio(freq="1D"), told.sharpe_ratio())
 
 
 def test_plots_that_cannot_be_drawn():
-    bt = run(CLOSE, EQUAL, OPEN, js.grid(threshold=THRESHOLDS))
+    bt = run(CLOSE, EQUAL, OPEN, js.grid(threshold=THRESHOLDS), engine="reference")
     for draw in (bt.plot_allocations, bt.allocations.plot):
         with pytest.raises(ValueError, match="one lane"):
             draw()
@@ -329,7 +330,7 @@ def test_plots_that_cannot_be_drawn():
 
 
 def test_benchmarks_of_the_wrong_length():
-    bt = run(CLOSE, EQUAL, OPEN, js.grid(threshold=THRESHOLDS))
+    bt = run(CLOSE, EQUAL, OPEN, js.grid(threshold=THRESHOLDS), engine="reference")
     with pytest.raises(ValueError, match=r"^benchmark: "):
         bt.beta(benchmark=np.zeros(3))
     with pytest.raises(TypeError, match="benchmark"):

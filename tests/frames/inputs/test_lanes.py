@@ -13,13 +13,19 @@ from hypothesis import strategies as st
 import allocators as al
 import jaxsim as js
 from jaxsim.frames.inputs.labels import Level, index_of_levels, lane_index
-from tests.helpers.markets import ASSETS, BARS, INDEX, THRESHOLDS, grouped, prices, run
+from tests.helpers import markets
+from tests.helpers.markets import ASSETS, BARS, INDEX, THRESHOLDS, grouped, prices
 
 nan = np.nan
 CLOSE, OPEN = prices(0)
 GROUPED, GROUPED_OPEN = grouped(1)
 FEES = [0.0, 0.01]
 EQUAL = al.EqualWeight()
+
+
+def run(*arguments, engine: str = "reference", **options) -> js.Backtest:
+    """By the reference engine, which compiles nothing, beside what the fixtures have from the compiled one."""
+    return markets.run(*arguments, engine=engine, **options)
 
 
 class Tilted(eqx.Module):
@@ -34,22 +40,22 @@ class Tilted(eqx.Module):
 
 @pytest.fixture(scope="module")
 def one():
-    return run(CLOSE, EQUAL, OPEN, 0.05, fees=0.01)
+    return markets.run(CLOSE, EQUAL, OPEN, 0.05, fees=0.01)
 
 
 @pytest.fixture(scope="module")
 def many():
-    return run(CLOSE, EQUAL, OPEN, js.grid(threshold=THRESHOLDS), fees=js.grid(fees=FEES))
+    return markets.run(CLOSE, EQUAL, OPEN, js.grid(threshold=THRESHOLDS), fees=js.grid(fees=FEES))
 
 
 @pytest.fixture(scope="module")
 def swept():
-    return run(CLOSE, EQUAL, OPEN, js.grid(threshold=THRESHOLDS), fees=0.01)
+    return markets.run(CLOSE, EQUAL, OPEN, js.grid(threshold=THRESHOLDS), fees=0.01)
 
 
 @pytest.fixture(scope="module")
 def groups():
-    return run(GROUPED, EQUAL, GROUPED_OPEN, js.grid(threshold=THRESHOLDS))
+    return markets.run(GROUPED, EQUAL, GROUPED_OPEN, js.grid(threshold=THRESHOLDS))
 
 
 def same(a: js.Backtest, b: js.Backtest) -> None:
@@ -83,6 +89,7 @@ def test_levels_stand_in_the_order_of_the_design():
     bt = run(
         GROUPED,
         Tilted(js.grid(tilt=[0.2, 0.6])),
+        engine="compiled",
         threshold=js.grid(threshold=[0.05, 0.1]),
         key=js.grid(key=[0, 1]),
         init_cash=js.grid(init_cash=[100.0, 50.0]),
@@ -600,7 +607,7 @@ def test_the_symbol_level_need_not_be_last(groups):
     for lane in groups.lanes:
         same(bt[lane], groups[lane])
     assert bt.asset_value.columns.names == ["threshold", "sector", "symbol"]
-    by_number = run(swapped, EQUAL, swapped_open, js.grid(threshold=THRESHOLDS), by=0)
+    by_number = run(swapped, EQUAL, swapped_open, js.grid(threshold=THRESHOLDS), engine="compiled", by=0)
     np.testing.assert_array_equal(by_number[0.05, "bank"].value, groups[0.05, "bank"].value)
 
 

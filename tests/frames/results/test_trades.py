@@ -335,19 +335,20 @@ def test_orders_must_fit_the_closes():
 @pytest.fixture(scope="module")
 def one():
     close, open_ = prices(0)
-    return run(close, al.EqualWeight(), open_, 0.05, fees=0.01)
+    return run(close, al.EqualWeight(), open_, 0.05, fees=0.01, engine="reference")
 
 
 @pytest.fixture(scope="module")
 def groups():
     close, open_ = grouped(1)
-    return run(close, al.EqualWeight(), open_, js.grid(threshold=THRESHOLDS), fees=0.01)
+    return run(close, al.EqualWeight(), open_, js.grid(threshold=THRESHOLDS), fees=0.01, engine="reference")
 
 
 @pytest.fixture(scope="module")
 def nothing():
     close, open_ = grouped(1)
-    return run(close, al.EqualWeight(), open_, js.grid(threshold=THRESHOLDS), fees=0.01, min_history=1000)
+    options = dict(fees=0.01, min_history=1000, engine="reference")
+    return run(close, al.EqualWeight(), open_, js.grid(threshold=THRESHOLDS), **options)
 
 
 def test_columns(one, groups):
@@ -460,7 +461,7 @@ def test_a_lane_without_records_beside_one_that_has_some():
 
 def test_a_level_may_be_called_as_a_column():
     close, open_ = prices(0)
-    bt = run(close, al.EqualWeight(), open_, fees=js.grid(size=[0.0, 0.01]))
+    bt = run(close, al.EqualWeight(), open_, fees=js.grid(size=[0.0, 0.01]), engine="reference")
     assert list(bt.trades.columns[:4]) == ["id", "size", "asset", "size"]
     assert set(bt.trades.iloc[:, 1]) == {0.0, 0.01}
 

@@ -61,12 +61,13 @@ def test_a_longer_history_compiles_no_sweep():
     with compilations() as count:
         table = run(60)
     assert count[0] == 0
-    bt = js.backtest(**{**numbers(3), "close": CLOSE, "open": OPEN})
+    bt = js.backtest(**{**numbers(3), "close": CLOSE, "open": OPEN}, engine="reference")
     np.testing.assert_allclose(
         table["total_return"], bt.total_return(), rtol=1e-9, err_msg="the filling does not count"
     )
     fees = pd.Series(np.linspace(0, 0.01, 60), CLOSE.index)
-    table, bt = (f(**{**numbers(3), "close": CLOSE, "open": OPEN, "fees": fees}) for f in (js.sweep, js.backtest))
+    options = {**numbers(3), "close": CLOSE, "open": OPEN, "fees": fees}
+    table, bt = js.sweep(**options), js.backtest(**options, engine="reference")
     np.testing.assert_allclose(table["total_fees"], bt.total_fees(), rtol=1e-9)
 
 
@@ -122,7 +123,8 @@ def test_exported_lanes(market):
     policy = js.Policy(al.EqualWeight(), js.Threshold(0.05))
     program = js.export(market, policy, lanes=3)
     got = program(market, {"policy.trigger.threshold": [0.02, 0.05, 0.1], "costs.fees": 0.002})
-    bt = js.backtest(CLOSE, al.EqualWeight(), open=OPEN, trigger=js.Threshold(js.grid(t=[0.02, 0.05, 0.1])), fees=0.002)
+    options = dict(open=OPEN, trigger=js.Threshold(js.grid(t=[0.02, 0.05, 0.1])), fees=0.002)
+    bt = js.backtest(CLOSE, al.EqualWeight(), engine="reference", **options)
     np.testing.assert_allclose(got.value.T, bt.value, rtol=1e-12)
     assert program.numbers["costs.fees"].shape == (3,)
 
@@ -162,9 +164,8 @@ def test_single_precision_is_compared():
     options = dict(open=OPEN, trigger=js.Threshold(js.grid(threshold=[0.02, 0.05, 0.1])), fees=0.001)
     table = js.check_float32(CLOSE, al.EqualWeight(), **options)
     assert list(table.index) == [0.02, 0.05, 0.1] and (table["differing"] == 0).all() and table["first"].isna().all()
-    pd.testing.assert_series_equal(
-        table["decisions"], js.backtest(CLOSE, al.EqualWeight(), **options).num_rebalances(), check_names=False
-    )
+    judge = js.backtest(CLOSE, al.EqualWeight(), engine="reference", **options)
+    pd.testing.assert_series_equal(table["decisions"], judge.num_rebalances(), check_names=False)
     assert (table["drift"] > 0).all() and (table["drift"] < 1e-5).all(), "it was another precision"
     assert len(js.check_float32(CLOSE, al.EqualWeight(), sample=2, **options)) == 2
 

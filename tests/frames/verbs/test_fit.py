@@ -95,6 +95,7 @@ def test_new_data_compile_nothing_and_the_process_stays_as_it_was():
     pd.testing.assert_frame_equal(one.history, other.history)
 
 
+@pytest.mark.slow
 def test_another_adjoint_learns_the_same():
     one, other = fit(), fit(adjoint=js.AtEvents())
     pd.testing.assert_frame_equal(one.history, other.history, rtol=1e-9)

@@ -9,6 +9,7 @@ import jaxsim as js
 from tests.helpers.markets import INDEX, grouped, prices, run, with_holes
 
 CLOSE, OPEN = prices(0)
+RUN = dict(fees=0.003, freq="1D", engine="reference")
 BOOK = pd.DataFrame(
     {
         "asset": ["A", "B", "A", "B"],
@@ -38,7 +39,7 @@ def assert_same(a: js.Backtest, b: js.Backtest) -> None:
 
 @pytest.mark.parametrize("weights", [[0.5, 0.3, 0.2], [0.8, -0.5, 0.4]], ids=["long", "short"])
 def test_the_orders_of_a_run_are_the_run(weights):
-    bt = run(CLOSE, al.FixedWeights(weights), OPEN, js.grid(threshold=[0.02, 0.5]), fees=0.003, freq="1D")
+    bt = run(CLOSE, al.FixedWeights(weights), OPEN, js.grid(threshold=[0.02, 0.5]), **RUN)
     assert_same(js.from_records(bt.orders, CLOSE, open=OPEN, freq="1D"), bt)
     assert_same(js.from_records(bt[0.02].records, CLOSE, open=OPEN, freq="1D"), bt[0.02])
     plain = pd.DataFrame(bt.orders)
@@ -49,7 +50,7 @@ def test_the_orders_of_a_run_are_the_run(weights):
 
 def test_groups_of_different_sizes_and_holes():
     close, open_ = with_holes(*grouped(2))
-    bt = run(close, al.EqualWeight(), open_, js.grid(threshold=[0.02, 0.04]), fees=0.003, freq="1D")
+    bt = run(close, al.EqualWeight(), open_, js.grid(threshold=[0.02, 0.04]), **RUN)
     again = js.from_records(bt.orders, close, open=open_, freq="1D")
     assert again.lanes.equals(bt.lanes)
     assert_same(again, bt)

@@ -39,6 +39,11 @@ def by_volatility(obs):
     return weights / weights.sum()
 
 
+def by_reference(close, allocator=by_volatility, **options):
+    """A plan to be looked at, that needs no compiled program."""
+    return js.optimize(close, allocator, engine="reference", **options)
+
+
 def swept(**options):
     return js.optimize(
         GROUPED,
@@ -50,8 +55,12 @@ def swept(**options):
     )
 
 
-def test_lanes_and_ranges():
-    plan = swept()
+@pytest.fixture(scope="module")
+def plan():
+    return swept()
+
+
+def test_lanes_and_ranges(plan):
     assert list(plan.lanes.names) == ["every", "lookback", "power", "case"]
     assert len(plan.lanes) == 2 * 2 * 3 * 2
     ranges = plan.ranges
@@ -74,16 +83,15 @@ def test_a_weight_is_what_the_allocator_makes_of_the_range():
 
 
 @pytest.mark.parametrize("other", [{"engine": "reference"}, {"pad": False}])
-def test_engines_and_padding_agree(other):
-    plan, same = swept(), swept(**other)
+def test_engines_and_padding_agree(plan, other):
+    same = swept(**other)
     np.testing.assert_allclose(same.targets, plan.targets, rtol=1e-12)
     pd.testing.assert_frame_equal(same.ranges, plan.ranges)
     np.testing.assert_array_equal(same.aux["noise"], plan.aux["noise"])
     np.testing.assert_allclose(same.aux["mean"], plan.aux["mean"], rtol=1e-9, atol=1e-18)
 
 
-def test_a_lane_draws_alone_what_it_draws_among_others():
-    plan = swept()
+def test_a_lane_draws_alone_what_it_draws_among_others(plan):
     alone = js.optimize(
         GROUPED["y"].set_axis(pd.MultiIndex.from_product([["y"], list("ABC")], names=["case", "asset"]), axis=1),
         Inverse(js.grid(power=[2.0])),
@@ -161,7 +169,7 @@ def test_a_listing_in_the_range_and_one_after_it():
 
 @pytest.mark.parametrize("kind", ["threshold", "calendar", "fraction"])
 def test_a_plan_with_a_trigger(kind):
-    plan = js.optimize(GROUPED, by_volatility, every=js.grid(every=["W", "8D"]))
+    plan = by_reference(GROUPED, every=js.grid(every=["W", "8D"]))
     options = {
         "threshold": dict(trigger=js.Threshold(js.grid(threshold=[0.02, 0.05]))),
         "calendar": dict(trigger=js.Every("D") & js.Threshold(0.01)),
@@ -171,7 +179,7 @@ def test_a_plan_with_a_trigger(kind):
     reference = js.replay(plan, GROUPED, engine="reference", **options, **COSTS)
     np.testing.assert_array_equal(bt.rebalances, reference.rebalances)
     np.testing.assert_allclose(bt.value, reference.value, rtol=1e-12)
-    planned = js.replay(plan, GROUPED, **COSTS)
+    planned = js.replay(plan, GROUPED, engine="reference", **COSTS)
     counts = planned.num_rebalances().reindex(bt.num_rebalances().index.droplevel(-2) if kind != "calendar" else None)
     assert (bt.num_rebalances().to_numpy() > np.resize(counts, len(bt.num_rebalances()))).any()
     for (every, *_, case), of_lane in bt.rebalances.items():
@@ -190,18 +198,18 @@ def test_nothing_trades_before_the_first_date():
 
 
 def test_own_weights_trade_as_the_plan_they_are_from():
-    plan = js.optimize(CLOSE, by_volatility, every=js.grid(every=["W", "8D"]))
+    plan = by_reference(CLOSE, every=js.grid(every=["W", "8D"]))
     own = js.Allocations.from_weights(plan.weights, INDEX)
     pd.testing.assert_frame_equal(own.weights, plan.weights)
-    np.testing.assert_array_equal(js.replay(own, CLOSE, **COSTS).value, js.replay(plan, CLOSE, **COSTS).value)
+    one, other = (js.replay(x, CLOSE, engine="reference", **COSTS) for x in (own, plan))
+    np.testing.assert_array_equal(one.value, other.value)
     dense = plan["W"].weights.reindex(INDEX)
     np.testing.assert_array_equal(js.Allocations.from_weights(dense, INDEX).targets, plan["W"].targets)
     shuffled = js.Allocations.from_weights(plan.weights.sample(frac=1, random_state=0), INDEX)
     pd.testing.assert_frame_equal(shuffled["8D"].weights, plan["8D"].weights)
 
 
-def test_parts_join_to_the_whole():
-    plan = swept()
+def test_parts_join_to_the_whole(plan):
     whole = js.Allocations.concat([plan.between("2021-02-01"), plan.between(None, "2021-01-31")])
     pd.testing.assert_frame_equal(whole.weights, plan.weights)
     pd.testing.assert_frame_equal(whole.ranges, plan.ranges)
@@ -209,18 +217,16 @@ def test_parts_join_to_the_whole():
 
 
 def test_lanes_side_by_side():
-    one, other = (js.optimize(CLOSE[list(x)], by_volatility, every="W") for x in ("AB", "BC"))
+    one, other = (by_reference(CLOSE[list(x)], every="W") for x in ("AB", "BC"))
     both = js.Allocations.concat({"one": one, "other": other}, name="who")
     assert list(both.assets) == ["A", "B", "C"]
     for name, part in (("one", one), ("other", other)):
         pd.testing.assert_frame_equal(both[name].weights, part.weights)
-        np.testing.assert_array_equal(
-            js.replay(both[name], CLOSE, **COSTS).value, js.replay(part, CLOSE, **COSTS).value
-        )
+        ours, theirs = (js.replay(x, CLOSE, engine="reference", **COSTS) for x in (both[name], part))
+        np.testing.assert_array_equal(ours.value, theirs.value)
 
 
-def test_some_of_the_allocations():
-    plan = swept()
+def test_some_of_the_allocations(plan):
     few = plan.filter(lambda weights: weights["A"] > 0.4)
     assert 0 < len(few) < len(plan)
     pd.testing.assert_frame_equal(few.weights, plan.weights[plan.weights["A"] > 0.4])
@@ -228,16 +234,16 @@ def test_some_of_the_allocations():
 
 
 @pytest.mark.parametrize("which", ["swept", "one lane", "orders", "time zone"])
-def test_files_bring_back_what_was_saved(which, tmp_path):
+def test_files_bring_back_what_was_saved(plan, which, tmp_path):
     if which == "swept":
-        before = swept()
+        before = plan
     elif which == "one lane":
-        before = js.optimize(CLOSE, by_volatility, every="W")
+        before = by_reference(CLOSE, every="W")
     elif which == "time zone":
-        before = js.optimize(CLOSE.tz_localize("Europe/Berlin"), by_volatility, every=js.grid(every=["W"]))
+        before = by_reference(CLOSE.tz_localize("Europe/Berlin"), every=js.grid(every=["W"]))
     else:
         size = pd.DataFrame(0.1, INDEX, CLOSE.columns).where(np.tile(np.arange(BARS)[:, None] % 50 == 0, 3))
-        before = js.backtest(CLOSE, size=size, direction="long_only", size_type="value").allocations
+        before = js.backtest(CLOSE, size=size, direction="long_only", size_type="value", engine="reference").allocations
     before.save(tmp_path / "plan.parquet")
     after = js.Allocations.load(tmp_path / "plan.parquet")
     pd.testing.assert_frame_equal(after.weights, before.weights)
@@ -366,7 +372,7 @@ def test_a_plan_without_any_range_is_empty(when, engine):
     plan = js.optimize(GROUPED, by_volatility, engine=engine, **when)
     assert len(plan) == 0
     assert plan.weights.shape == (0, 3)
-    assert (js.replay(plan, GROUPED, freq="6h").value == 100).all().all()
+    assert (js.replay(plan, GROUPED, freq="6h", engine=engine).value == 100).all().all()
 
 
 def test_durations_of_all_kinds_are_durations():
@@ -374,8 +380,8 @@ def test_durations_of_all_kinds_are_durations():
         np.testing.assert_array_equal(js.index_points(INDEX, every=days), np.arange(0, BARS, 8))
         ranges = js.index_ranges(INDEX, every=8, lookback=days)
         np.testing.assert_array_equal(ranges["range_start"], np.arange(0, BARS - 8, 8))
-    named = js.optimize(CLOSE, by_volatility, every=16, lookback=js.grid(lookback=["2D", "4D"]))
-    plain = js.optimize(CLOSE, by_volatility, every=16, lookback=js.grid(lookback=pd.to_timedelta(["2D", "4D"])))
+    named = by_reference(CLOSE, every=16, lookback=js.grid(lookback=["2D", "4D"]))
+    plain = by_reference(CLOSE, every=16, lookback=js.grid(lookback=pd.to_timedelta(["2D", "4D"])))
     np.testing.assert_array_equal(named.targets, plain.targets)
 
 
@@ -396,17 +402,18 @@ def test_files_keep_what_allocators_hand_out(tmp_path):
 @pytest.mark.parametrize("freq", [pd.offsets.CustomBusinessDay(holidays=["2021-01-06"]), pd.DateOffset(days=2)])
 def test_files_of_frequencies_whose_names_do_not_say_all(freq, tmp_path):
     close = CLOSE.set_axis(pd.date_range("2021-01-04", periods=BARS, freq=freq, name="time"))
-    js.optimize(close, by_volatility, every=50).save(tmp_path / "plan.parquet")
+    by_reference(close, every=50).save(tmp_path / "plan.parquet")
     assert js.Allocations.load(tmp_path / "plan.parquet").index.equals(close.index)
 
 
 def test_parts_of_other_kinds_and_assets_trade_side_by_side():
     units = pd.DataFrame([[0.2, 0.1]], INDEX[:1], columns=["A", "B"]).reindex(INDEX)
-    amounts = js.backtest(CLOSE[["A", "B"]], size=units, size_type="target_amount", freq="6h").allocations
+    options = dict(freq="6h", engine="reference")
+    amounts = js.backtest(CLOSE[["A", "B"]], size=units, size_type="target_amount", **options).allocations
     weights = js.Allocations.from_weights(pd.DataFrame({"C": [0.5], "A": [0.2]}, INDEX[[3]]), INDEX)
-    both = js.replay(js.Allocations.concat({"amounts": amounts, "weights": weights}, name="kind"), CLOSE, freq="6h")
+    both = js.replay(js.Allocations.concat({"amounts": amounts, "weights": weights}, name="kind"), CLOSE, **options)
     for kind, alone in (("amounts", amounts), ("weights", weights)):
-        np.testing.assert_array_equal(both[kind].value, js.replay(alone, CLOSE, freq="6h").value)
+        np.testing.assert_array_equal(both[kind].value, js.replay(alone, CLOSE, **options).value)
 
 
 def test_weights_for_an_asset_that_its_group_lacks():
@@ -415,7 +422,8 @@ def test_weights_for_an_asset_that_its_group_lacks():
     with pytest.raises(ValueError, match="close has no column for 'C' in group 'x'"):
         js.replay(js.Allocations.from_weights(weights, INDEX), GROUPED)
     weights.loc[("x", INDEX[2]), "C"] = np.nan
-    assert len(js.replay(js.Allocations.from_weights(weights, INDEX), GROUPED, freq="6h").orders) == 3
+    own = js.Allocations.from_weights(weights, INDEX)
+    assert len(js.replay(own, GROUPED, freq="6h", engine="reference").orders) == 3
 
 
 def test_labels_that_cannot_be_lanes():

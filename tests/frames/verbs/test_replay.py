@@ -10,11 +10,17 @@ import pytest
 import allocators as al
 import jaxsim as js
 from jaxsim.engine.schedules.next_event import NextEvent
-from tests.helpers.markets import ASSETS, BARS, INDEX, THRESHOLDS, grouped, prices, run, with_holes
+from tests.helpers import markets
+from tests.helpers.markets import ASSETS, BARS, INDEX, THRESHOLDS, grouped, prices, with_holes
 
 CLOSE, OPEN = prices(0)
 GROUPED, GROUPED_OPEN = grouped(1)
 ENGINES = ["compiled", "reference"]
+
+
+def run(*arguments, **options) -> js.Backtest:
+    """What is to be replayed, by the reference engine: it compiles nothing."""
+    return markets.run(*arguments, engine="reference", **options)
 
 
 def drifting(obs):
@@ -86,7 +92,7 @@ COHORTS = {
 }
 
 
-@pytest.mark.parametrize("page", [2, None])
+@pytest.mark.parametrize("page", [2, pytest.param(None, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", COHORTS)
 def test_lanes_of_unequal_number_go_in_cohorts(name, page, monkeypatch):
     """In any order, over several pages as over one: each lane is the one that it is alone, to the last bit."""
@@ -269,7 +275,7 @@ def test_no_warning_without_reason():
         run(CLOSE, al.FixedWeights([1 / 3 + 1e-8] * 3), OPEN)  # within 1e-6 of one
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("engine", [pytest.param("compiled", marks=pytest.mark.slow), "reference"])
 def test_a_call_order_that_was_chosen_on_one_date_only(engine):
     """Elsewhere sales go first, as if nobody had chosen."""
 
@@ -285,3 +291,29 @@ def test_a_call_order_that_was_chosen_on_one_date_only(engine):
     never = js.backtest(CLOSE, lambda obs: sometimes(obs).weights, trigger=js.Always(), engine=engine, **common)
     np.testing.assert_array_equal(never.value[:5], bt.value[:5])
     assert never.value.iloc[5] != bt.value.iloc[5]
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_replay_acts_at_the_recorded_bars_on_the_recorded_assets(engine):
+    """Not before the first of them, though it is flat until then; and what was left alone is not sold."""
+
+    def allocate(obs):
+        leave = (jnp.arange(3) == 2) & (obs.step > 5)
+        return js.Allocation(jnp.where(leave, jnp.nan, 0.3), skip=leave)
+
+    once = js.backtest(CLOSE, allocate, engine="reference", trigger=js.Threshold(0.03), min_history=5, fees=0.001)
+    again = js.replay(once.allocations, CLOSE, fees=0.001, engine=engine)
+    assert once.rebalance_index[0] == INDEX[5] and once.num_rebalances() > 2
+    pd.testing.assert_index_equal(again.rebalance_index, once.rebalance_index)
+    pd.testing.assert_frame_equal(again.orders, once.orders, rtol=1e-9)
+    assert (again.orders["asset"] == "C").sum() == 1
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_replay_that_holds_nothing_waits_for_the_next_date(engine):
+    """Beside a trigger, too."""
+    dates = INDEX[[5, 10, 20]]
+    weights = pd.DataFrame([[0.0, 0.0, 0.0], [0.5, 0.5, 0.0], [0.0, 0.0, 0.0]], dates, ASSETS)
+    plan = js.Allocations.from_weights(weights, INDEX)
+    bt = js.replay(plan, CLOSE, trigger=js.Threshold(10.0), engine=engine)
+    assert bt.rebalance_index.tolist() == dates.tolist()

@@ -61,7 +61,8 @@ def sweep(policy=None, close=CLOSE, metrics=METRICS, **options) -> pd.DataFrame:
 
 
 def backtest(policy=None, close=CLOSE, **options) -> js.Backtest:
-    return js.backtest(close, policy or al.RandomWeights(), **(MANY | options))
+    """By the reference engine, which compiles nothing."""
+    return js.backtest(close, policy or al.RandomWeights(), engine="reference", **(MANY | options))
 
 
 # --- what comes out
@@ -110,16 +111,16 @@ def test_plain_orders():
     size = pd.DataFrame(np.nan, CLOSE.index, CLOSE.columns)
     size.iloc[[0, 20, 40]] = [[0.1, 0.2, 0.1], [0.1, -0.2, np.nan], [-0.1, 0.1, 0.1]]
     options = dict(size=size, fees=FEES, fixed_fees=0.01)
-    check(js.sweep(CLOSE, metrics=METRICS, **options), js.backtest(CLOSE, **options))
+    check(js.sweep(CLOSE, metrics=METRICS, **options), js.backtest(CLOSE, engine="reference", **options))
 
 
 def test_one_lane_and_the_default_metrics():
-    table = js.sweep(CLOSE, al.EqualWeight())
+    table, bt = js.sweep(CLOSE, al.EqualWeight()), js.backtest(CLOSE, al.EqualWeight(), engine="reference")
     assert list(table.index) == [0]
     assert list(table) == [
         "total_return", "sharpe_ratio", "max_drawdown", "turnover", "num_rebalances", "total_fees", "status"
     ]  # fmt: skip
-    assert table["sharpe_ratio"][0] == pytest.approx(js.backtest(CLOSE, al.EqualWeight()).sharpe_ratio(), rel=1e-9)
+    assert table["sharpe_ratio"][0] == pytest.approx(bt.sharpe_ratio(), rel=1e-9)
     names = list(np.array(["sharpe_ratio", "turnover"]))  # strings of NumPy's
     pd.testing.assert_frame_equal(js.sweep(CLOSE, al.EqualWeight(), metrics=names)[names], table[names])
 
@@ -137,7 +138,7 @@ def test_a_lane_that_fails_is_said_and_the_others_go_on():
     assert table["status"][10.0].startswith("the allocator returned a NaN weight")
     assert table["status"][10.0].endswith("(asset 'A', bar 10, 2021-01-14 00:00:00)")
     assert table.loc[10.0, METRICS].isna().all()
-    good = js.backtest(CLOSE, Strange(below=js.grid(below=[1000.0, 2000.0])), **options)
+    good = js.backtest(CLOSE, Strange(below=js.grid(below=[1000.0, 2000.0])), engine="reference", **options)
     check(table.drop(10.0), good)
     with pytest.raises(js.AllocationError):
         js.backtest(CLOSE, policy, **options)
@@ -155,7 +156,7 @@ def test_a_python_function_that_fails_ends_its_lanes_alone(engine):
     options = dict(trigger=js.EveryBars(5))
     table = js.sweep(CLOSE, policy, metrics=METRICS, engine=engine, **options)
     assert "raised KeyError: 'nothing here' (bar 10, 2021-01-14 00:00:00)" in table["status"][10.0]
-    good = js.backtest(CLOSE, al.EqualWeight(), **options)
+    good = js.backtest(CLOSE, al.EqualWeight(), engine="reference", **options)
     assert table["sharpe_ratio"][1000.0] == pytest.approx(good.sharpe_ratio(), rel=1e-9)
 
 
