@@ -36,8 +36,9 @@ class Constraints(eqx.Module):
     groups: which assets form a group: a mapping from the name of a group to its assets by name or number ({"tech":
         ["AAPL", "GOOG"]}, {"tech": [0, 2]}), or to a Series of coefficients by asset name (an exposure such as a beta);
         a mapping or a Series from the name of an asset to that of its group; or a matrix [group, asset] of
-        coefficients, a DataFrame by name or an array. Names are found among the columns of prices; in the core, which knows none,
-        assets go by number. Lists of integers are numbers, also where the names of columns are integers: use a Series.
+        coefficients, a DataFrame by name or an array. Names are found among the columns of prices; in the core, which
+        knows none, assets go by number. Lists of integers are numbers, also where the names of columns are integers:
+        use a Series.
     group_lower, group_upper: of the sum of weights (times coefficients) of each group; a number, one per group, or a
         mapping from the name of a group; None: none.
     max_gross: cap on the gross exposure `sum(abs(weights))`, > 0; infinite or None: none.
