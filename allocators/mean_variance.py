@@ -95,7 +95,10 @@ class MaximumSharpe(AbstractLookback):
         best = polytope.best_gain(excess)
         is_gain = best > NO_GAIN
         gain = excess / jnp.where(is_gain, best, 1.0)
-        return polytope.steepest(moments.covariance / _scale(moments), gain, is_gain)
+        weights = polytope.steepest(moments.covariance / _scale(moments), gain, is_gain)
+        # Where there are weights, but none of the highest ratio, larger ones have always a higher one.
+        has_none = jnp.isnan(best) | jnp.isnan(moments.covariance).any()
+        return jnp.where(has_none, jnp.nan, jnp.where(jnp.isnan(weights), jnp.inf, weights))
 
 
 def _scale(moments: Moments) -> Float[Array, ""]:

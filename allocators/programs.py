@@ -21,8 +21,10 @@ RIDGE = 1e-3
 DRIFT = 1e-8
 #: Weight of the distance to equal weights, relative to the objective, which decides between equally good weights.
 FIRST = 1e8
-#: Weights of this size mean that the objective is unbounded.
-ENDLESS = 1e5
+#: Weights of this size mean that the highest ratio is at infinity.
+ENDLESS = 1e6
+#: Least part of the steepest descent that counts as an unbounded descent, and how well limits are kept on the way.
+DESCENT, SLACK = 1e-3, 1e-5
 #: Curvature of the inverse scale; it selects the largest scale if the ratio does not depend on the scale.
 LARGEST = 1e-6
 
@@ -86,10 +88,13 @@ class Polytope(eqx.Module):
         """The weights that minimise `w' C w / 2 + slope . w`, for C of about one."""
         pull = self.free * (covariance @ self.fixed + slope)
         flat = self._flat(covariance + _along(slope))
+        is_endless = self._is_endless(covariance, pull)
+        identity = jnp.eye(len(pull), dtype=pull.dtype)
+        safe, safe_pull = jnp.where(is_endless, identity, covariance), jnp.where(is_endless, 0.0, pull)
         weights = lax.cond(
-            in_any_lane(self.is_limited), lambda: self._least_within(covariance, pull, flat), lambda: self._none()
+            in_any_lane(self.is_limited), lambda: self._least_within(safe, safe_pull, flat), lambda: self._none()
         )
-        weights = self._nearest(weights, flat)
+        weights = jnp.where(is_endless & jnp.isfinite(weights), jnp.inf, self._nearest(weights, flat))
         return jnp.where(self.is_limited, weights, self._least_anywhere(covariance, pull))
 
     def steepest(
@@ -119,7 +124,8 @@ class Polytope(eqx.Module):
             count = len(free)
             A = jnp.stack([jnp.insert(self._padded(row[:count]), self.G.shape[1], row[count]) for row in (sums, gains)])
             x = _solve(P, jnp.zeros(len(P), dtype), A, jnp.array([0.0, 1.0], dtype), G, jnp.zeros(len(G), dtype))
-            return self._checked(x[:-1] / jnp.where(self.is_limited, x[-1], 1.0))
+            size = jnp.where(self.is_limited, x[-1], 1.0)
+            return jnp.where(jnp.abs(x[:-1]).max() > ENDLESS * size, jnp.inf, self._checked(x[:-1] / size))
 
         weights = lax.cond(in_any_lane(self.is_limited), within, lambda: self._none())
         weights = self._nearest(weights, flat)
@@ -204,6 +210,27 @@ class Polytope(eqx.Module):
         P = self._curvature(covariance) + self._padded_square(DRIFT * flat)
         return self._checked(_solve(P, self._padded(pull - DRIFT * flat @ self.equal), A, b, self.G, self.h))
 
+    def _is_endless(self, covariance: Array, pull: Array) -> Bool[Array, ""]:
+        """Whether the limits leave a direction without end in which there is no variance and the objective falls: of
+        the directions that keep to `G d <= 0`, one along which `pull . d` is negative. Without a derivative."""
+        self, covariance, pull = lax.stop_gradient((self, covariance, pull))
+        count = len(pull)
+        flat = self._flat(covariance)
+        descent = flat @ pull
+        steepest = jnp.abs(descent).max()
+        is_boxed = jnp.all((self.free == 0) | (jnp.isfinite(self.lower) & jnp.isfinite(self.upper)))
+        is_open = self.is_limited & ~is_boxed & (steepest > self.tolerance * jnp.abs(pull).max())
+
+        def falls() -> Bool[Array, ""]:
+            unit = descent / jnp.where(steepest > 0, steepest, 1.0)
+            form = jnp.eye(count, dtype=pull.dtype) + FIRST * (jnp.eye(count, dtype=pull.dtype) - flat)
+            A, b = self._padded(self.free)[None, :], jnp.zeros(1, pull.dtype)
+            h = jnp.where(jnp.any(self.G != 0, axis=1), SLACK, 1.0)
+            way = _solve(self._curvature(form), self._padded(unit), A, b, self.G, h)[:count]
+            return unit @ way < -DESCENT
+
+        return is_open & lax.cond(in_any_lane(is_open), falls, lambda: jnp.zeros((), bool))
+
     def _nearest(self, weights: Float[Array, " asset"], flat: Array) -> Float[Array, " asset"]:
         """The nearest weights to equal weights among those that differ from `weights` only in flat directions."""
         is_needed = self.is_limited & (jnp.trace(flat) > 0.5) & jnp.isfinite(weights).all()
@@ -238,8 +265,7 @@ class Polytope(eqx.Module):
         return jnp.where(self.is_limited, form, jnp.eye(len(form), dtype=form.dtype))
 
     def _checked(self, x: Float[Array, " variable"]) -> Float[Array, " asset"]:
-        """Weights from the variables. A weight near a bound is set to it; all are NaN if a limit is broken, infinite if
-        the objective is unbounded."""
+        """Weights from the variables. A weight near a bound is set to it; all are NaN if a limit is broken."""
         count, tolerance = len(self.fixed), self.tolerance
         weights = jnp.where(self.is_fixed[:count], self.fixed, x[:count])
         size = jnp.maximum(jnp.abs(x).max(), 1.0)
@@ -247,7 +273,6 @@ class Polytope(eqx.Module):
         is_kept &= jnp.abs(weights.sum() - self.budget) <= 10 * tolerance * size
         weights = jnp.where(jnp.abs(weights - self.lower) <= tolerance, self.lower, weights)
         weights = jnp.where(jnp.abs(weights - self.upper) <= tolerance, self.upper, weights)
-        weights = jnp.where(size > ENDLESS, jnp.inf, weights)
         return jnp.where(is_kept, weights, jnp.nan)
 
 
