@@ -53,17 +53,17 @@ class Window(eqx.Module):
         """
         returns, known, _ = self._known_returns()
         xp = namespace(returns)
-        weights = xp.ones(len(returns), returns.dtype) if weights is None else xp.asarray(weights, returns.dtype)
+        weight: Any = xp.ones(len(returns), returns.dtype) if weights is None else xp.asarray(weights, returns.dtype)
         # Measured from one of its returns, a constant series has no variance at all, whatever its mean is rounded to.
         pivot = xp.where(known > 0, returns, -xp.inf).max(0, initial=-xp.inf)
         pivot = jax.lax.stop_gradient(pivot) if xp is jnp else pivot
         x = xp.where(known > 0, returns - xp.where(xp.isinf(pivot), 0.0, pivot), 0.0)
-        total = (known * weights[:, None]).T @ known
-        squares = (known * weights[:, None] ** 2).T @ known
+        total = (known * weight[:, None]).T @ known
+        squares = (known * weight[:, None] ** 2).T @ known
         safe = xp.where(total > 0, total, 1.0)
         divisor = total - ddof * squares / safe
         is_known = (known.T @ known > ddof) & (divisor > 0)
-        moment = _pairwise_moment(xp, x, known, weights, safe)
+        moment = _pairwise_moment(xp, x, known, weight, safe)
         return xp.where(is_known, moment / xp.where(is_known, divisor, 1.0), xp.nan)
 
     def _known_returns(self) -> tuple[Array, Array, Array]:
