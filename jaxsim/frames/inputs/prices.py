@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 import jax
 import numpy as np
@@ -64,7 +64,7 @@ def checked_prices(
     )
 
 
-def is_price_table(price: Any, close: Table) -> bool:
+def is_price_table(price: Any, close: Table) -> TypeGuard[Table]:
     """Whether `price` has one entry per bar and asset, with the labels of `close`."""
     return isinstance(price, pd.DataFrame) or (isinstance(price, pd.Series) and isinstance(close, pd.Series))
 

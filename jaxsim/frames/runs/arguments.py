@@ -77,7 +77,7 @@ def read_arguments(close: Table, policy: Policy | Callable | None, terms: Terms)
 
     Raises ValueError or TypeError naming the argument.
     """
-    price_table: Any = terms.price if is_price_table(terms.price, close) else None
+    price_table = terms.price if is_price_table(terms.price, close) else None
     prices = checked_prices(close, terms.open, price_table, terms.features)
     reader = ParameterReader(prices.index, layout(prices.columns, terms.groups, terms.by), Sweep())
     if terms.size is not None:
@@ -101,7 +101,7 @@ def arguments_of(
     prices: PriceFrames, terms: Terms, policy: Policy, policy_fields: dict[str, Any], reader: ParameterReader
 ) -> RunArguments:
     """Check and resolve the terms beside a policy, for which `policy_fields` have been read."""
-    price: Any = None if prices.price is not None else terms.price
+    price = None if prices.price is not None else terms.price
     moves_prices = is_set(terms.update_value, False)
     lane_prices = read_lane_prices(prices, price, terms.ffill_val_price, moves_prices, reader)
     costs = read_costs(terms, reader)

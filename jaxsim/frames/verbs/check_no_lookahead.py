@@ -1,4 +1,5 @@
-"""The look-ahead probe: change the prices that nobody could know yet, and see who answers differently."""
+"""`check_no_lookahead`: change the prices that nobody could know yet, and see which part of a policy answers
+differently."""
 
 import inspect
 from collections.abc import Callable, Iterable
@@ -22,52 +23,53 @@ from jaxsim.frames.evaluation.changed_prices import KINDS, FrameSource, MarketSo
 from jaxsim.frames.evaluation.policy_probe import Witness, context_of, questions
 from jaxsim.frames.inputs.groups import layout
 from jaxsim.frames.inputs.parameters import LaneParameter, ParameterReader, map_parameters, resolve
-from jaxsim.frames.inputs.prices import as_frame, read_features
+from jaxsim.frames.inputs.prices import Features, Table, as_frame, read_features
+from jaxsim.frames.inputs.random_keys import Key
 from jaxsim.frames.inputs.sweep_axes import Sweep
 from jaxsim.reference import run_lane
 
-#: Functions that compute on whole price frames are spared missing prices, on which they may rightly fail.
+#: Functions of whole price frames get no missing prices, at which they may rightly fail.
 _PRICED_KINDS = KINDS[:2]
 
 
 def check_no_lookahead(
     policy: Policy | Callable[..., Policy],
-    market: Market | pd.DataFrame,
+    market: Market | Table,
     *,
-    open: pd.DataFrame | None = None,
-    price: pd.DataFrame | None = None,
-    features: Any = None,
+    open: Table | None = None,
+    price: Table | None = None,
+    features: Features | Callable = None,
     bars: int | Iterable[Any] = 20,
     costs: Costs | None = None,
     account: Account | None = None,
-    key: Any = 0,
+    key: Key = 0,
 ) -> pd.DataFrame:
-    """Look for something in a policy that sees the future, and name it.
+    """Find and name the parts of a policy that see the future.
 
-    policy: a `Policy`; or a function that makes one from prices. That is called with the changed prices as well, which
-        finds what the policy has closed over or was fitted to.
-    market: a `Market`, or a DataFrame of closes [time, asset]; functions are called with whichever it is.
-    open, price: beside a DataFrame, as in `js.backtest`; a function is given them if it has arguments of these names.
-    features: a function of prices, computed anew from the changed ones; or the rows themselves, as in `js.backtest`,
-        which are then believed. Without it, those of the `Market`.
-    bars: the bars to look at, as labels (numbers for a `Market`); or how many: half of them spread evenly, half where
-        the policy trades.
-    costs, account, key: of the run that the policy is asked in; see `js.simulate`.
+    policy: a `Policy`; or a function that makes one from prices. The function is called with the changed prices as
+        well, which finds prices that the policy has closed over or was fitted to.
+    market: a `Market`, or a DataFrame of closes [time, asset]. Functions of prices are called with the same type.
+    open, price: beside a DataFrame, as in `js.backtest`; a function gets them if it has arguments of these names.
+    features: a function of prices, which is called again with the changed ones; or the rows themselves, as in
+        `js.backtest`, which cannot be checked. Default: those of the `Market`.
+    bars: the bars to look at, as labels (numbers for a `Market`); or their number: half of them are spread evenly, half
+        are bars at which the policy trades.
+    costs, account, key: of the run in which the policy is asked; see `js.simulate`.
 
     The policy is run once, as ordinary Python. Then, at each of `bars`, all prices that were not known at the open of
-    that bar are changed (at random, mirrored, taken away), and each part is asked again for the same account and the
-    same state: the features of all rows up to that bar, the allocator and what it makes of bars it observes, each
-    trigger, the destination. An answer that differs in any bit has seen the future.
+    that bar are changed (at random, mirrored, removed), and each part is asked again with the same account and the same
+    state: the features of all rows up to that bar, the allocator and its `observe`, each trigger, the destination. An
+    answer that differs in any bit has seen the future.
 
-    What it cannot see: a leak into numbers that were handed over finished (features as an array, prices or fitted
-    parameters inside of a `Policy` that stands there ready made; hand over the function that makes them instead), and
-    one that acts only at bars which were not looked at.
+    The check cannot find a leak into finished numbers (features as an array, or prices and fitted parameters inside a
+    finished `Policy`; pass the function that makes them instead), nor one that acts only at bars not looked at.
 
-    Returns a table of what was asked: a row for each part, with the number of bars and of questions; `is_checked` is
-    False for features that were given as numbers.
+    Returns a table with a row for each part: the number of bars and of questions, and `is_checked`, which is False for
+    features that were passed as numbers.
 
     Raises LookAheadError naming all parts that saw the future, with the table of their `leaks`; TypeError or ValueError
-    naming the argument for what cannot be checked, a policy that draws at random other than from `obs.key` among that.
+    naming the argument for a policy that cannot be checked, such as one whose random numbers do not come from
+    `obs.key`.
     """
     source = _source(market, open, price)
     with jax.enable_x64(True):
@@ -94,7 +96,7 @@ def _message(leaks: pd.DataFrame) -> str:
     return "; ".join(texts) + ". It answers otherwise there when prices not known at the open of the bar are others"
 
 
-def _source(market: Any, open: Any, price: Any) -> Any:
+def _source(market: Market | Table, open: Table | None, price: Table | None) -> MarketSource | FrameSource:
     if isinstance(market, Market):
         for name, value in (("open", open), ("price", price)):
             if value is not None:
@@ -111,14 +113,14 @@ def _source(market: Any, open: Any, price: Any) -> Any:
 
 
 def _call(function: Callable, arguments: tuple[tuple, dict]) -> Any:
-    """Call with those keywords that a function takes."""
+    """The result of a function that is called with the keywords that it takes."""
     positional, keywords = arguments
     takes = inspect.signature(function).parameters
     takes_all = any(p.kind is p.VAR_KEYWORD for p in takes.values())
     return function(*positional, **{name: x for name, x in keywords.items() if takes_all or name in takes})
 
 
-def _rows_of(features: Any, source: Any) -> Any:
+def _rows_of(features: Features, source: MarketSource | FrameSource) -> Any:
     """Features as arrays with one row per bar."""
     close = source.close if isinstance(source, FrameSource) else pd.DataFrame(index=source.index)
     rows = read_features(features, close)
@@ -126,9 +128,17 @@ def _rows_of(features: Any, source: Any) -> Any:
 
 
 class _Probe:
-    """A policy, its run through the prices as they are, and the same parts asked about other prices."""
+    """A policy, its run through the true prices, and its parts asked again about changed prices."""
 
-    def __init__(self, source: Any, policy: Any, features: Any, costs: Any, account: Any, key: Any):
+    def __init__(
+        self,
+        source: MarketSource | FrameSource,
+        policy: Policy | Callable[..., Policy],
+        features: Features | Callable,
+        costs: Costs | None,
+        account: Account | None,
+        key: jax.Array,
+    ):
         self.source, self.make, self.features = source, _maker(policy), features
         self.is_made = not isinstance(policy, Policy)
         self.policy = self.made(source.arguments())
@@ -153,7 +163,7 @@ class _Probe:
         return jax.tree.map(np.asarray, market)
 
     def made(self, arguments: tuple[tuple, dict]) -> Policy:
-        """The policy that there would be with such prices, its tables and dates as arrays."""
+        """The policy that is made from these prices, with its tables and dates as arrays."""
         policy = self.make(arguments)
         if not isinstance(policy, Policy):
             raise TypeError(
@@ -173,25 +183,25 @@ class _Probe:
 
     # --- where to look
 
-    def bars(self, given: Any) -> np.ndarray:
-        """Bar numbers, ascending, at least 1. Raises ValueError for labels that are not there."""
+    def bars(self, wanted: int | Iterable[Any]) -> np.ndarray:
+        """Bar numbers, ascending, at least 1. Raises ValueError for unknown labels."""
         last = len(self.source.index) - 1
-        if is_whole(given):
-            if given < 1:
-                raise ValueError(f"bars: expected at least one bar to look at, got {given}")
+        if is_whole(wanted):
+            if wanted < 1:
+                raise ValueError(f"bars: expected at least one bar to look at, got {wanted}")
             first = min(max(1, int(np.max(self.policy.min_history))), last)
-            spread = np.linspace(first, last, max(given // 2, 1)).round().astype(int)
+            spread = np.linspace(first, last, max(wanted // 2, 1)).round().astype(int)
             traded = np.array([bar for bar in self.witness.asked if bar >= 1], int)
-            places = np.linspace(0, len(traded) - 1, given - len(spread)).round().astype(int) if len(traded) else []
+            places = np.linspace(0, len(traded) - 1, wanted - len(spread)).round().astype(int) if len(traded) else []
             return np.unique(np.concatenate([spread, traded[places] if len(traded) else []]).astype(int))
-        labels = pd.Index(given)
-        found = self.source.index.get_indexer(labels)
-        if len(found) == 0 or (found < 1).any():
-            wrong = labels[found < 1]
+        labels = pd.Index(wanted)  # pyright: ignore[reportArgumentType, reportCallIssue]
+        numbers = self.source.index.get_indexer(labels)
+        if len(numbers) == 0 or (numbers < 1).any():
+            wrong = labels[numbers < 1]
             raise ValueError(
                 f"bars: {wrong[0]!r} is not a bar after the first" if len(wrong) else "bars: none are given"
             )
-        return np.unique(found)
+        return np.unique(numbers)
 
     def _row(self, part: str, bar: int, change: str, difference: float) -> list:
         return [part, bar, self.source.index[bar], change, difference]
@@ -201,7 +211,7 @@ class _Probe:
     def leaks_of_features(self, bars: np.ndarray) -> list[list]:
         if not callable(self.features):
             return []
-        found, names = [], _feature_names(self.rows)
+        leaks, names = [], _feature_names(self.rows)
         again = _rows_of(_call(self.features, self.source.arguments()), self.source)
         _refuse_chance("features: what the function", self.rows, again)
         for bar, kind, factor in futures(self.source.mark, bars, _PRICED_KINDS):
@@ -210,13 +220,13 @@ class _Probe:
             for name, before, after in pairs:
                 difference = _difference(before[: bar + 1], after[: bar + 1])
                 if difference is not None:
-                    found.append(self._row(f"feature {name}", bar, kind, difference))
-        return found
+                    leaks.append(self._row(f"feature {name}", bar, kind, difference))
+        return leaks
 
     # --- the policy
 
     def leaks_of_policy(self, bars: np.ndarray) -> list[list]:
-        found = []
+        leaks = []
         again = self.made(self.source.arguments()) if self.is_made else self.policy
         for bar, kind, factor in futures(self.source.mark, bars, KINDS):
             moment = self.witness.seen[bar]
@@ -230,16 +240,16 @@ class _Probe:
                     _refuse_chance(question.part, before, question.ask(again, moment, context))
                 try:
                     difference = _difference(before, question.ask(policy, later, context))
-                except Exception:  # on prices of which it should know nothing
+                except Exception:  # because of prices that it should not know
                     difference = np.nan
                 if difference is not None:
-                    found.append(self._row(question.part, bar, kind, difference))
-        return found
+                    leaks.append(self._row(question.part, bar, kind, difference))
+        return leaks
 
     # --- the outcome
 
     def table(self, bars: np.ndarray) -> pd.DataFrame:
-        """What has been asked, where nothing has leaked."""
+        """The questions that were asked, for a policy without leaks."""
         rows = [(question.part, len(bars), len(bars) * len(KINDS), True) for question in self.questions]
         if self.rows is not None:
             kinds = len(_PRICED_KINDS) if callable(self.features) else 0
@@ -250,7 +260,7 @@ class _Probe:
 
 
 def _maker(policy: Any) -> Callable[[tuple[tuple, dict]], Any]:
-    """What gives the policy for given prices."""
+    """A function that makes the policy from prices."""
     if isinstance(policy, Policy):
         return lambda arguments: policy
     if isinstance(policy, eqx.Module) or not callable(policy):
@@ -280,7 +290,7 @@ def _feature_names(rows: Any) -> list[str]:
 def _refuse_chance(part: str, before: Any, again: Any) -> None:
     if _difference(before, again) is not None:
         raise ValueError(
-            f"{part} answers otherwise when it is asked the same again, so that nothing can be told; draw from "
+            f"{part} answers otherwise when it is asked the same again, so that it cannot be checked; draw from "
             "obs.key or obs.rng(), and fit with a fixed seed"
         )
 
@@ -297,7 +307,7 @@ def _difference(a: Any, b: Any) -> float | None:
             return np.nan
         if np.array_equal(x, y, equal_nan=x.dtype.kind == "f"):
             continue
-        apart = np.abs(x.astype(np.float64) - y.astype(np.float64))
-        apart = np.nanmax(apart) if np.isfinite(apart).any() else np.nan
-        largest = apart if largest is None or np.isnan(largest) else np.fmax(largest, apart)
+        differences = np.abs(x.astype(np.float64) - y.astype(np.float64))
+        difference = np.nanmax(differences) if np.isfinite(differences).any() else np.nan
+        largest = difference if largest is None or np.isnan(largest) else np.fmax(largest, difference)
     return None if largest is None else float(largest)

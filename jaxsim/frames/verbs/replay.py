@@ -78,7 +78,7 @@ def replay(
         raise_reject=raise_reject, update_value=update_value, init_cash=init_cash, groups=groups, by=by, freq=freq,
         year_freq=year_freq, engine=engine, log=log, progress=progress,
     )  # fmt: skip
-    prices = checked_prices(close, open, price if is_price_table(price, close) else None)  # pyright: ignore[reportArgumentType]
+    prices = checked_prices(close, open, price if is_price_table(price, close) else None)
     arrangement = layout(prices.columns, groups, by)
     recorded = RecordedPolicy(allocations, arrangement, prices.index)
     reader = ParameterReader(prices.index, arrangement, Sweep(recorded.axis))
