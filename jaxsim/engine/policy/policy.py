@@ -1,11 +1,13 @@
 """What to do: an allocator asked for weights, and a trigger that says when."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxsim.engine.base.arrays import Array
 from jaxsim.engine.base.fields import BARS, CALL_SEQ, DIRECTION, SIZE_TYPE, bounded
@@ -15,7 +17,7 @@ from jaxsim.engine.policy.destinations import AbstractDestination, ToTarget, che
 from jaxsim.engine.policy.gates import AbstractGate, Hard, checked_gate
 from jaxsim.engine.policy.observation import Observation
 from jaxsim.engine.policy.stops import StopRules
-from jaxsim.engine.policy.triggers import AbstractDated, AbstractTrigger, AtBars, Never
+from jaxsim.engine.policy.triggers import AbstractDated, AbstractTrigger, AtBars, Between, Never, WhenFlat
 
 
 class Policy(eqx.Module):
@@ -61,6 +63,13 @@ class Policy(eqx.Module):
         if isinstance(self.gate, Hard):
             return self
         return eqx.tree_at(lambda policy: policy.gate, self, Hard(), is_leaf=lambda x: isinstance(x, AbstractGate))
+
+    def within(self, start: int, stop: int) -> "Policy":
+        """This policy with nothing but the bars from `start` on, less than `stop`, to trade at. It sees the bars before
+        them. What it holds at `stop`, it keeps. Its own `min_history` holds as well."""
+        trigger = WhenFlat() | self.trigger if self.trades_when_flat else self.trigger
+        first = np.maximum(np.asarray(self.min_history, np.float64), start)
+        return replace(self, trigger=Between(first, stop) & trigger, min_history=0, trades_when_flat=False)
 
 
 def allocator_name(allocator: Any) -> str:

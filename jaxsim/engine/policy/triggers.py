@@ -19,6 +19,7 @@ from jaxsim.engine.base.fields import BARS, BARS_FROM_ONE, bounded, shown
 from jaxsim.engine.base.numerics import Number
 from jaxsim.engine.policy.observation import Observation
 from jaxsim.engine.policy.screening import Screening
+from jaxsim.engine.trading.account import is_flat
 
 
 class AbstractTrigger(eqx.Module):
@@ -281,6 +282,23 @@ class AtBars(AbstractDated):
 
     def fires_at(self, step: Any, xp: Any) -> Any:
         return xp.asarray(self.mask)[step]
+
+
+class Between(AbstractTrigger):
+    """Trade at bars `start` <= t < `stop` only."""
+
+    start: Number = bounded("start", BARS)
+    stop: Number = bounded("stop", BARS)
+
+    def __call__(self, obs: Observation) -> Answer:
+        return (obs.step >= self.start) & (obs.step < self.stop)
+
+
+class WhenFlat(AbstractTrigger):
+    """Trade whenever no asset is held."""
+
+    def __call__(self, obs: Observation) -> Answer:
+        return is_flat(obs.units)
 
 
 class AbstractCalendar(AbstractTrigger):

@@ -145,8 +145,9 @@ class Replay(eqx.Module):
 
 
 def cohort_size(inputs: LaneInputs, axes: Sequence[LaneAxis], is_one_kernel: bool) -> int:
-    """Lanes of the outermost axis that go together. In one kernel the time of a cohort is that of its arithmetic: enough lanes
-    to fill a vector, few enough to have about as many allocations. Else all lanes go together."""
+    """Lanes of the outermost axis that go together. In one kernel the time of a cohort is that of its arithmetic: it
+    takes enough lanes to fill a vector, and few enough to have about as many allocations. Else all lanes go together.
+    """
     if not axes or not is_one_kernel:
         return math.prod(shape_of(axes[:1]))
     size = max(1, COHORT // math.prod(shape_of(axes[1:])))

@@ -10,7 +10,6 @@ import pandas as pd
 
 from jaxsim.engine.base.fields import shown
 from jaxsim.engine.policy.policy import Policy
-from jaxsim.engine.policy.stretch import within
 from jaxsim.engine.policy.triggers import Never
 from jaxsim.engine.trading.market import Market
 from jaxsim.frames.evaluation.splits import Split, WalkForwardSplits
@@ -206,7 +205,7 @@ class _Data:
             if x is not None
         }
         close, given = _until(self.close, stop, last=1.0), {**terms, **prices, "features": self.features}
-        run = backtest(close, within(policy, start, stop), **given)
+        run = backtest(close, policy.within(start, stop), **given)
         if run.lanes is not None:
             raise ValueError(
                 f"learn: one lane is judged at a time, but {list(run.lanes.names)} is swept; call walk_forward for each"
