@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxsim.engine.base.random import fold_in, uniform
+from jaxsim.engine.base.random import fold_in, is_threefry, uniform
 
 
 def is_seed(key: Any) -> bool:
@@ -29,6 +29,14 @@ def as_key(key: Any) -> Any:
         return jax.random.wrap_key_data(jnp.asarray(key))
     got = f"an array of shape {key.shape}" if isinstance(key, jax.Array | np.ndarray) else repr(key)
     raise TypeError(f"key: expected an int or one jax.random.key, got {got}")
+
+
+def key_or_words(key: Any) -> Any:
+    """`as_key`; or for an int the words of the same key, uint32 [2], of which `jaxsim.engine.bar.lanes.prepared` makes
+    a key. To make a key of an int is a program of its own."""
+    if is_seed(key) and is_threefry(jax.config.jax_default_prng_impl):  # pyright: ignore[reportAttributeAccessIssue]
+        return np.array([0, key], np.uint32)
+    return as_key(key)
 
 
 def is_typed(key: Any) -> TypeGuard[jax.Array]:
