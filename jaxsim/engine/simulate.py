@@ -14,7 +14,7 @@ from jaxsim.engine.adjoints.forward_only import ForwardOnly
 from jaxsim.engine.bar.lanes import LaneInputs, prepared
 from jaxsim.engine.bar.simulation import Save, Simulation
 from jaxsim.engine.base.fields import check_fields
-from jaxsim.engine.base.random import as_key
+from jaxsim.engine.base.random import key_or_words
 from jaxsim.engine.metrics.returns import returns_from_value
 from jaxsim.engine.policy.host_callback import refuse_deadlock
 from jaxsim.engine.policy.policy import Policy
@@ -97,7 +97,7 @@ def inputs_of(market: Any, policy: Any, costs: Any, account: Any, key: Any) -> L
     for mask in jax.tree.leaves(policy, is_leaf=_is_mask):
         if _is_mask(mask):
             mask.check(market.num_bars)
-    return LaneInputs(market, policy, costs, account, as_key(0 if key is None else key))
+    return LaneInputs(market, policy, costs, account, key_or_words(0 if key is None else key))
 
 
 def _is_mask(x: Any) -> bool:

@@ -10,7 +10,7 @@ from jax import lax
 from jaxtyping import Bool, Int
 
 from jaxsim.engine.bar.lane_state import LaneState
-from jaxsim.engine.base.arrays import Array
+from jaxsim.engine.base.arrays import Array, where
 
 
 class Agenda(eqx.Module):
@@ -38,7 +38,7 @@ class Held(eqx.Module):
 
     @classmethod
     def of(cls, agenda: Agenda, num_bars: int) -> "Held":
-        place = jnp.where(agenda.trades, agenda.bar, num_bars)
+        place = where(agenda.trades, agenda.bar, num_bars)
         row = jnp.full(num_bars + 1, -1, jnp.int32).at[place].max(jnp.arange(place.shape[0], dtype=jnp.int32))
         return cls(lax.cummax(row[:num_bars]), row[:num_bars] >= 0)
 
@@ -49,7 +49,7 @@ class Held(eqx.Module):
     def events(self, rows: Any) -> Any:
         """[time, ...] with zeros at bars without a row."""
         shape = (-1, *(1,) * (rows.ndim - 1))
-        return jnp.where(self.is_new.reshape(shape), rows[jnp.maximum(self.row, 0)], jnp.zeros((), rows.dtype))
+        return where(self.is_new.reshape(shape), rows[jnp.maximum(self.row, 0)], jnp.zeros((), rows.dtype))
 
 
 def constant(tree: Any) -> Any:

@@ -16,7 +16,7 @@ from jaxsim.engine.bar.lane_state import LaneState, observe
 from jaxsim.engine.bar.lanes import LaneInputs
 from jaxsim.engine.bar.simulation import BarPaths, Save
 from jaxsim.engine.bar.step import Rebalance, decide, trade_bar
-from jaxsim.engine.base.arrays import Array
+from jaxsim.engine.base.arrays import Array, where
 from jaxsim.engine.base.numerics import any_lane, dot
 from jaxsim.engine.policy.gates import Hard, StraightThrough
 from jaxsim.engine.policy.policy import Policy, allocator_name, observes
@@ -84,7 +84,7 @@ class AtEvents(AbstractAdjoint):
             cash = misses.path(held, start.holdings.cash, cash, misses.holdings.cash)
             units = misses.path(held, start.holdings.units, units, misses.holdings.units)
             events = None if events is None else misses.added_to(events)
-        cash = jnp.where(overflows, jnp.nan, cash)
+        cash = where(overflows, jnp.nan, cash)
         fault = jnp.full(market.num_assets, LaneFault.EVENTS_OVERFLOW, jnp.int32)
         return BarPaths(
             value=jax.vmap(dot)(cash, units, market.mark),
@@ -93,7 +93,7 @@ class AtEvents(AbstractAdjoint):
             units=units if save.units else None,
             events=events,
             recorded={},
-            status=end.status.first(jnp.where(overflows, fault, LaneFault.NONE), jnp.max(agenda.bar)),
+            status=end.status.first(where(overflows, fault, LaneFault.NONE), jnp.max(agenda.bar)),
         )
 
 
@@ -127,7 +127,7 @@ def find_events(
         prices = lax.dynamic_slice_in_dim(market.val_price, begin, block)
         trades = jax.vmap(lambda at, price: decide(policy, lane, observe(market, lane, at, price, inputs.key)))
         is_open = bars >= jnp.maximum(seen, bar)
-        return jnp.min(jnp.where(trades(bars, prices) & is_open, bars, num_bars))
+        return jnp.min(where(trades(bars, prices) & is_open, bars, num_bars))
 
     def advance(state: _Search) -> _Search:
         first = first_trade(state.lane, state.seen, state.bar)
@@ -141,8 +141,8 @@ def find_events(
         )
         return _Search(
             lane,
-            jnp.where(is_due, at + 1, state.seen),
-            jnp.where(is_any_due, state.bar, state.bar + block),
+            where(is_due, at + 1, state.seen),
+            where(is_any_due, state.bar, state.bar + block),
             rows,
             trades,
             lanes,

@@ -18,7 +18,7 @@ from jaxsim.engine.bar.lane_state import LaneState, at_bar_row
 from jaxsim.engine.bar.lanes import LaneInputs
 from jaxsim.engine.bar.simulation import BarPaths, Save
 from jaxsim.engine.bar.step import BarOutcome, Rebalance, trade_bar
-from jaxsim.engine.base.arrays import Array
+from jaxsim.engine.base.arrays import Array, where
 from jaxsim.engine.policy.gates import AbstractGate, Hard
 
 #: Longer series are cut into chunks unless the user says otherwise.
@@ -70,7 +70,7 @@ def _event_if(outcome: BarOutcome, gate: AbstractGate) -> Rebalance:
     Gates that are not hard have put the zeros there."""
     if not isinstance(gate, Hard):
         return outcome.event
-    return jax.tree.map(lambda x: jnp.where(outcome.traded, x, jnp.zeros_like(x)), outcome.event)
+    return jax.tree.map(lambda x: where(outcome.traded, x, jnp.zeros_like(x)), outcome.event)
 
 
 def scan_in_chunks(step: Callable, carry: Any, num_bars: int, chunks: int) -> tuple[Any, Any]:

@@ -18,7 +18,7 @@ from jaxsim.engine.adjoints.agenda import Agenda, Held, constant, in_chunks, roo
 from jaxsim.engine.bar.lane_state import LaneState, at_bar_row, observe
 from jaxsim.engine.bar.lanes import LaneInputs
 from jaxsim.engine.bar.step import Rebalance, passage_of, rebalance
-from jaxsim.engine.base.arrays import Array
+from jaxsim.engine.base.arrays import Array, where
 from jaxsim.engine.policy.gates import Passage
 from jaxsim.engine.policy.observation import Observation
 from jaxsim.engine.trading.account import Holdings
@@ -49,12 +49,12 @@ class Misses(eqx.Module):
     def before(self, agenda: Agenda) -> Holdings:
         """What is added to the holdings before each rebalance, [row, ...]."""
         bar = agenda.bar - 1
-        row = jnp.where(agenda.trades & (bar >= 0), self.last[bar], -1)
+        row = where(agenda.trades & (bar >= 0), self.last[bar], -1)
         return jax.tree.map(partial(self.at, row), self.holdings)
 
     def at(self, row: Array, x: Array) -> Array:
         """The rows of x, 0 for none."""
-        return jnp.where((row >= 0).reshape(-1, *(1,) * (x.ndim - 1)), x[row], 0.0)
+        return where((row >= 0).reshape(-1, *(1,) * (x.ndim - 1)), x[row], 0.0)
 
     def path(self, held: Held, start: Array, events: Array, misses: Array) -> Array:
         """`Held.path` with what is added to it.
@@ -64,11 +64,11 @@ class Misses(eqx.Module):
         events = jnp.concatenate([start[None], events])
         # One table, looked up once: every further look at all bars costs more than that.
         table = jnp.concatenate([events, events[self.agenda_row + 1] + misses])
-        return table[jnp.where(self.last >= 0, events.shape[0] + self.last, held.row + 1)]
+        return table[where(self.last >= 0, events.shape[0] + self.last, held.row + 1)]
 
     def added_to(self, events: Rebalance) -> Rebalance:
         """Events [time, ...] with what is added to their fills."""
-        row, fills = jnp.where(self.is_new, self.last, -1), events.fills
+        row, fills = where(self.is_new, self.last, -1), events.fills
         trade, fees = (self.at(row, x) for x in self.fills)
         now = (fills.trade + trade, fills.fees + fees)
         return eqx.tree_at(lambda events: (events.fills.trade, events.fills.fees), events, now)
@@ -113,7 +113,7 @@ def find_misses(
     def seen_at(bar: Array) -> tuple[LaneState, Observation]:
         """The lane before a bar, and its observation."""
         row = held.row[bar] - held.is_new[bar]
-        lane = jax.tree.map(lambda first, rows: jnp.where(row < 0, first, rows[row]), start, agenda.lane)
+        lane = jax.tree.map(lambda first, rows: where(row < 0, first, rows[row]), start, agenda.lane)
         return lane, observe(fixed.market, lane, bar, at_bar_row(fixed.market.val_price, bar), inputs.key)
 
     def passage_at(inputs: LaneInputs, bar: Array, lane: LaneState, obs: Observation) -> Passage:
@@ -127,16 +127,16 @@ def find_misses(
     near = lax.map(is_near, jnp.arange(num_bars), batch_size=min(BLOCK, num_bars))
     number = jnp.cumsum(near)  # of the last one at or before each bar, from 1
     first_bar = agenda.bar[held.row]  # of what is held
-    number_before = jnp.where((held.row >= 0) & (first_bar > 0), number[first_bar - 1], 0)
+    number_before = where((held.row >= 0) & (first_bar > 0), number[first_bar - 1], 0)
 
     def added(bar: Array, exists: Array) -> _Added:
         lane, obs = seen_at(bar)
         after, event = rebalance(fixed, lane, obs)
         passage = passage_at(inputs, bar, lane, obs)
-        passage = replace(passage, share=jnp.where(exists, passage.share, 0.0))
+        passage = replace(passage, share=where(exists, passage.share, 0.0))
 
         def money(new: Array, old: Array) -> Array:
-            return inputs.policy.gate.money(passage, new, old) - jnp.where(passage.trades, new, old)
+            return inputs.policy.gate.money(passage, new, old) - where(passage.trades, new, old)
 
         fills = (event.fills.trade, event.fills.fees) if keeps_fills else ()
         holdings = jax.tree.map(money, after.holdings, lane.holdings)
@@ -147,19 +147,19 @@ def find_misses(
 
         def add(total: Holdings, row: tuple[Holdings, Array]) -> tuple[Holdings, Holdings]:
             more, continues = row
-            total = jax.tree.map(lambda x, y: jnp.where(continues, x, 0.0) + y, total, more)
+            total = jax.tree.map(lambda x, y: where(continues, x, 0.0) + y, total, more)
             return total, total
 
         total, sums = lax.scan(add, total, (each.holdings, rows.continues), unroll=16)
         return total, _Added(sums, each.fills)
 
     room = room_for(capacity, CHUNK)
-    place = jnp.where(near, jnp.minimum(number - 1, room), room)
+    place = where(near, jnp.minimum(number - 1, room), room)
     bars = jnp.full(room + 1, num_bars).at[place].set(jnp.arange(num_bars))[:room]
     exists, bars = bars < num_bars, jnp.minimum(bars, num_bars - 1)
     continues = jnp.arange(1, room + 1) > number_before[bars] + 1
     num_rows = lax.pmax(number[-1], axes) if axes else number[-1]
     zero = jax.tree.map(jnp.zeros_like, start.holdings)
     _, sums = in_chunks(chunk, zero, _MissRow(bars, exists, continues), num_rows, CHUNK)
-    last = jnp.where(number > number_before, jnp.minimum(number, room), 0) - 1
+    last = where(number > number_before, jnp.minimum(number, room), 0) - 1
     return Misses(sums.holdings, sums.fills, last, near, held.row[bars], number[-1])

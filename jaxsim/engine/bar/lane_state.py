@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int
 
 from jaxsim.engine.bar.lanes import LaneAxis, LaneInputs, over_lanes
 from jaxsim.engine.bar.request import request_of
-from jaxsim.engine.base.arrays import Array, Step
+from jaxsim.engine.base.arrays import Array, Step, where
 from jaxsim.engine.base.numerics import quotient
 from jaxsim.engine.base.random import fold_in
 from jaxsim.engine.policy.destinations import SpreadOver
@@ -37,14 +37,12 @@ class LastFills(eqx.Module):
     def over(self, val_price: Float[Array, " asset"], priced_at: Int[Array, " asset"]) -> Float[Array, " asset"]:
         """The newer of the two prices of each asset."""
         is_newer = ~jnp.isnan(self.price) & (2 * self.bar >= priced_at)
-        return jnp.where(is_newer, self.price, val_price)
+        return where(is_newer, self.price, val_price)
 
     def after(self, fills: Fills, step: Step) -> "LastFills":
         assert fills.val_price is not None
         is_filled = fills.trade != 0
-        return LastFills(
-            jnp.where(is_filled, fills.val_price, self.price), jnp.where(is_filled, jnp.int32(step), self.bar)
-        )
+        return LastFills(where(is_filled, fills.val_price, self.price), where(is_filled, jnp.int32(step), self.bar))
 
 
 class SpreadRebalance(eqx.Module):
@@ -128,10 +126,10 @@ def observe(market: Market, lane: LaneState, step: Step, val_price: Float[Array,
     value = holdings.value(val_price)
     tradable = ~jnp.isnan(val_price)
     is_weighable = tradable & (value != 0)
-    weights = jnp.where(is_weighable, holdings.units * jnp.where(tradable, val_price, 0.0), 0.0)
+    weights = where(is_weighable, holdings.units * where(tradable, val_price, 0.0), 0.0)
     return Observation(
         step=step,
-        weights=quotient(weights, jnp.where(value != 0, value, 1.0)),
+        weights=quotient(weights, where(value != 0, value, 1.0)),
         units=holdings.units,
         value=value,
         cash=holdings.cash,

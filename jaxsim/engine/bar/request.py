@@ -5,7 +5,7 @@ from typing import Any
 import jax.numpy as jnp
 from jaxtyping import Float, Int
 
-from jaxsim.engine.base.arrays import Array
+from jaxsim.engine.base.arrays import Array, where
 from jaxsim.engine.base.enums import CallSeq, Direction, SizeType
 from jaxsim.engine.base.numerics import at_bar
 from jaxsim.engine.policy.allocation import Allocation
@@ -28,7 +28,7 @@ def request_of(policy: Policy, allocation: Allocation, obs: Observation) -> Requ
 
     order, sequence = allocation.call_seq, None
     if order is not None and order.ndim:
-        sequence = jnp.where((order == -1).all(), -1, jnp.argsort(order, stable=True)).astype(jnp.int32)
+        sequence = where((order == -1).all(), -1, jnp.argsort(order, stable=True)).astype(jnp.int32)
     if order is None or order.ndim:
         order = policy.call_seq
     size, size_type = allocation.weights, chosen(allocation.size_type, policy.size_type)
@@ -40,7 +40,7 @@ def request_of(policy: Policy, allocation: Allocation, obs: Observation) -> Requ
 
 def facing(direction: Int[Array, " asset"] | None, weights: Float[Array, " asset"]) -> Float[Array, " asset"]:
     """Weights as sizes, or sizes as weights: where only short positions are allowed, one is the other's negative."""
-    return weights if direction is None else jnp.where(direction == Direction.SHORT_ONLY, -weights, weights)
+    return weights if direction is None else where(direction == Direction.SHORT_ONLY, -weights, weights)
 
 
 def allocation_faults(allocation: Allocation, request: Request) -> Int[Array, " asset"]:
@@ -50,13 +50,13 @@ def allocation_faults(allocation: Allocation, request: Request) -> Int[Array, " 
     cases = [(jnp.isnan(weights), LaneFault.WEIGHT_NAN)]
     if request.size_type is None:
         cases.append((jnp.isinf(weights), LaneFault.WEIGHT_INFINITE))
-    fault = jnp.where(allocation.skip, LaneFault.NONE, first_of(cases, LaneFault.NONE))
+    fault = where(allocation.skip, LaneFault.NONE, first_of(cases, LaneFault.NONE))
     for codes, kind in ((request.size_type, SizeType), (request.direction, Direction), (request.call_seq, CallSeq)):
         if codes is not None:
             is_known = jnp.isin(codes, jnp.array([int(member) for member in kind]))
-            fault = jnp.where(is_known | (fault != LaneFault.NONE), fault, LaneFault.CODE)
+            fault = where(is_known | (fault != LaneFault.NONE), fault, LaneFault.CODE)
     if request.sequence is not None:
         order = allocation.call_seq
         is_order = (jnp.sort(order) == jnp.arange(weights.shape[0])).all() | (order == -1).all()
-        fault = jnp.where(is_order | (fault != LaneFault.NONE), fault, LaneFault.CALL_SEQ)
+        fault = where(is_order | (fault != LaneFault.NONE), fault, LaneFault.CALL_SEQ)
     return fault.astype(jnp.int32)

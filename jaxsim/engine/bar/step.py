@@ -17,9 +17,10 @@ from jaxtyping import Bool, Float, Int
 from jaxsim.engine.bar.lane_state import LaneState, SpreadRebalance, at_bar_row, observe
 from jaxsim.engine.bar.lanes import LaneInputs
 from jaxsim.engine.bar.request import allocation_faults, facing, request_of
-from jaxsim.engine.base.arrays import Amount, Array
+from jaxsim.engine.base.arrays import Amount, Array, where
 from jaxsim.engine.base.numerics import any_lane
 from jaxsim.engine.base.random import reject_draws
+from jaxsim.engine.base.tracing import traced_once
 from jaxsim.engine.policy.destinations import SpreadOver, next_part
 from jaxsim.engine.policy.gates import AbstractGate, Hard, Passage
 from jaxsim.engine.policy.observation import Observation
@@ -125,8 +126,8 @@ def passage_of(inputs: LaneInputs, lane: LaneState, obs: Observation, trades: Bo
     if not policy.gate.sees_state:
         lane = lax.stop_gradient(lane)
         obs = observe(market, lane, jnp.asarray(obs.step), at_bar_row(market.val_price, obs.step), inputs.key)
-    margin = jnp.where(must_trade(policy, lane, obs), jnp.inf, margin_of(policy.trigger, obs))
-    return policy.gate.passage(trades, jnp.where(may_trade(policy, lane, obs), margin, -jnp.inf))
+    margin = where(must_trade(policy, lane, obs), jnp.inf, margin_of(policy.trigger, obs))
+    return policy.gate.passage(trades, where(may_trade(policy, lane, obs), margin, -jnp.inf))
 
 
 def rebalance(inputs: LaneInputs, lane: LaneState, obs: Observation) -> tuple[LaneState, Rebalance]:
@@ -139,17 +140,17 @@ def rebalance(inputs: LaneInputs, lane: LaneState, obs: Observation) -> tuple[La
         assert entries is not None
         target, is_out, closing = policy.stops.sizes(obs, entries, target, policy.trigger(obs))
         allocation = replace(allocation, weights=target, skip=jnp.isnan(target))
-        entries = Entries(entries.price, jnp.where(policy.stops.due(obs), obs.value, entries.value), is_out)
+        entries = Entries(entries.price, where(policy.stops.due(obs), obs.value, entries.value), is_out)
     request = request_of(policy, allocation, obs)
     if closing is not None:
-        request = replace(request, size=jnp.where(closing, 0.0, request.size))  # whatever the destination
+        request = replace(request, size=where(closing, 0.0, request.size))  # whatever the destination
     faults = allocation_faults(allocation, request)
     spread, is_decision = lane.spread, jnp.asarray(True)
     if spread is not None:
         assert isinstance(policy.destination, SpreadOver)
         is_decision = ~lane.is_on_its_way
         spread, memory, target, faults = jax.tree.map(
-            lambda new, old: jnp.where(is_decision, new, old),
+            lambda new, old: where(is_decision, new, old),
             (SpreadRebalance(request, policy.destination.num_parts(obs)), memory, target, faults),
             (spread, lane.memory, lane.target, jnp.full_like(faults, LaneFault.NONE)),
         )
@@ -157,7 +158,7 @@ def rebalance(inputs: LaneInputs, lane: LaneState, obs: Observation) -> tuple[La
         request = replace(request, size=facing(way, next_part(obs, facing(way, request.size), spread.left)))
     status = lane.status.first(faults, obs.step)
     # A lane that has gone wrong trades no more.
-    request = replace(request, size=jnp.where(status.is_ok, request.size, jnp.nan))
+    request = replace(request, size=where(status.is_ok, request.size, jnp.nan))
     draw = None if costs.reject_prob is None else reject_draws(obs.key, obs.num_assets).astype(market.dtype)
     quote = BarPrices(obs.value, obs.val_price, at_bar_row(market.price, obs.step))
     holdings, fills = trade(lane.holdings, request, quote, costs.at(obs.step, obs.num_assets), draw, inputs.keep_log)
@@ -165,7 +166,7 @@ def rebalance(inputs: LaneInputs, lane: LaneState, obs: Observation) -> tuple[La
         status = status.first(fills.fault, obs.step, fills.rank, fills.info)
     last_fills = None if lane.last_fills is None else lane.last_fills.after(fills, obs.step)
     if spread is not None:
-        spread = replace(spread, left=jnp.where(is_flat(holdings.units), 0, spread.left - 1))
+        spread = replace(spread, left=where(is_flat(holdings.units), 0, spread.left - 1))
     excess = excess_of(policy.trigger, obs)
     asked = (request.size_type, request.direction, request.sequence)
     event = Rebalance(obs.value, excess, target, *asked, fills, dict(allocation.aux), is_decision)
@@ -173,7 +174,7 @@ def rebalance(inputs: LaneInputs, lane: LaneState, obs: Observation) -> tuple[La
         assert entries is not None
         entries = entries.after(lane.holdings, holdings, fills)
         # An asset that the stops have left alone keeps its target, with which a threshold goes on to compare.
-        target = jnp.where(jnp.isnan(target) & ~policy.stops.due(obs), lane.target, target)
+        target = where(jnp.isnan(target) & ~policy.stops.due(obs), lane.target, target)
     return LaneState(holdings, target, memory, status, last_fills, spread, entries), event
 
 
@@ -192,14 +193,15 @@ def rebalance_if(
     """
     acts = trades if passage is None else passage.acts
     obs = replace(obs, is_asked=acts, ticket=inputs.ticket)
-    blank = jax.eval_shape(lambda: rebalance(inputs, lane, obs)[1])
+    rebalance_once = traced_once(rebalance)
+    blank = jax.eval_shape(lambda: rebalance_once(inputs, lane, obs)[1])
 
     def act():
-        after, event = rebalance(inputs, lane, obs)
+        after, event = rebalance_once(inputs, lane, obs)
         event = replace(event, is_decision=event.is_decision & trades)
         if passage is not None:
             return _through(inputs.policy.gate, passage, after, lane, event)
-        kept = jax.tree.map(lambda new, old: jnp.where(trades, new, old), after, lane)
+        kept = jax.tree.map(lambda new, old: where(trades, new, old), after, lane)
         return kept, event
 
     def keep():
@@ -215,10 +217,10 @@ def _through(
     lane = gate.memory(passage, after, before)
     # A fault counts only where there is a rebalance, and not where the gate needs one for a derivative.
     counts = passage.trades if gate.is_exact else passage.acts
-    status = jax.tree.map(lambda new, old: jnp.where(counts, new, old), after.status, before.status)
-    last_fills = jax.tree.map(lambda new, old: jnp.where(passage.trades, new, old), after.last_fills, before.last_fills)
+    status = jax.tree.map(lambda new, old: where(counts, new, old), after.status, before.status)
+    last_fills = jax.tree.map(lambda new, old: where(passage.trades, new, old), after.last_fills, before.last_fills)
     holdings = gate.money(passage, after.holdings, before.holdings)
     traded, fees = (gate.money(passage, x, jnp.zeros_like(x)) for x in (event.fills.trade, event.fills.fees))
-    event = jax.tree.map(lambda x: jnp.where(counts, x, jnp.zeros_like(x)), event)
+    event = jax.tree.map(lambda x: where(counts, x, jnp.zeros_like(x)), event)
     event = replace(event, fills=replace(event.fills, trade=traded, fees=fees))
     return replace(lane, holdings=holdings, status=status, last_fills=last_fills), event

@@ -15,7 +15,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Bool, Float, Inexact
 
-from jaxsim.engine.base.arrays import Array, Step
+from jaxsim.engine.base.arrays import Array, Step, where
 
 REL_TOL = 1e-9
 ABS_TOL = 1e-12
@@ -63,8 +63,8 @@ def le(a: Inexact[Array, "..."], b: Inexact[Array, "..."]) -> Bool[Array, "..."]
 def add(a: Inexact[Array, "..."], b: Inexact[Array, "..."]) -> Inexact[Array, "..."]:
     """a + b, exactly zero where the two cancel (rules 1.3). Gradients see a plain sum."""
     total = a + b
-    cancels = jnp.where(jnp.sign(a) != jnp.sign(b), eq(jnp.abs(a), jnp.abs(b)), jnp.abs(total) <= ABS_TOL)
-    return jnp.where(cancels, 0.0, total)
+    cancels = where(jnp.sign(a) != jnp.sign(b), eq(jnp.abs(a), jnp.abs(b)), jnp.abs(total) <= ABS_TOL)
+    return where(cancels, 0.0, total)
 
 
 @add.defjvp
@@ -76,7 +76,7 @@ def _add_jvp(primals, tangents):
 @jax.custom_jvp
 def snap(x: Inexact[Array, "..."]) -> Inexact[Array, "..."]:
     """Dust below 1e-12 becomes exactly zero (rules 1.4). Gradients see the identity."""
-    return jnp.where(jnp.abs(x) <= ABS_TOL, 0.0, x)
+    return where(jnp.abs(x) <= ABS_TOL, 0.0, x)
 
 
 @snap.defjvp
@@ -100,14 +100,14 @@ def product(x: Numbers, y: Numbers) -> Inexact[Array, "..."]:
 
 @jax.custom_jvp
 def _product(x, y):
-    return jnp.where(x == 0, x, jnp.where(y == y, x * y, y))
+    return where(x == 0, x, where(y == y, x * y, y))
 
 
 @_product.defjvp
 def _product_jvp(primals, tangents):
     (x, y), (dx, dy) = primals, tangents
     known = ~jnp.isnan(y)  # an asset without a price must not poison the gradient of the others
-    return _product(x, y), jnp.where(known, dx * jnp.where(known, y, 0.0), 0.0) + jnp.where(known, x * dy, 0.0)
+    return _product(x, y), where(known, dx * where(known, y, 0.0), 0.0) + where(known, x * dy, 0.0)
 
 
 def quotient(x: Numbers, y: Numbers) -> Inexact[Array, "..."]:
@@ -125,7 +125,7 @@ def quotient(x: Numbers, y: Numbers) -> Inexact[Array, "..."]:
 @jax.custom_jvp
 def _quotient(x, y):
     is_zero = x == 0
-    return jnp.where(is_zero, x, jnp.where(y == y, x / jnp.where(is_zero, 1.0, y), y))
+    return where(is_zero, x, where(y == y, x / where(is_zero, 1.0, y), y))
 
 
 @_quotient.defjvp
@@ -133,7 +133,7 @@ def _quotient_jvp(primals, tangents):
     (x, y), (dx, dy) = primals, tangents
     out = _quotient(x, y)
     divides = (y != 0) & ~jnp.isnan(y)
-    return out, jnp.where(divides, dx - jnp.where(divides, out, 0.0) * dy, 0.0) / jnp.where(divides, y, 1.0)
+    return out, where(divides, dx - where(divides, out, 0.0) * dy, 0.0) / where(divides, y, 1.0)
 
 
 def coarse(x: Numbers, unit: Numbers) -> Inexact[Array, "..."]:

@@ -89,6 +89,14 @@ def as_key(key: Any) -> Any:
     raise TypeError(f"key: expected an int or one jax.random.key, got {got}")
 
 
+def key_or_words(key: Any) -> Any:
+    """`as_key`; or for an int the words of the same key, uint32 [2], from which
+    `jaxsim.engine.bar.lanes.prepared` makes a key. To make a key of an int is a program of its own."""
+    if is_seed(key) and is_threefry(jax.config.jax_default_prng_impl):  # pyright: ignore[reportAttributeAccessIssue]
+        return np.array([0, key], np.uint32)
+    return as_key(key)
+
+
 def is_typed(key: Any) -> TypeGuard[jax.Array]:
     """Whether this is what `jax.random.key` makes."""
     return isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)

@@ -22,7 +22,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Bool, Float
 
-from jaxsim.engine.base.arrays import Array, namespace
+from jaxsim.engine.base.arrays import Array, namespace, where
 from jaxsim.engine.metrics import returns as metrics
 from jaxsim.engine.metrics.nan_statistics import divide, power, root
 
@@ -38,7 +38,7 @@ def returns_in_block(values: Float[Array, "rows *lanes"]) -> Block:
     values: currency before the block and after each of its bars, [1 + block, *lanes].
     """
     before, after = values[:-1], values[1:]
-    return jnp.where((after == 0) & (before == 0), 0, (after - before) / jnp.abs(before))
+    return where((after == 0) & (before == 0), 0, (after - before) / jnp.abs(before))
 
 
 def _sums(*terms: Block) -> tuple[Numbers, ...]:
@@ -80,11 +80,11 @@ class Moments(eqx.Module):
 
         def from_block() -> Numbers:
             finite = known & (jnp.abs(x) < jnp.inf)
-            highest, is_there = _highest(jnp.where(finite, x, -jnp.inf), finite)
-            return jnp.where((self.count == 0) & is_there, highest, self.shift)
+            highest, is_there = _highest(where(finite, x, -jnp.inf), finite)
+            return where((self.count == 0) & is_there, highest, self.shift)
 
         shift = lax.cond((self.count == 0).any(), from_block, lambda: self.shift)
-        offset = jnp.where(known, x - shift, 0)
+        offset = where(known, x - shift, 0)
         powers = [offset]
         while len(powers) < len(self.sums):
             powers.append(powers[-1] * offset)
@@ -141,9 +141,9 @@ class Depth(eqx.Module):
         def one(before: tuple, bar: tuple) -> tuple[tuple, None]:
             (depth, wealth), (growth, counts) = before, bar
             wealth = wealth * growth
-            peak = jnp.where(counts, jnp.maximum(depth.peak, wealth), depth.peak)
+            peak = where(counts, jnp.maximum(depth.peak, wealth), depth.peak)
             has_lost = depth.has_lost | (counts & (growth < 1))
-            below = jnp.where(counts & has_lost, divide(wealth, peak, jnp.nan) - 1, 0)
+            below = where(counts & has_lost, divide(wealth, peak, jnp.nan) - 1, 0)
             after = Depth(peak, has_lost, jnp.minimum(depth.deepest, below), depth.squares + below**2)
             return (after, wealth), None
 
@@ -160,7 +160,7 @@ class Sides(eqx.Module):
     squares: Numbers
 
     def add(self, r: Block, counts: Flags) -> "Sides":
-        known = jnp.where(counts & ~jnp.isnan(r), r, 0)
+        known = where(counts & ~jnp.isnan(r), r, 0)
         gain, loss = jnp.maximum(known, 0), jnp.maximum(-known, 0)
         gained, lost, squares = _sums(gain, loss, loss**2)
         return Sides(self.gains + gained, self.losses + lost, self.squares + squares)
@@ -183,7 +183,7 @@ class Pair(eqx.Module):
     def add(self, r: Block, b: Block, counts: Flags) -> "Pair":
         known = counts & ~(jnp.isnan(r) | jnp.isnan(b))
         ours, theirs = self.ours.add(r, known), self.theirs.add(b, known)
-        product = jnp.where(known, (r - ours.shift) * (b - theirs.shift), 0)
+        product = where(known, (r - ours.shift) * (b - theirs.shift), 0)
         return Pair(ours, theirs, self.product + product.sum(axis=0))
 
     def beta(self) -> Any:
@@ -304,8 +304,8 @@ class RunningSums(eqx.Module):
         """
         if self.trades is None:
             return self
-        share = jnp.where(happens, divide(traded, jnp.abs(value), 0.0), 0)
-        turnover, fees = self.trades.turnover + share, self.trades.fees + jnp.where(happens, fees, 0)
+        share = where(happens, divide(traded, jnp.abs(value), 0.0), 0)
+        turnover, fees = self.trades.turnover + share, self.trades.fees + where(happens, fees, 0)
         return replace(self, trades=TradeSums(turnover, fees, self.trades.rebalances + (happens & asked)))
 
     def finish(self, names: Iterable[str], ann_factor: Any = None) -> dict[str, Any]:
@@ -319,7 +319,7 @@ class RunningSums(eqx.Module):
 
 
 def _growth(r: Block, counts: Flags) -> Block:
-    return jnp.where(counts & ~jnp.isnan(r), 1 + r, 1)
+    return where(counts & ~jnp.isnan(r), 1 + r, 1)
 
 
 # --- The metrics, from the sums

@@ -40,13 +40,24 @@ def _metric(formula: Callable, by_lane: bool) -> Callable:
     @functools.wraps(formula)
     def metric(*args: Any, **settings: Any) -> Any:
         series, settings = _checked(names, args, settings)
+        if namespace(*series) is not np:
+            arrays = {name: x for name, x in settings.items() if isinstance(x, jax.Array)}
+            options = tuple(sorted((name, x) for name, x in settings.items() if name not in arrays))
+            return _program(formula, series, arrays, options)
         blocks = _blocks(series, settings) if by_lane else [series]
         with np.errstate(all="ignore"):
             parts = [formula(*block, **settings) for block in blocks]
         out = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=-1)
-        return out if isinstance(out, jax.Array) else out[()]
+        return out[()]
 
     return metric
+
+
+@functools.partial(jax.jit, static_argnums=(0, 3))
+def _program(formula: Callable, series: list, arrays: dict, options: tuple[tuple[str, Any], ...]) -> Any:
+    """A formula as one program: outside of `jax.jit`, each of its operations would be a program of its own."""
+    with np.errstate(all="ignore"):
+        return formula(*series, **arrays, **dict(options))
 
 
 def _blocks(series: list, settings: dict) -> list[list]:
@@ -151,4 +162,4 @@ def _checked(names: list[str], args: tuple, settings: dict) -> tuple[list, dict]
     # A float64 setting must not promote a float32 series.
     dtype = series[0].dtype
     settings = {k: xp.asarray(v, dtype) if hasattr(v, "dtype") else v for k, v in settings.items()}
-    return list(xp.broadcast_arrays(*series)), settings
+    return series if len(series) == 1 else list(xp.broadcast_arrays(*series)), settings

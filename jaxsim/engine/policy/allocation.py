@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxsim.engine.base.arrays import Array
+from jaxsim.engine.base.arrays import Array, where
 from jaxsim.engine.base.fields import CALL_SEQ, DIRECTION, SIZE_TYPE, Codes
 from jaxsim.engine.base.numerics import Number
 
@@ -66,7 +66,7 @@ def as_allocation(answer: Any, num_assets: int, dtype: Any, name: str) -> Alloca
     for field, array in (("weights", weights), ("skip", skip)):
         check_shape(field, array.shape, num_assets, name)
     return Allocation(
-        jnp.where(skip, jnp.nan, weights),
+        where(skip, jnp.nan, weights),
         skip,
         dict(allocation.aux),
         size_type=_codes(allocation.size_type, SIZE_TYPE, "size_type", num_assets, name),

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Bool, Float
 
-from jaxsim.engine.base.arrays import Array
+from jaxsim.engine.base.arrays import Array, where
 from jaxsim.engine.base.fields import TEMPERATURE, bounded
 from jaxsim.engine.base.numerics import Number
 
@@ -115,7 +115,7 @@ class StraightThrough(AbstractGate):
     def passage(self, trades: Bool[Array, ""], margin: Float[Array, ""]) -> Passage:
         # What the values do not depend on has no derivative.
         u, is_near = _scaled(margin, jax.lax.stop_gradient(self.temperature), 1.0)
-        share = jnp.where(is_near, 0.5 + 15 / 16 * (u - 2 / 3 * u**3 + u**5 / 5), trades.astype(margin.dtype))
+        share = where(is_near, 0.5 + 15 / 16 * (u - 2 / 3 * u**3 + u**5 / 5), trades.astype(margin.dtype))
         return Passage(trades, share, is_near)
 
     def money(self, passage: Passage, after: Any, before: Any) -> Any:
@@ -144,7 +144,7 @@ class Sigmoid(AbstractGate):
 
     def passage(self, trades: Bool[Array, ""], margin: Float[Array, ""]) -> Passage:
         u, is_near = _scaled(margin, self.temperature, LOGISTIC_REACH)
-        share = jnp.where(is_near, jax.nn.sigmoid(u), (margin > 0).astype(margin.dtype))
+        share = where(is_near, jax.nn.sigmoid(u), (margin > 0).astype(margin.dtype))
         return Passage(trades, share, share > 0)
 
     def money(self, passage: Passage, after: Any, before: Any) -> Any:
@@ -153,10 +153,10 @@ class Sigmoid(AbstractGate):
     def memory(self, passage: Passage, after: Any, before: Any) -> Any:
         def mix(new: Any, old: Any) -> Any:
             if not jnp.issubdtype(new.dtype, jnp.inexact):
-                return jnp.where(passage.trades, new, old)
+                return where(passage.trades, new, old)
             both = ~jnp.isnan(new) & ~jnp.isnan(old)
-            mixed = _mixed(passage.share, jnp.where(both, new, 0.0), jnp.where(both, old, 0.0))
-            return jnp.where(both, mixed, jnp.where(passage.trades, new, old))
+            mixed = _mixed(passage.share, where(both, new, 0.0), where(both, old, 0.0))
+            return where(both, mixed, where(passage.trades, new, old))
 
         return jax.tree.map(mix, after, before)
 
@@ -171,28 +171,28 @@ def checked_gate(gate: Any) -> AbstractGate:
 def _scaled(margin: Array, temperature: Number, reach: float) -> tuple[Array, Array]:
     """The margin in temperatures where it is within reach of its limit, else 0; and whether it is."""
     is_near = jnp.abs(margin) < reach * temperature
-    return jnp.where(is_near, margin, 0.0) / temperature, is_near
+    return where(is_near, margin, 0.0) / temperature, is_near
 
 
 def _switch(trades: Array, after: Any, before: Any) -> Any:
-    return jax.tree.map(lambda new, old: jnp.where(trades, new, old), after, before)
+    return jax.tree.map(lambda new, old: where(trades, new, old), after, before)
 
 
 def _mixed(share: Array, new: Array, old: Array) -> Array:
     """Exactly one of the two at a share of zero or one."""
     inside = (share > 0) & (share < 1)
-    part = jnp.where(inside, old + jnp.where(inside, share, 0.0) * (new - old), old)
-    return jnp.where(share >= 1, new, part)
+    part = where(inside, old + where(inside, share, 0.0) * (new - old), old)
+    return where(share >= 1, new, part)
 
 
 @jax.custom_jvp
 def _straight(share: Array, trades: Array, new: Array, old: Array) -> Array:
     """One of the two, and the derivative of their mixture. Not `old + g * (new - old)`, which rounds otherwise."""
-    return jnp.where(trades, new, old)
+    return where(trades, new, old)
 
 
 @_straight.defjvp
 def _straight_jvp(primals, tangents):
     share, trades, new, old = primals
     d_share, _, d_new, d_old = tangents
-    return _straight(share, trades, new, old), jnp.where(trades, d_new, d_old) + (new - old) * d_share
+    return _straight(share, trades, new, old), where(trades, d_new, d_old) + (new - old) * d_share

@@ -8,7 +8,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Bool, Float
 
-from jaxsim.engine.base.arrays import Amount, Array, namespace
+from jaxsim.engine.base.arrays import Amount, Array, namespace, where
 from jaxsim.engine.base.fields import GAIN, LOSS, bounded
 from jaxsim.engine.base.numerics import ABS_TOL, Number, at_bar
 from jaxsim.engine.policy.observation import Observation
@@ -38,13 +38,13 @@ class Entries(eqx.Module):
         """With the entry prices that a rebalance has left."""
         old, new, size = before.units, after.units, jnp.abs(fills.trade)
         is_larger = (jnp.sign(old) == jnp.sign(new)) & (jnp.abs(new) > jnp.abs(old))
-        paid = jnp.where(size > 0, fills.price, 0.0) * size
-        known = jnp.where(jnp.isnan(self.price), 0.0, self.price)
+        paid = where(size > 0, fills.price, 0.0) * size
+        known = where(jnp.isnan(self.price), 0.0, self.price)
         total = jnp.abs(old) + size
-        mean = (jnp.abs(old) * known + paid) / jnp.where(total > 0, total, 1.0)
+        mean = (jnp.abs(old) * known + paid) / where(total > 0, total, 1.0)
         is_new = (new != 0) & (jnp.sign(old) != jnp.sign(new))
-        price = jnp.where(is_new, fills.price, jnp.where(is_larger, mean, self.price))
-        return Entries(jnp.where(new == 0, jnp.nan, price), self.value, self.is_out)
+        price = where(is_new, fills.price, where(is_larger, mean, self.price))
+        return Entries(where(new == 0, jnp.nan, price), self.value, self.is_out)
 
 
 class AbstractStop(eqx.Module):

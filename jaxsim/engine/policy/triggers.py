@@ -284,6 +284,23 @@ class AtBars(AbstractDated):
         return xp.asarray(self.mask)[step]
 
 
+class Between(AbstractTrigger):
+    """Trade at bars `start` <= t < `stop` only."""
+
+    start: Number = bounded("start", BARS)
+    stop: Number = bounded("stop", BARS)
+
+    def __call__(self, obs: Observation) -> Answer:
+        return (obs.step >= self.start) & (obs.step < self.stop)
+
+
+class WhenFlat(AbstractTrigger):
+    """Trade whenever no asset is held."""
+
+    def __call__(self, obs: Observation) -> Answer:
+        return is_flat(obs.units)
+
+
 class AbstractCalendar(AbstractTrigger):
     """A rule about dates. In the pandas face, which knows the dates of the bars, it becomes `AtBars`."""
 
@@ -313,20 +330,3 @@ class On(AbstractCalendar):
     """
 
     dates: Any = eqx.field(static=True)
-
-
-class Between(AbstractTrigger):
-    """Trade at bars `start` <= t < `stop` only."""
-
-    start: Number = bounded("start", BARS)
-    stop: Number = bounded("stop", BARS)
-
-    def __call__(self, obs: Observation) -> Answer:
-        return (obs.step >= self.start) & (obs.step < self.stop)
-
-
-class WhenFlat(AbstractTrigger):
-    """Trade whenever nothing is held."""
-
-    def __call__(self, obs: Observation) -> Answer:
-        return is_flat(obs.units)

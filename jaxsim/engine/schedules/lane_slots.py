@@ -11,7 +11,7 @@ from jax import lax
 from jaxtyping import Bool, Int
 
 from jaxsim.engine.bar.lanes import LaneAxis, LaneInputs
-from jaxsim.engine.base.arrays import Array, Step
+from jaxsim.engine.base.arrays import Array, Step, where
 
 
 class AbstractLaneSlots(eqx.Module):
@@ -60,13 +60,13 @@ class SlotsAtOnce(AbstractLaneSlots):
         is_held = wanted & (rank < num_slots)
         lanes = jnp.arange(wanted.shape[0], dtype=jnp.int32)
         holds = is_held[None, :] & (rank[None, :] == jnp.arange(num_slots, dtype=jnp.int32)[:, None])
-        number = jnp.max(jnp.where(holds, lanes[None, :], -1), axis=1)
+        number = jnp.max(where(holds, lanes[None, :], -1), axis=1)
         return cls(jnp.maximum(number, 0), number >= 0, jnp.clip(rank, 0, num_slots - 1), is_held)
 
     def put_back(self, new: Any, old: Any, axis: int = 0) -> Any:
         def one(new: Array, old: Array) -> Array:
             is_held = self.is_held.reshape(-1, *(1,) * (old.ndim - 1 - axis))
-            return jnp.where(is_held, jnp.take(new, self.slot, axis=axis, mode="clip"), old)
+            return where(is_held, jnp.take(new, self.slot, axis=axis, mode="clip"), old)
 
         return jax.tree.map(one, new, old)
 
@@ -85,7 +85,7 @@ class SlotsInTurn(AbstractLaneSlots):
         lanes = jnp.arange(count, dtype=jnp.int32)
 
         def next_one(before: Array, _: None) -> tuple[Array, Array]:
-            lane = jnp.min(jnp.where(wanted & (lanes > before), lanes, count))
+            lane = jnp.min(where(wanted & (lanes > before), lanes, count))
             return lane, lane
 
         _, number = lax.scan(next_one, jnp.int32(-1), length=num_slots)
@@ -97,7 +97,7 @@ class SlotsInTurn(AbstractLaneSlots):
 
             def one(new: Array, old: Array) -> Array:
                 row, before = (lax.dynamic_index_in_dim(x, at, axis) for x, at in ((new, slot), (old, lane)))
-                return lax.dynamic_update_slice_in_dim(old, jnp.where(is_used, row, before), lane, axis)
+                return lax.dynamic_update_slice_in_dim(old, where(is_used, row, before), lane, axis)
 
             return jax.tree.map(one, new, tree)
 

@@ -5,7 +5,8 @@ lane may trade. Only that bar is simulated, and only for the lanes that trade th
 """
 
 import math
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any
 
 import equinox as eqx
@@ -17,6 +18,7 @@ from jaxsim.engine.bar.lane_state import LaneState
 from jaxsim.engine.bar.lanes import LaneAxis, LaneInputs, names_of, over_lanes, shape_of
 from jaxsim.engine.bar.step import trade_bar
 from jaxsim.engine.base.arrays import Array
+from jaxsim.engine.base.tracing import traced_once
 from jaxsim.engine.policy.host_callback import calls_python
 from jaxsim.engine.policy.policy import Policy, allocator_name, observes
 from jaxsim.engine.schedules.lane_slots import can_gather
@@ -87,8 +89,12 @@ class NextEvent(AbstractSchedule):
         search = NextTrade.of(inputs, axes, cursor.lane, num_bars)
 
         def build(is_one_kernel: bool) -> Loop:
-            layout = self._layout(search, is_one_kernel, sink.keeps_rows_alone)
-            return Loop(_goes_on, _Turn(layout), search, self._opened(layout, search, cursor, sink))
+            turn = _Turn(
+                self._layout(search, is_one_kernel, sink.keeps_rows_alone),
+                traced_once(_trade_at),
+                traced_once(NextTrade.next_trade),
+            )
+            return Loop(_goes_on, turn, search, self._opened(turn, search, cursor, sink))
 
         end = run_loop(build, self.one_kernel)
         return Cursor(end.lane, end.seen, end.bar), end.sink
@@ -109,21 +115,21 @@ class NextEvent(AbstractSchedule):
         """Rows per page, each of so many lanes: so many that few calls are needed, as long as a page is small."""
         return self.page or min(max(LARGE_PAGE // (num_lanes * inputs.market.close.shape[-1]), 64), 1024)
 
-    def _opened(self, layout: Layout, search: NextTrade, cursor: Cursor, sink: AbstractSink) -> State:
+    def _opened(self, turn: "_Turn", search: NextTrade, cursor: Cursor, sink: AbstractSink) -> State:
         """Before anything is traded in a block."""
-        some, lane = search, cursor.lane
+        some, lane, layout = search, cursor.lane, turn.layout
         if layout.slots is not None:
             slots = layout.slots_for(jnp.zeros(search.axes[0].size, bool))
             some, lane = search.of_slots(slots), slots.gather(lane)
 
         def row() -> Row:
             at = jnp.zeros(shape_of(some.axes), jnp.int32)
-            return _trade_at(some, lane, at, at == 0, at).row
+            return turn.trade_at(some, lane, at, at == 0, at).row
 
         page = self.num_rows(search.inputs, math.prod(shape_of(some.axes)))
         sink = sink.opened(cursor.lane, Room(layout.block, page, row))
         block, standing = Block.at(cursor.bar, layout.block, search.length), search.standing(cursor.lane, cursor.seen)
-        first = search.next_trade(cursor.lane, standing, block)
+        first = turn.next_trade(search, cursor.lane, standing, block)
         sink = sink.begin(block).look(BlockView(search, standing, block), None, None)
         return State(cursor.lane, cursor.seen, standing, first, cursor.bar, sink)
 
@@ -149,10 +155,16 @@ def _trade_at(search: NextTrade, lane: LaneState, at: Array, is_due: Array, numb
     return over_lanes(one_lane, search.axes, (0, 0, 0, 0), 0)(search.inputs, lane, at, is_due, number)
 
 
-class _Turn(eqx.Module):
-    """One turn of the loop: lanes that are due in this block trade, or else the next block is searched."""
+@dataclass(frozen=True)
+class _Turn:
+    """One turn of the loop: lanes that are due in this block trade, or else the next block is searched.
 
-    layout: Layout = eqx.field(static=True)
+    trade_at, next_trade: `_trade_at` and `NextTrade.next_trade`, traced once.
+    """
+
+    layout: Layout
+    trade_at: Callable[..., Traded]
+    next_trade: Callable[..., Array]
 
     def __call__(self, search: NextTrade, state: State) -> State:
         size, length = self.layout.block, search.length
@@ -166,7 +178,7 @@ class _Turn(eqx.Module):
 
         def next_block(state: State) -> State:
             sink, following = state.sink.finish(block, search.num_bars), Block.at(end, size, length)
-            first = search.next_trade(state.lane, state.standing, following)
+            first = self.next_trade(search, state.lane, state.standing, following)
             sink = sink.begin(following).look(BlockView(search, state.standing, following), None, None)
             return replace(state, first=first, bar=end, sink=sink)
 
@@ -175,12 +187,12 @@ class _Turn(eqx.Module):
     def _trade_all(self, search: NextTrade, state: State, is_due: Array, block: Block) -> State:
         """One bar of all lanes that are due; and where they trade next."""
         at, number = _due_bars(search, state.first)
-        traded = _trade_at(search, state.lane, at, is_due, number)
+        traded = self.trade_at(search, state.lane, at, is_due, number)
         lane, seen = traded.lane, jnp.where(is_due, at + 1, state.seen)
         standing = search.standing(lane, seen)
         sink = state.sink.record(traded.row, None)
         sink = sink.look(BlockView(search, standing, block), _is_new(block, seen), None)
-        return State(lane, seen, standing, search.next_trade(lane, standing, block), state.bar, sink)
+        return State(lane, seen, standing, self.next_trade(search, lane, standing, block), state.bar, sink)
 
     def _trade_some(self, search: NextTrade, state: State, is_due: Array, block: Block) -> State:
         """One bar of as many lanes that are due as there are slots; and where they trade next."""
@@ -188,7 +200,7 @@ class _Turn(eqx.Module):
         some = search.of_slots(slots)
         lanes = slots.gather(_DueLanes(state.lane, state.seen, is_due, *_due_bars(search, state.first)))
         due = lanes.is_due & slots.is_used.reshape(-1, *(1,) * (is_due.ndim - 1))
-        traded = _trade_at(some, lanes.lane, lanes.at, due, lanes.number)
+        traded = self.trade_at(some, lanes.lane, lanes.at, due, lanes.number)
         some_seen = jnp.where(due, lanes.at + 1, lanes.seen)
         lane, seen = slots.put_back((traded.lane, some_seen), (state.lane, state.seen))
         some_standing, sink = some.standing(traded.lane, some_seen), state.sink.record(traded.row, slots)
@@ -199,11 +211,13 @@ class _Turn(eqx.Module):
             standing = search.standing(lane, seen)
             sink = sink.look(BlockView(search, standing, block), _is_new(block, seen), None)
         if search.dates is not None:
-            first = search.next_trade(lane, standing, block)
+            first = self.next_trade(search, lane, standing, block)
         else:
             # Apart: else XLA would search anew for each of the lanes that slots are put back into.
             some_first = branch_apart(
-                search.num_bars > 0, lambda: some.next_trade(traded.lane, some_standing, block), some_standing.start
+                search.num_bars > 0,
+                lambda: self.next_trade(some, traded.lane, some_standing, block),
+                some_standing.start,
             )
             first = slots.put_back(some_first, state.first)
         return State(lane, seen, standing, first, state.bar, sink)

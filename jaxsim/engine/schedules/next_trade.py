@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float, Int
 from jaxsim.engine.bar.lane_state import LaneState, observe
 from jaxsim.engine.bar.lanes import LaneAxis, LaneInputs, over_lanes
 from jaxsim.engine.bar.step import decide
-from jaxsim.engine.base.arrays import Array
+from jaxsim.engine.base.arrays import Array, where
 from jaxsim.engine.policy.screening import Screening, as_columns, by_asset, from_columns, worth_of
 from jaxsim.engine.policy.triggers import dates_of, may_fire
 from jaxsim.engine.schedules.lane_slots import AbstractLaneSlots
@@ -48,7 +48,7 @@ class Standing(eqx.Module):
             is_eager = lane.is_on_its_way
             if policy.trades_when_flat:
                 is_eager |= is_flat(lane.holdings.units)
-            start = jnp.where(lane.status.is_ok, start, length)  # a lane that has gone wrong trades no more
+            start = where(lane.status.is_ok, start, length)  # a lane that has gone wrong trades no more
             return jnp.minimum(start, length).astype(jnp.int32), is_eager
 
         start, is_eager = over_lanes(may_start, axes, (0, 0), 0)(inputs, lane, seen)
@@ -79,7 +79,7 @@ class NextTrade(eqx.Module):
         def next_dates(inputs: LaneInputs) -> Array:
             fires, bars = dates_of(inputs.policy.trigger, length), jnp.arange(length, dtype=jnp.int32)
             assert fires is not None
-            return lax.cummin(jnp.where(fires, bars, length), reverse=True)
+            return lax.cummin(where(fires, bars, length), reverse=True)
 
         num_bars = jnp.asarray(length if num_bars is None else num_bars, jnp.int32)
         return cls(inputs, axes, num_bars, over_lanes(next_dates, axes, (), 0)(inputs) if has_dates else None, is_quick)
@@ -112,8 +112,8 @@ class NextTrade(eqx.Module):
                 else decide_at(self.inputs, self.axes, lane, block)
             )
             bars = block.bars.reshape(-1, *(1,) * start.ndim)
-            later = jnp.min(jnp.where(fires & (bars >= start), bars, length), axis=0)
-        return jnp.where(standing.is_eager, start, jnp.where(start < length, later, length))
+            later = jnp.min(where(fires & (bars >= start), bars, length), axis=0)
+        return where(standing.is_eager, start, where(start < length, later, length))
 
 
 def _kind(inputs: LaneInputs, axes: tuple[LaneAxis, ...], lane: LaneState) -> tuple[bool, bool]:
@@ -146,7 +146,7 @@ def may_fire_at(
 ) -> Bool[Array, "bar *lanes"]:
     """Where the trigger may fire for each lane as it is now."""
     price, bar_axis, lane_axes = _columns(axes, inputs.market.val_price, block, lambda market: market.val_price)
-    known = jax.tree.map(lambda x: jnp.where(jnp.isnan(x), 0.0, x), price)
+    known = jax.tree.map(lambda x: where(jnp.isnan(x), 0.0, x), price)
     units, target = by_asset(standing.units), by_asset(standing.target)
     by_lane = 0 if isinstance(units, tuple) else 1
 
@@ -186,7 +186,7 @@ def values_at(
 ) -> Float[Array, "bar *lanes"]:
     """The value of each account as it is now, marked at each bar; what has no mark is not held."""
     mark, bar_axis, lane_axes = _columns(axes, inputs.market.mark, block, lambda market: market.mark)
-    mark = jax.tree.map(lambda x: jnp.where(jnp.isnan(x), 0.0, x), mark)
+    mark = jax.tree.map(lambda x: where(jnp.isnan(x), 0.0, x), mark)
     units = by_asset(standing.units)
     by_lane = 0 if isinstance(units, tuple) else 1
 

@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float, Int
 
 from jaxsim.engine.bar.lane_state import LaneState
 from jaxsim.engine.bar.step import BarOutcome, Rebalance
-from jaxsim.engine.base.arrays import Array
+from jaxsim.engine.base.arrays import Array, where
 from jaxsim.engine.metrics.online import RunningSums, returns_in_block
 from jaxsim.engine.schedules.lane_slots import AbstractLaneSlots
 from jaxsim.engine.trading.account import Holdings
@@ -217,7 +217,7 @@ class MetricSink(AbstractSink):
         old = self.values if slots is None else slots.gather(self.values, axis=1)
         new, at = view.values(), 1 + view.bars[0] - self.first
         if is_new is not None:
-            new = jnp.where(is_new, new, lax.dynamic_slice_in_dim(old, at, len(new), axis=0))
+            new = where(is_new, new, lax.dynamic_slice_in_dim(old, at, len(new), axis=0))
         # In place, row by row: XLA would copy a concatenation number by number.
         values = lax.dynamic_update_slice_in_dim(old, new, at, axis=0)
         return replace(self, values=values if slots is None else slots.put_back(values, self.values, axis=1))
@@ -249,7 +249,7 @@ def with_rebalance(sums: RunningSums, event: Rebalance, happens: Any) -> Running
     """
     fills = event.fills
     is_filled = jnp.asarray(fills.info == OrderStatusInfo.NONE)
-    traded = jnp.where(is_filled, jnp.abs(fills.trade) * jnp.where(is_filled, fills.price, 0), 0).sum(axis=-1)
+    traded = where(is_filled, jnp.abs(fills.trade) * where(is_filled, fills.price, 0), 0).sum(axis=-1)
     return sums.rebalanced(happens, traded, event.value, fills.fees.sum(axis=-1), event.is_decision)
 
 
@@ -300,14 +300,14 @@ class PathSink(AbstractSink):
 
         def put(path: Array, x: Array) -> Array:
             old = lax.dynamic_slice_in_dim(path, view.bars[0], len(view.bars), axis=0)
-            new = jnp.where(mask.reshape(-1, *(1,) * x.ndim), x, old)
+            new = where(mask.reshape(-1, *(1,) * x.ndim), x, old)
             return lax.dynamic_update_slice_in_dim(path, new, view.bars[0], axis=0)
 
         return replace(self, units=put(self.units, view.units()), cash=put(self.cash, view.cash()))
 
     def record(self, row: Row, slots: AbstractLaneSlots | None) -> "PathSink":
         def put(path: Array, x: Array) -> Array:
-            return lax.dynamic_update_index_in_dim(path, jnp.where(row.traded, x, path[row.bar]), row.bar, 0)
+            return lax.dynamic_update_index_in_dim(path, where(row.traded, x, path[row.bar]), row.bar, 0)
 
         events = None if self.events is None else jax.tree.map(put, self.events, row.event)
         return replace(self, asked=put(self.asked, row.event.is_decision), events=events)

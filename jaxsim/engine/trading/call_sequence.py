@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Bool, Float, Int
 
-from jaxsim.engine.base.arrays import Array
+from jaxsim.engine.base.arrays import Array, where
 from jaxsim.engine.base.enums import CallSeq, Direction, SizeType
 from jaxsim.engine.base.numerics import product
 
@@ -25,7 +25,7 @@ class CallOrder(eqx.Module):
         count = key.shape[0]
         number = jnp.arange(count)
         if count > PAIRWISE_ASSETS:
-            self._sequence, self._place = jnp.lexsort((jnp.where(jnp.isnan(key), -number, number), key)), None
+            self._sequence, self._place = jnp.lexsort((where(jnp.isnan(key), -number, number), key)), None
             self.rank = jnp.argsort(self._sequence, stable=True).astype(jnp.int32)
             return
         # The barrier makes both sides of the comparison one number: computed twice, they might round differently.
@@ -33,7 +33,7 @@ class CallOrder(eqx.Module):
         mine, other = key[:, None], key[None, :]
         earlier, later = number[None, :] < number[:, None], number[None, :] > number[:, None]
         before = (other < mine) | ((other == mine) & earlier)
-        before = jnp.where(jnp.isnan(mine), ~jnp.isnan(other) | later, before)
+        before = where(jnp.isnan(mine), ~jnp.isnan(other) | later, before)
         self.rank = jnp.sum(before, axis=1, dtype=jnp.int32)
         self._place, self._sequence = self.rank[None, :] == number[:, None], None
 
@@ -53,7 +53,7 @@ class CallOrder(eqx.Module):
 def _select(one_hot: Array, x: Array) -> Array:
     if x.dtype == bool:
         return jnp.any(one_hot & x, axis=1)
-    return jnp.sum(jnp.where(one_hot, x, jnp.zeros_like(x)), axis=1, dtype=x.dtype)
+    return jnp.sum(where(one_hot, x, jnp.zeros_like(x)), axis=1, dtype=x.dtype)
 
 
 def order_value(
@@ -70,16 +70,16 @@ def order_value(
 
     size_type, direction: one code for all assets, or one for each.
     """
-    size = jnp.where(direction == Direction.SHORT_ONLY, -size, size)
+    size = where(direction == Direction.SHORT_ONLY, -size, size)
     holding = units * val_price  # NaN without a price, also where nothing is held
     per_unit = size * val_price
-    may_sell = jnp.where(
+    may_sell = where(
         direction == Direction.LONG_ONLY, holding, 2 * jnp.maximum(holding, 0.0) + jnp.maximum(free_cash, 0.0)
     )
     by_type = {
         SizeType.AMOUNT: per_unit,
         SizeType.VALUE: size,
-        SizeType.PERCENT: size * jnp.where(size >= 0, cash, may_sell),
+        SizeType.PERCENT: size * where(size >= 0, cash, may_sell),
         SizeType.TARGET_AMOUNT: product(size, val_price) - product(units, val_price),
         SizeType.TARGET_VALUE: size - product(units, val_price),
         SizeType.TARGET_PERCENT: product(size, value) - product(units, val_price),
@@ -88,7 +88,7 @@ def order_value(
     # `product` is 0 where one factor is, even if the other is unknown.
     lacks_price = jnp.isnan(val_price) & (size_type >= SizeType.TARGET_AMOUNT)
     lacks_value = jnp.isnan(value) & (size_type == SizeType.TARGET_PERCENT)
-    return jnp.where(lacks_price | lacks_value, jnp.nan, chosen)
+    return where(lacks_price | lacks_value, jnp.nan, chosen)
 
 
 def call_key(call_seq: Int[Array, ""] | None, value: Float[Array, " asset"]) -> Float[Array, " asset"]:
@@ -96,4 +96,4 @@ def call_key(call_seq: Int[Array, ""] | None, value: Float[Array, " asset"]) -> 
     if call_seq is None:
         return value
     number = jnp.arange(value.shape[0], dtype=value.dtype)
-    return jnp.where(call_seq == CallSeq.AUTO, value, jnp.where(call_seq == CallSeq.REVERSED, -number, number))
+    return where(call_seq == CallSeq.AUTO, value, where(call_seq == CallSeq.REVERSED, -number, number))

@@ -11,7 +11,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Bool, Float, Int
 
-from jaxsim.engine.base.arrays import Array
+from jaxsim.engine.base.arrays import Array, where
 from jaxsim.engine.base.enums import Direction, SizeType
 from jaxsim.engine.base.numerics import add, eq, le, product, quotient, snap
 from jaxsim.engine.trading.costs import Costs
@@ -105,8 +105,8 @@ class _Terms(eqx.Module):
     def granular(self, size: Scalar) -> Scalar:
         """A whole number of granules, by floor division (rules 1.5)."""
         is_on = ~jnp.isnan(self.granularity)
-        grain = jnp.where(is_on, self.granularity, 1.0)
-        return jnp.where(is_on, product(jnp.floor_divide(size, grain), grain), size)
+        grain = where(is_on, self.granularity, 1.0)
+        return where(is_on, product(jnp.floor_divide(size, grain), grain), size)
 
 
 class _Wish(eqx.Module):
@@ -161,45 +161,45 @@ def fill(pool: Pool, order: Order) -> tuple[Pool, Outcome]:
         ((order.direction == Direction.LONG_ONLY) & (units < 0), LaneFault.ORDER_DIRECTION),
         ((order.direction == Direction.SHORT_ONLY) & (units > 0), LaneFault.ORDER_DIRECTION),
     ]
-    fault = jnp.where(missing == Info.NONE, first_of(faults, LaneFault.NONE), LaneFault.NONE)
+    fault = where(missing == Info.NONE, first_of(faults, LaneFault.NONE), LaneFault.NONE)
     is_sound = (missing == Info.NONE) & (fault == LaneFault.NONE)
 
     wish = _resolve(order, units, snap(pool.value))
-    price = jnp.where(is_sound, order.price, 1.0)
+    price = where(is_sound, order.price, 1.0)
     buy = _buy(order, wish, terms, price, cash, free_cash, units, debt)
     sell = _sell(order, wish, terms, price, free_cash, units)
     one = _either(wish.is_buy, buy, sell)
 
     is_sized = ~jnp.isnan(order.size) & (wish.info == Info.NONE) & (wish.fault == LaneFault.NONE)
     is_posed = is_sound & is_sized
-    fault = jnp.where(is_sound, jnp.where(is_posed, one.fault, wish.fault), fault)
+    fault = where(is_sound, where(is_posed, one.fault, wish.fault), fault)
     info = one.info
     if order.costs.reject_prob is not None:
-        info = jnp.where(order.draw < order.costs.reject_prob, Info.RANDOM_EVENT, info)
-    info = jnp.where(missing != Info.NONE, missing, jnp.where(wish.info != Info.NONE, wish.info, info))
+        info = where(order.draw < order.costs.reject_prob, Info.RANDOM_EVENT, info)
+    info = where(missing != Info.NONE, missing, where(wish.info != Info.NONE, wish.info, info))
     if order.costs.raise_reject is not None:
         is_rejected = jnp.isin(info, jnp.asarray(REJECTIONS)) & order.costs.raise_reject & (fault == LaneFault.NONE)
-        fault = jnp.where(is_rejected, LaneFault.ORDER_REJECTED, fault)
+        fault = where(is_rejected, LaneFault.ORDER_REJECTED, fault)
     is_filled = (info == Info.NONE) & (fault == LaneFault.NONE)
     after = _settle(one, wish.is_buy, is_filled, cash, free_cash, units, debt)
-    request = jnp.where(wish.is_unbounded, jnp.where(wish.is_buy, jnp.inf, -jnp.inf), wish.units)
+    request = where(wish.is_unbounded, where(wish.is_buy, jnp.inf, -jnp.inf), wish.units)
     val_price, value = order.val_price, pool.value
     if order.costs.update_value is not None:  # rules 3.10
         moves = is_filled & order.costs.update_value
         moved = product(after.units, one.price) - product(order.units, val_price)
-        value = jnp.where(moves, value + (after.cash - pool.cash) + moved, value)
-        val_price = jnp.where(moves, one.price, val_price)
+        value = where(moves, value + (after.cash - pool.cash) + moved, value)
+        val_price = where(moves, one.price, val_price)
     outcome = Outcome(
-        request=jnp.where(is_sized, request, jnp.nan),
-        trade=jnp.where(is_filled, jnp.where(wish.is_buy, one.size, -one.size), 0.0),
-        price=jnp.where(is_sound, one.price, jnp.nan),
-        fees=jnp.where(is_filled, one.fees, 0.0),
+        request=where(is_sized, request, jnp.nan),
+        trade=where(is_filled, where(wish.is_buy, one.size, -one.size), 0.0),
+        price=where(is_sound, one.price, jnp.nan),
+        fees=where(is_filled, one.fees, 0.0),
         units=after.units,
         debt=after.debt,
         val_price=val_price,
         info=info.astype(jnp.int32),
         fault=fault.astype(jnp.int32),
-        clip=jnp.where(is_filled, one.clip, Clip.NONE).astype(jnp.int32),
+        clip=where(is_filled, one.clip, Clip.NONE).astype(jnp.int32),
     )
     return Pool(after.cash, after.free_cash, value), outcome
 
@@ -208,17 +208,17 @@ def _resolve(order: Order, units: Scalar, value: Scalar) -> _Wish:
     """Rules 3.3: from a size of any type to units."""
     kind, is_both_or_short = order.size_type, order.direction != Direction.LONG_ONLY
     known_price = snap(order.val_price)
-    size = jnp.where(order.direction == Direction.SHORT_ONLY, -order.size, order.size)
+    size = where(order.direction == Direction.SHORT_ONLY, -order.size, order.size)
     is_infinite = jnp.isinf(size)
-    finite = jnp.where(jnp.isfinite(size), size, 0.0)
+    finite = where(jnp.isfinite(size), size, 0.0)
 
     is_of_value = (kind == SizeType.TARGET_PERCENT) | (kind == SizeType.TARGET_VALUE) | (kind == SizeType.VALUE)
     price_is_known = jnp.isfinite(known_price) & (known_price > 0)
-    val_price = jnp.where(is_of_value & price_is_known, known_price, 1.0)
-    safe_value = jnp.where(jnp.isnan(value), 0.0, value)
-    amount = jnp.where(kind == SizeType.TARGET_PERCENT, product(finite, safe_value), finite) / val_price
+    val_price = where(is_of_value & price_is_known, known_price, 1.0)
+    safe_value = where(jnp.isnan(value), 0.0, value)
+    amount = where(kind == SizeType.TARGET_PERCENT, product(finite, safe_value), finite) / val_price
     is_target = (kind == SizeType.TARGET_PERCENT) | (kind == SizeType.TARGET_VALUE) | (kind == SizeType.TARGET_AMOUNT)
-    amount = jnp.where(is_target, amount - units, amount)
+    amount = where(is_target, amount - units, amount)
 
     is_share = kind == SizeType.PERCENT
     sells_all = is_infinite & (size < 0) & is_both_or_short & ~is_share
@@ -233,14 +233,14 @@ def _resolve(order: Order, units: Scalar, value: Scalar) -> _Wish:
     )
     is_bad_price = is_of_value & ~price_is_known & (info == Info.NONE)
     return _Wish(
-        units=jnp.where(is_unbounded, 0.0, amount),
-        is_buy=jnp.where(is_unbounded, size > 0, amount > 0),
+        units=where(is_unbounded, 0.0, amount),
+        is_buy=where(is_unbounded, size > 0, amount > 0),
         is_unbounded=is_unbounded,
         is_share=is_share | sells_all,
-        share=jnp.where(is_share & ~is_infinite, jnp.abs(finite), 1.0),
+        share=where(is_share & ~is_infinite, jnp.abs(finite), 1.0),
         is_endless=is_share & is_infinite,
         info=info,
-        fault=jnp.where(is_bad_price, LaneFault.ORDER_VAL_PRICE, LaneFault.NONE),
+        fault=where(is_bad_price, LaneFault.ORDER_VAL_PRICE, LaneFault.NONE),
     )
 
 
@@ -257,18 +257,18 @@ def _cash_limit(
     """Rules 3.5a: what a buy may spend; and whether a division by zero keeps that from being told."""
     limit, is_broken = cash, jnp.asarray(False)
     if order.costs.lock_cash is not None:
-        is_short, short = units < 0, jnp.where(units < 0, -units, 1.0)
+        is_short, short = units < 0, where(units < 0, -units, 1.0)
         unit_bill = product(price, 1 + terms.fees)
         released = free_cash + 2 * debt
         rest = add(released, -(product(product(short, price), 1 + terms.fees) + terms.fixed))
         denominator = unit_bill - quotient(2 * debt, short)
         is_broken = terms.lock_cash & is_short & (rest < 0) & (denominator == 0)
-        covered = (free_cash - terms.fixed) / jnp.where(denominator == 0, 1.0, denominator)
+        covered = (free_cash - terms.fixed) / where(denominator == 0, 1.0, denominator)
         in_part = product(product(covered, price), 1 + terms.fees) + terms.fixed
-        locked = jnp.where(rest > 0, released, jnp.where(rest < 0, in_part, cash))
-        locked = jnp.minimum(jnp.where(is_short, locked, free_cash), cash)
-        limit = jnp.where(terms.lock_cash, locked, limit)
-    return jnp.where(wish.is_share, jnp.minimum(limit, wish.share * limit), limit), is_broken
+        locked = where(rest > 0, released, where(rest < 0, in_part, cash))
+        locked = jnp.minimum(where(is_short, locked, free_cash), cash)
+        limit = where(terms.lock_cash, locked, limit)
+    return where(wish.is_share, jnp.minimum(limit, wish.share * limit), limit), is_broken
 
 
 def _buy(
@@ -285,12 +285,12 @@ def _buy(
     price = product(price, 1 + terms.slippage)
     limit, is_broken = _cash_limit(order, wish, terms, price, cash, free_cash, units, debt)
     is_short_only = order.direction == Direction.SHORT_ONLY
-    cover = jnp.where(wish.is_unbounded, -units, jnp.minimum(-units, wish.units))
-    size = jnp.where(is_short_only, cover, wish.units)
+    cover = where(wish.is_unbounded, -units, jnp.minimum(-units, wish.units))
+    size = where(is_short_only, cover, wish.units)
     has_no_end = wish.is_unbounded & ~is_short_only
     is_zero = ~has_no_end & (size == 0)
     is_over = has_no_end & jnp.isfinite(terms.max_size) | (size > terms.max_size)
-    whole = jnp.where(is_over, terms.max_size, size)
+    whole = where(is_over, terms.max_size, size)
     size = terms.granular(whole)
     has_no_end = has_no_end & ~is_over
 
@@ -301,9 +301,9 @@ def _buy(
     part = terms.granular(quotient(net, price))
     part_cost = product(part, price)
     is_granular = ~jnp.isnan(terms.granularity)
-    part_fees = jnp.where(is_granular, product(part_cost, terms.fees) + terms.fixed, limit - net)
-    part_paid = jnp.where(is_granular, part_cost + part_fees, limit)
-    bought = jnp.where(fits, size, part)
+    part_fees = where(is_granular, product(part_cost, terms.fees) + terms.fixed, limit - net)
+    part_paid = where(is_granular, part_cost + part_fees, limit)
+    bought = where(fits, size, part)
 
     info = first_of(
         [
@@ -321,8 +321,8 @@ def _buy(
     return _Attempt(
         size=bought,
         price=price,
-        fees=jnp.where(fits, whole_fees, part_fees),
-        flow=-jnp.where(fits, cost + whole_fees, part_paid),
+        fees=where(fits, whole_fees, part_fees),
+        flow=-where(fits, cost + whole_fees, part_paid),
         info=info,
         # An infinite part of a limit below zero is infinite, which only a purchase that covers a short is free from.
         fault=first_of(
@@ -353,22 +353,22 @@ def _sell(order: Order, wish: _Wish, terms: _Terms, price: Scalar, free_cash: Sc
     long = jnp.maximum(units, 0.0)
     total = add(free_cash, product(product(long, price), 1 - terms.fees))
     most = add(long, quotient(add(total, -terms.fixed), product(price, 1 + terms.fees)))
-    most = jnp.where(total <= 0, long, most)
+    most = where(total <= 0, long, most)
 
     asked = wish.size  # 0 where unbounded
-    from_long = jnp.where(wish.is_unbounded, units, jnp.minimum(units, asked))
-    locked = jnp.where(
+    from_long = where(wish.is_unbounded, units, jnp.minimum(units, asked))
+    locked = where(
         wish.is_unbounded,
-        jnp.where(wish.is_share, jnp.minimum(wish.share * most, most), most),
+        where(wish.is_share, jnp.minimum(wish.share * most, most), most),
         jnp.minimum(asked, most),
     )
-    size = jnp.where(is_long_only, from_long, jnp.where(is_limited, jnp.where(terms.lock_cash, locked, most), asked))
+    size = where(is_long_only, from_long, where(is_limited, where(terms.lock_cash, locked, most), asked))
     takes_share = wish.is_share & ~(is_limited & terms.lock_cash)
-    size = jnp.where(takes_share, product(size, wish.share), size)
-    size = jnp.where(wish.is_share & (wish.share == 0), 0.0, size)
+    size = where(takes_share, product(size, wish.share), size)
+    size = where(wish.is_share & (wish.share == 0), 0.0, size)
     is_endless = wish.is_endless & takes_share
     is_over = (size > terms.max_size) | (is_endless & (size > 0) & jnp.isfinite(terms.max_size))
-    whole = jnp.where(is_over, terms.max_size, size)
+    whole = where(is_over, terms.max_size, size)
     size = terms.granular(whole)
 
     amount = product(size, price)
@@ -389,13 +389,13 @@ def _sell(order: Order, wish: _Wish, terms: _Terms, price: Scalar, free_cash: Sc
     is_stopped = (
         (info == Info.NO_CASH_SHORT) | (is_limited & (total > 0) & (most <= 0)) | (info == Info.NO_OPEN_POSITION)
     )
-    fault = jnp.where(is_endless & ~is_over & ~is_stopped, LaneFault.ORDER_INFINITE, LaneFault.NONE)
+    fault = where(is_endless & ~is_over & ~is_stopped, LaneFault.ORDER_INFINITE, LaneFault.NONE)
     is_cut = ~wish.is_unbounded & (whole < asked)
     clip = first_of(
         [
             (is_over, Clip.MAX_SIZE),
             (size < whole, Clip.GRANULARITY),
-            (is_cut, jnp.where(is_long_only, Clip.POSITION, Clip.CASH)),
+            (is_cut, where(is_long_only, Clip.POSITION, Clip.CASH)),
         ],
         Clip.NONE,
     )
@@ -414,7 +414,7 @@ def _too_little(size: Scalar, wish: _Wish, terms: _Terms) -> list[tuple[Array, i
 def _either(is_first: Flag, first: _Attempt, second: _Attempt) -> _Attempt:
     return _Attempt(
         *(
-            jnp.where(is_first, getattr(first, name), getattr(second, name))
+            where(is_first, getattr(first, name), getattr(second, name))
             for name in ("size", "price", "fees", "flow", "info", "fault", "clip")
         )
     )
@@ -432,18 +432,18 @@ def _settle(
 ) -> _After:
     """Rules 3.5h and 3.6g: the account after a fill; a short position is owed what it was sold for, and pledges as
     much again."""
-    trade = jnp.where(is_buy, one.size, -one.size)
+    trade = where(is_buy, one.size, -one.size)
     new_units = add(units, trade)
     borrowed, released = debt_moves(units, new_units, debt, one.size, one.price, is_buy)
     bought = add(free_cash + 2 * released, one.flow)
-    sold = jnp.where(new_units < 0, add(free_cash, add(one.flow, -2 * borrowed)), free_cash + one.flow)
-    new_debt = jnp.where(is_buy, add(debt, -released), debt + borrowed)
-    new_cash = jnp.where(is_buy, add(cash, one.flow), cash + one.flow)
+    sold = where(new_units < 0, add(free_cash, add(one.flow, -2 * borrowed)), free_cash + one.flow)
+    new_debt = where(is_buy, add(debt, -released), debt + borrowed)
+    new_cash = where(is_buy, add(cash, one.flow), cash + one.flow)
     return _After(
-        jnp.where(is_filled, new_cash, cash),
-        jnp.where(is_filled, jnp.where(is_buy, bought, sold), free_cash),
-        jnp.where(is_filled, new_units, units),
-        jnp.where(is_filled, new_debt, debt),
+        where(is_filled, new_cash, cash),
+        where(is_filled, where(is_buy, bought, sold), free_cash),
+        where(is_filled, new_units, units),
+        where(is_filled, new_debt, debt),
     )
 
 
@@ -457,9 +457,9 @@ def debt_moves(
 ) -> tuple[Float[Array, "*orders"], Float[Array, "*orders"]]:
     """What a fill borrows by selling short, and what it releases by buying back, currency, >= 0."""
     was_short, is_short = units < 0, new_units < 0
-    short = jnp.where(was_short, -units, 1.0)
-    covered = jnp.where(is_short, size, short)
-    released = jnp.where(is_buy & was_short, product(covered, quotient(debt, short)), 0.0)
-    sold = jnp.where(was_short, size, -new_units)
-    borrowed = jnp.where(~is_buy & is_short, product(sold, price), 0.0)
+    short = where(was_short, -units, 1.0)
+    covered = where(is_short, size, short)
+    released = where(is_buy & was_short, product(covered, quotient(debt, short)), 0.0)
+    sold = where(was_short, size, -new_units)
+    borrowed = where(~is_buy & is_short, product(sold, price), 0.0)
     return borrowed, released

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Float, Int
 
-from jaxsim.engine.base.arrays import Amount, Array
+from jaxsim.engine.base.arrays import Amount, Array, where
 from jaxsim.engine.base.enums import Direction, SizeType
 from jaxsim.engine.base.numerics import ABS_TOL, add, coarse, in_sequence, le, product, quotient, snap
 from jaxsim.engine.trading.account import Holdings
@@ -129,7 +129,7 @@ def trade_in_general(
     key = call_key(request.call_seq, worth)
     if request.sequence is not None:
         places = request.sequence
-        key = jnp.where(places.min() < 0, key, places.astype(request.size.dtype))
+        key = where(places.min() < 0, key, places.astype(request.size.dtype))
     sequence = CallOrder(key)
     by_asset = Order(
         request.size,
@@ -192,37 +192,37 @@ def trade_to_weights(
     can_size, can_fill = ~jnp.isnan(quote.val_price), ~jnp.isnan(quote.price)
     is_asked = ~jnp.isnan(weights)
     # Harmless numbers for what is not known, so that no NaN reaches a gradient.
-    safe_val_price, safe_weights = jnp.where(can_size, quote.val_price, 1.0), jnp.where(is_asked, weights, 0.0)
-    safe_value = jnp.where(jnp.isnan(value), 0.0, value)
+    safe_val_price, safe_weights = where(can_size, quote.val_price, 1.0), where(is_asked, weights, 0.0)
+    safe_value = where(jnp.isnan(value), 0.0, value)
     request = quotient(safe_weights * safe_value, safe_val_price) - holdings.units
     # The order of execution has no derivative; an asset that is not asked for is NaN in it by its weight.
     worth = lax.stop_gradient(product(weights, value) - product(holdings.units, safe_val_price))
-    info = jnp.where(
+    info = where(
         jnp.isnan(weights),
         Info.SIZE_NAN,
-        jnp.where(
+        where(
             ~can_fill,
             Info.PRICE_NAN,
-            jnp.where(
+            where(
                 jnp.isnan(value),
                 Info.VALUE_NAN,
-                jnp.where(
+                where(
                     snap(value) <= 0,
                     Info.VALUE_ZERO_NEG,
-                    jnp.where(can_size, Info.NONE, Info.VAL_PRICE_NAN),
+                    where(can_size, Info.NONE, Info.VAL_PRICE_NAN),
                 ),
             ),
         ),
     ).astype(jnp.int32)
 
-    request = jnp.where(is_asked & can_size & (snap(value) > 0), request, jnp.nan)
-    price = jnp.where(can_fill, quote.price, 1.0)
+    request = where(is_asked & can_size & (snap(value) > 0), request, jnp.nan)
+    price = where(can_fill, quote.price, 1.0)
     if costs.slippage is not None:
-        price = product(price, jnp.where(request > 0, 1 + costs.slippage, 1 - costs.slippage))
+        price = product(price, where(request > 0, 1 + costs.slippage, 1 - costs.slippage))
     worth = coarse(worth, safe_value) if has_ties else worth
-    sequence = CallOrder(jnp.where(can_size & ~jnp.isnan(value), worth, jnp.nan))
+    sequence = CallOrder(where(can_size & ~jnp.isnan(value), worth, jnp.nan))
     possible = info == Info.NONE
-    orders = _Weighting(jnp.where(possible, request, 0.0), holdings.units, price, costs.fees, info)
+    orders = _Weighting(where(possible, request, 0.0), holdings.units, price, costs.fees, info)
     # Only cash goes from order to order; what else becomes of each is worked out for all of them together.
     cash, before = in_sequence(
         lambda cash, order: (_execute(cash, order)[0], cash), holdings.cash, jax.tree.map(sequence.sort, orders)
@@ -231,7 +231,7 @@ def trade_to_weights(
     cash = snap(cash)
     debt = _debt_after(holdings, units, traded, price)
     after = Holdings(units, cash, debt, cash - 2 * debt.sum())
-    return after, Fills(request, traded, jnp.where(can_fill, price, jnp.nan), paid, info, sequence.rank)
+    return after, Fills(request, traded, where(can_fill, price, jnp.nan), paid, info, sequence.rank)
 
 
 def _execute(cash: Float[Array, ""], order: _Weighting) -> tuple[Float[Array, ""], tuple]:
@@ -247,34 +247,34 @@ def _execute(cash: Float[Array, ""], order: _Weighting) -> tuple[Float[Array, ""
     bill = amount + product(amount, order.fees)
     affordable = quotient(cash, 1 + order.fees)
     fits = le(bill, cash)
-    bought = jnp.where(fits, size, quotient(affordable, order.price))
-    paid = jnp.where(fits, bill, cash)
-    buy_fees = jnp.where(fits, product(amount, order.fees), cash - affordable)
+    bought = where(fits, size, quotient(affordable, order.price))
+    paid = where(fits, bill, cash)
+    buy_fees = where(fits, product(amount, order.fees), cash - affordable)
 
     sell_fees = product(amount, order.fees)
     proceeds = add(amount, -sell_fees)
 
-    obstacle = jnp.where(
+    obstacle = where(
         is_buy & (cash == 0),
         Info.NO_CASH_LONG,
-        jnp.where(
+        where(
             size <= ABS_TOL,
             Info.SIZE_ZERO,
-            jnp.where(~is_buy & (proceeds < 0), Info.CANT_COVER_FEES, Info.NONE),
+            where(~is_buy & (proceeds < 0), Info.CANT_COVER_FEES, Info.NONE),
         ),
     ).astype(order.info.dtype)
-    info = jnp.where(order.info == Info.NONE, obstacle, order.info)
+    info = where(order.info == Info.NONE, obstacle, order.info)
     filled = info == Info.NONE
 
-    trade = jnp.where(filled, jnp.where(is_buy, bought, -size), 0.0)
-    fees = jnp.where(filled, jnp.where(is_buy, buy_fees, sell_fees), 0.0)
-    cash_after = jnp.where(filled, jnp.where(is_buy, add(cash, -paid), cash + proceeds), cash)
-    units_after = jnp.where(filled, add(units, trade), units)
+    trade = where(filled, where(is_buy, bought, -size), 0.0)
+    fees = where(filled, where(is_buy, buy_fees, sell_fees), 0.0)
+    cash_after = where(filled, where(is_buy, add(cash, -paid), cash + proceeds), cash)
+    units_after = where(filled, add(units, trade), units)
     return cash_after, (units_after, trade, fees, info)
 
 
 def _debt_after(holdings: Holdings, units: Array, traded: Array, price: Array) -> Array:
     """What short positions owe. It limits no order here, so that it can wait until all have been executed."""
     borrowed, released = debt_moves(snap(holdings.units), units, holdings.debt, jnp.abs(traded), price, traded > 0)
-    moves = jnp.where(traded < 0, borrowed, 0.0)
-    return jnp.where(traded > 0, add(holdings.debt, -released), holdings.debt + moves)
+    moves = where(traded < 0, borrowed, 0.0)
+    return where(traded > 0, add(holdings.debt, -released), holdings.debt + moves)

@@ -6,7 +6,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Bool, Int
 
-from jaxsim.engine.base.arrays import Array, Step
+from jaxsim.engine.base.arrays import Array, Step, where
 
 
 class OrderStatus(IntEnum):
@@ -181,17 +181,17 @@ class LaneStatus(eqx.Module):
         """
         count = faults.shape[0]
         place = jnp.arange(count) if rank is None else rank
-        is_first = place == jnp.min(jnp.where(faults != LaneFault.NONE, place, count))
+        is_first = place == jnp.min(where(faults != LaneFault.NONE, place, count))
 
         def there(codes: Array) -> Array:
-            return jnp.sum(jnp.where(is_first, codes, 0)).astype(jnp.int32)
+            return jnp.sum(where(is_first, codes, 0)).astype(jnp.int32)
 
         fault = there(faults)
         is_new = self.is_ok & (fault != LaneFault.NONE)
         reason = self.reason if reasons is None else there(reasons)
         return LaneStatus(
-            jnp.where(is_new, fault, self.fault),
-            jnp.where(is_new, jnp.asarray(bar, jnp.int32), self.bar),
-            jnp.where(is_new, there(jnp.arange(count)), self.asset),
-            jnp.where(is_new & (fault == LaneFault.ORDER_REJECTED), reason, self.reason),
+            where(is_new, fault, self.fault),
+            where(is_new, jnp.asarray(bar, jnp.int32), self.bar),
+            where(is_new, there(jnp.arange(count)), self.asset),
+            where(is_new & (fault == LaneFault.ORDER_REJECTED), reason, self.reason),
         )
