@@ -10,7 +10,6 @@ import resource
 import sys
 import time
 
-import jax
 import pytest
 
 #: Durations that JAX reports, in seconds: our name of each by a part of JAX's.
@@ -34,6 +33,10 @@ class Times:
     def __init__(self, path: str):
         self.path = path
         self.events = collections.Counter()
+
+    def pytest_collection_finish(self):
+        import jax  # not before `tests/conftest.py` has said where programs are kept
+
         jax.monitoring.register_event_duration_secs_listener(self._listen)
 
     def _listen(self, event: str, duration: float, **_) -> None:

@@ -15,7 +15,6 @@ import allocators as al
 import jaxsim as js
 from tests.helpers.gradient_cases import STRUCTURES, compare, exact_gradients, make_case
 from tests.helpers.markets import AS_IT_STANDS, as_users_run_it, simulated
-from tests.helpers.marks import some_slow
 from tests.helpers.policies import Fixed
 
 COSTS = js.Costs(0.005)
@@ -129,7 +128,8 @@ def test_near_misses_side_by_side(temperature):
         assert (exact[1] != 0).sum() >= 2
 
 
-@pytest.mark.parametrize("number", some_slow([2, 5, 8], [2, 8], lambda number: STRUCTURES[number].name))
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [2, 5, 8], ids=lambda k: STRUCTURES[k].name)
 def test_near_misses_of_all_kinds_of_pipelines(number):
     """Fixed fees and limits; relative thresholds, dates beside them, assets left alone; shorts, locked cash, moving
     values: at events as in the plain scan, by everything that there is to differentiate."""

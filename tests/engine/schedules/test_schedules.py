@@ -117,7 +117,7 @@ def metrics_of(sim: js.Simulation) -> dict:
             "sharpe_ratio": metrics.sharpe_ratio(returns, ann_factor=8760.0),
             "total_return": sim.value[:, -1] / 100 - 1,
             "max_drawdown": metrics.max_drawdown(returns),
-            "turnover": metrics.turnover(traded, sim.value.T),
+            "turnover": metrics.turnover(traded, sim.events.value.T),
             "total_fees": fills.fees.sum(axis=(1, 2)),
             "num_rebalances": sim.rebalanced.sum(axis=1),
         }

@@ -125,6 +125,7 @@ def test_a_step_goes_up_the_gradient_and_a_run_that_breaks_down_says_so():
 # --- restarts, batches, gates, constraints
 
 
+@pytest.mark.slow
 def test_restarts_windows_annealing_and_constraints():
     soft = js.Policy(al.SoftmaxWeights(3), js.Threshold(0.05), gate=js.Sigmoid(temperature=0.5))
     fitted = fit(
