@@ -25,7 +25,8 @@ class MinimumVariance(AbstractLookback):
     Source: H. Markowitz, Portfolio selection, Journal of Finance 7 (1952), 77-91. Solved by qpax (K. Tracy and
     Z. Manchester, On the differentiability of the primal-dual interior-point method, 2024, arXiv 2406.11749), an extra:
     `pip install "jaxsim-portfolio[optimizers]"`. Derivatives are reverse-mode only. In float32 weights are good to
-    about 1e-3, in float64, which `js.backtest` computes in, to 1e-7.
+    about 1e-3, in float64, which `js.backtest` computes in, to 1e-7. Without any limit but the budget the answer is a
+    formula. Of several weights of least variance, as a singular C has them, the answer is the nearest to equal weights.
     """
 
     constraints: Constraints = eqx.field(default_factory=Constraints)
@@ -77,6 +78,8 @@ class MaximumSharpe(AbstractLookback):
     (G. Cornuejols and R. Tutuncu, Optimization Methods in Finance, 2006, section 8.2, equation 8.11). That needs some
     weights with a positive excess return (where sum(w) is the budget b, the excess is mean . w - b risk_free). If there
     are none, the best ratio would be had by the greatest risk; the answer is then the weights of least variance.
+    Where only ever larger weights approach the best ratio, k is zero and the problem is unbounded. With a budget of 0
+    the ratio does not depend on the size of the weights; the answer is the largest that the limits allow.
 
     Solver and derivatives as `MinimumVariance`. A first program finds out the highest excess return there is.
     """
