@@ -25,7 +25,8 @@ class MinimumVariance(AbstractLookback):
     Source: H. Markowitz, Portfolio selection, Journal of Finance 7 (1952), 77-91. Solved by qpax (K. Tracy and
     Z. Manchester, On the differentiability of the primal-dual interior-point method, 2024, arXiv 2406.11749), an extra:
     `pip install "jaxsim-portfolio[optimizers]"`. Derivatives are reverse-mode only. Weights are accurate to about 1e-3
-    in float32, and to 1e-7 in float64, the dtype of `js.backtest`.
+    in float32, and to 1e-7 in float64, the dtype of `js.backtest`. Without any limit except the budget the answer is a
+    formula. If C is singular, several weights may have the least variance; the answer is the nearest to equal weights.
     """
 
     constraints: Constraints = eqx.field(default_factory=Constraints)
@@ -76,7 +77,9 @@ class MaximumSharpe(AbstractLookback):
     (mean - risk_free) . y = 1, it is the quadratic program `minimise y' C y` with the constraints on w times k
     (G. Cornuejols and R. Tutuncu, Optimization Methods in Finance, 2006, section 8.2, equation 8.11). This needs
     weights with a positive excess return, mean . w - b risk_free, where b is the budget. If there are none, the answer
-    is the weights of least variance, since the best ratio would then have the greatest risk.
+    is the weights of least variance, since the best ratio would then have the greatest risk. If only ever larger
+    weights approach the best ratio, k is zero and the problem is unbounded. With a budget of 0 the ratio does not
+    depend on the size of the weights; the answer is the largest that the limits allow.
 
     Solver and derivatives as `MinimumVariance`. A first program finds the highest excess return.
     """

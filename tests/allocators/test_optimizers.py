@@ -581,7 +581,8 @@ BAD = [
     (lambda: al.Constraints(0.5, 0.4), r"^lower: 0\.5 is above upper, 0\.4"),
     (lambda: al.Constraints(np.nan), r"^lower: expected a number, got nan"),
     (lambda: al.Constraints(max_turnover=0), r"^max_turnover: expected a number > 0, got 0"),
-    (lambda: al.Constraints(budget=0), r"^budget: expected a number > 0"),
+    (lambda: al.Constraints(budget=-0.1), r"^budget: expected a number >= 0"),
+    (lambda: al.Constraints(max_gross=0), r"^max_gross: expected a number > 0, got 0"),
     (lambda: al.Constraints(group_upper=1), r"^groups: group_lower and group_upper need groups"),
     (lambda: al.Constraints(groups=GROUPS), r"^groups: give group_lower, group_upper"),
     (lambda: al.Constraints(groups=[1, 0], group_upper=1), r"^groups: expected a mapping or a matrix"),
@@ -617,8 +618,10 @@ def test_bad_inputs_at_the_first_question(policy, message, engine):
 def test_strings_are_no_numbers():
     with pytest.raises(TypeError, match=r"^lower: expected numbers, got str"):
         al.Constraints("0.1")
-    with pytest.raises(TypeError, match=r"^groups: expected the numbers of assets"):
-        al.Constraints(groups={"x": ["AAPL"]}, group_upper=1)
+    with pytest.raises(TypeError, match=r"^groups: expected the names of assets, or their numbers"):
+        al.Constraints(groups={"x": [0.5]}, group_upper=1)
+    with pytest.raises(TypeError, match=r"^groups: expected the names of assets for 'x', as for others"):
+        al.Constraints(groups={"x": [0, 1], "y": ["AAPL"]}, group_upper=1)
 
 
 def test_without_qpax(monkeypatch):
