@@ -57,8 +57,8 @@ class Threshold(AbstractTrigger):
 
     def margin(self, obs: Observation) -> Float[Array, ""]:
         """The largest excess of any asset."""
-        apart, known = _smooth_drift(obs)
-        distance = jnp.abs(apart)
+        distances, known = _smooth_drift(obs)
+        distance = jnp.abs(distances)
         if self.relative:
             size = jnp.abs(obs.target)
             has_size = known & (size > 0)
@@ -70,19 +70,19 @@ class Threshold(AbstractTrigger):
         width = at_bar(self.threshold, obs.step)
         return width * abs(target) if self.relative else width
 
-    def may_fire(self, glance: Screening) -> Answer:
-        widths = at_bar(self.threshold, glance.step)
+    def may_fire(self, screening: Screening) -> Answer:
+        widths = at_bar(self.threshold, screening.step)
         if widths.size == 1 and not self.relative:
-            return glance.max_assets(glance.apart) >= glance.at_most(widths.reshape(()))
+            return screening.max_assets(screening.distance) >= screening.at_most(widths.reshape(()))
 
         def is_beyond(worth: Array, target: Array, width: Array) -> Any:
             if not self.relative:
-                return glance.apart(worth, target) >= glance.at_most(width)
-            is_far = glance.apart(worth, target) >= glance.at_most(width * jnp.abs(target))
+                return screening.distance(worth, target) >= screening.at_most(width)
+            is_far = screening.distance(worth, target) >= screening.at_most(width * jnp.abs(target))
             # No position at a target of zero is no drift, which is enough for a threshold of zero.
             return is_far & ((target != 0) | (worth != 0) | (width <= 0))
 
-        return glance.any_asset(is_beyond, widths)
+        return screening.any_asset(is_beyond, widths)
 
     def _drift(self, obs: Observation) -> Float[Array, " asset"]:
         distance = abs(drift(obs))
@@ -109,8 +109,8 @@ class HalfL1Drift(AbstractTrigger):
         """Half the sum of the drifts less the threshold."""
         return ordered_sum(jnp.abs(_smooth_drift(obs)[0])) / 2 - _one_number(self.threshold, obs)
 
-    def may_fire(self, glance: Screening) -> Answer:
-        return glance.sum_assets(glance.apart) >= glance.at_most(2 * _one_number(self.threshold, glance))
+    def may_fire(self, screening: Screening) -> Answer:
+        return screening.sum_assets(screening.distance) >= screening.at_most(2 * _one_number(self.threshold, screening))
 
 
 class L2Drift(AbstractTrigger):
@@ -124,16 +124,16 @@ class L2Drift(AbstractTrigger):
 
     def __call__(self, obs: Observation) -> Answer:
         # Squared, since the root has no derivative at zero.
-        apart = _known(drift(obs))
-        return ordered_sum(product(apart, apart)) >= _one_number(self.threshold, obs) ** 2
+        drifts = _known(drift(obs))
+        return ordered_sum(product(drifts, drifts)) >= _one_number(self.threshold, obs) ** 2
 
     def margin(self, obs: Observation) -> Float[Array, ""]:
         """The distance less the threshold."""
         return _root(ordered_sum(_smooth_drift(obs)[0] ** 2)) - _one_number(self.threshold, obs)
 
-    def may_fire(self, glance: Screening) -> Answer:
-        apart = glance.sum_assets(lambda worth, target: glance.apart(worth, target) ** 2)
-        return apart >= jnp.maximum(glance.at_most(_one_number(self.threshold, glance)), 0) ** 2
+    def may_fire(self, screening: Screening) -> Answer:
+        drifts = screening.sum_assets(lambda worth, target: screening.distance(worth, target) ** 2)
+        return drifts >= jnp.maximum(screening.at_most(_one_number(self.threshold, screening)), 0) ** 2
 
 
 def _num_closes() -> Any:
@@ -158,15 +158,15 @@ class TrackingError(AbstractTrigger):
     ann_factor: Number = bounded("ann_factor", THRESHOLD, default=1.0)
 
     def __call__(self, obs: Observation) -> Answer:
-        apart = _known(drift(obs))
+        drifts = _known(drift(obs))
         covariance = _known(obs.window(self.lookback).covariance())
-        variance = apart @ covariance @ apart * self.ann_factor
+        variance = drifts @ covariance @ drifts * self.ann_factor
         return variance >= _one_number(self.threshold, obs) ** 2
 
     def margin(self, obs: Observation) -> Float[Array, ""]:
         """The tracking error less the threshold."""
-        apart, covariance = _smooth_drift(obs)[0], _known(obs.window(self.lookback).covariance())
-        return _root(apart @ covariance @ apart * self.ann_factor) - _one_number(self.threshold, obs)
+        drifts, covariance = _smooth_drift(obs)[0], _known(obs.window(self.lookback).covariance())
+        return _root(drifts @ covariance @ drifts * self.ann_factor) - _one_number(self.threshold, obs)
 
 
 def _root(x: Array) -> Array:

@@ -240,12 +240,12 @@ def _answer_lanes(function: Callable, aux: Shapes, key_kind: Any, out: Any, seen
         bar = int(_row(seen["step"], at))
         try:
             own = np.array(_row(closes, at)) if run is None else run.closes_of(lane)  # buffers do not outlive the call
-            here = jax.tree.map(lambda x, at=at: _row(x, at), seen)
+            lane_view = jax.tree.map(lambda x, at=at: _row(x, at), seen)
             if run is not None and places is not None:
                 function = run.functions[int(_row(places, at))]
-            with _held_up(run):
-                obs = _observation(here, own, key_kind)
-                weights[at], skip[at], arrays = ask_function(function, obs, _parameters(here), aux)
+            with _counted_as_waiting(run):
+                obs = _observation(lane_view, own, key_kind)
+                weights[at], skip[at], arrays = ask_function(function, obs, _parameters(lane_view), aux)
             for name, array in arrays.items():
                 recorded[name][at] = array
         except BaseException as error:
@@ -262,43 +262,43 @@ def _row(x: np.ndarray, at: tuple[int, ...]) -> Any:
     return x[tuple(i if size > 1 else 0 for i, size in zip(at, x.shape, strict=False))]
 
 
-def _parameters(here: dict[str, Any]) -> dict[str, Any]:
-    return {name: _plain(x) for name, x in here["parameters"].items()}
+def _parameters(lane_view: dict[str, Any]) -> dict[str, Any]:
+    return {name: _plain(x) for name, x in lane_view["parameters"].items()}
 
 
-def _observation(here: dict[str, Any], closes: np.ndarray, key_kind: Any) -> Observation:
+def _observation(lane_view: dict[str, Any], closes: np.ndarray, key_kind: Any) -> Observation:
     """One lane's observation, as the reference engine makes it; of copies, for the buffers do not outlive the call."""
-    known: dict[str, Any] = {name: np.array(here[name]) for name in _ARRAYS}
-    known |= {name: float(here[name]) for name in _AMOUNTS}
-    known |= {"step": int(here["step"]), "features": jax.tree.map(lambda x: x.copy(), here["features"])}
-    data: Any = here.get("key")
+    known: dict[str, Any] = {name: np.array(lane_view[name]) for name in _ARRAYS}
+    known |= {name: float(lane_view[name]) for name in _AMOUNTS}
+    known |= {"step": int(lane_view["step"]), "features": jax.tree.map(lambda x: x.copy(), lane_view["features"])}
+    data: Any = lane_view.get("key")
     known["key"] = None if key_kind is None else jax.random.wrap_key_data(data.copy(), impl=key_kind)
     return Observation(closes=closes, **known)
 
 
-_here = threading.local()
-_held: list[None] = []  # one entry for each of XLA's threads that waits for Python
+_of_thread = threading.local()
+_waiting_threads: list[None] = []  # one entry for each of XLA's threads that waits for Python
 
 
 @contextmanager
-def _held_up(run: HostRun | None):
+def _counted_as_waiting(run: HostRun | None):
     """Notes that this thread runs a user's function, and whether it is one of XLA's."""
     of_pool = run is None or run.thread != threading.get_ident()
-    _here.depth = getattr(_here, "depth", 0) + 1
+    _of_thread.depth = getattr(_of_thread, "depth", 0) + 1
     if of_pool:
-        _held.append(None)
+        _waiting_threads.append(None)
     try:
         yield
     finally:
-        _here.depth -= 1
+        _of_thread.depth -= 1
         if of_pool:
-            _held.pop()
+            _waiting_threads.pop()
 
 
 def refuse_deadlock() -> None:
     """Raises RuntimeError where a compiled simulation inside a host function would wait forever: all threads that could
     run it wait for such functions themselves."""
-    if getattr(_here, "depth", 0) and len(_held) >= _num_threads():
+    if getattr(_of_thread, "depth", 0) and len(_waiting_threads) >= _num_threads():
         raise RuntimeError(
             "a simulation inside a host function finds no free thread to run on, and would wait forever: use "
             'engine="reference" inside of the function, or run fewer simulations at a time'

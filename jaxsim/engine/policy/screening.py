@@ -45,8 +45,8 @@ class Screening(eqx.Module):
         if isinstance(self.units, tuple):
             rows = [x if x.ndim == 0 else jnp.broadcast_to(x, (count,)) for x in others]
             for n in range(count):
-                here = (x if x.ndim == 0 else x[n] for x in rows)
-                start = take(start, self.units[n], self.price[n], self.target[n], *here)
+                of_this_asset = (x if x.ndim == 0 else x[n] for x in rows)
+                start = take(start, self.units[n], self.price[n], self.target[n], *of_this_asset)
             return start
         columns = (self.units, self.price, self.target, *(jnp.broadcast_to(x, (count,)) for x in others))
         return lax.scan(lambda total, column: (take(total, *column), None), start, columns, unroll=8)[0]
@@ -72,7 +72,7 @@ class Screening(eqx.Module):
 
         return self.over_assets(jnp.zeros_like(self.value), jnp.add, known, *others)
 
-    def apart(self, worth: Amount, target: Amount) -> Amount:
+    def distance(self, worth: Amount, target: Amount) -> Amount:
         """The distance of an asset from its target, abs(weight - target) * abs(value), to within rounding."""
         return jnp.abs(worth - target * self.value)
 

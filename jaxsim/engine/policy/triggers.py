@@ -44,7 +44,7 @@ class AbstractTrigger(eqx.Module):
         is not one about single assets."""
         return None
 
-    def may_fire(self, glance: Screening) -> Answer | None:
+    def may_fire(self, screening: Screening) -> Answer | None:
         """Whether it might fire: true wherever it does, and hardly ever elsewhere. What a forward run asks of every bar
         of every lane before it asks the trigger itself. None: there is no quick answer."""
         return None
@@ -108,9 +108,9 @@ def band_of(
     return trigger.band(obs, target) if isinstance(trigger, AbstractTrigger) else None
 
 
-def may_fire(trigger: Callable, glance: Screening) -> Answer | None:
+def may_fire(trigger: Callable, screening: Screening) -> Answer | None:
     """`AbstractTrigger.may_fire` of any trigger; None for a plain function."""
-    return trigger.may_fire(glance) if _still_holds(trigger, "may_fire") else None
+    return trigger.may_fire(screening) if _still_holds(trigger, "may_fire") else None
 
 
 def dates_of(trigger: Callable, num_bars: int) -> Bool[Array, " time"] | None:
@@ -174,8 +174,8 @@ class AllOf(_Pair):
         """The smaller of the two; beside a date, on the dates alone."""
         return jnp.minimum(margin_of(self.left, obs), margin_of(self.right, obs))
 
-    def may_fire(self, glance: Screening) -> Answer | None:
-        left, right = may_fire(self.left, glance), may_fire(self.right, glance)
+    def may_fire(self, screening: Screening) -> Answer | None:
+        left, right = may_fire(self.left, screening), may_fire(self.right, screening)
         if left is None or right is None:
             return right if left is None else left
         return left & right
@@ -200,8 +200,8 @@ class AnyOf(_Pair):
         """The larger of the two; beside a date, off the dates alone."""
         return jnp.maximum(margin_of(self.left, obs), margin_of(self.right, obs))
 
-    def may_fire(self, glance: Screening) -> Answer | None:
-        left, right = may_fire(self.left, glance), may_fire(self.right, glance)
+    def may_fire(self, screening: Screening) -> Answer | None:
+        left, right = may_fire(self.left, screening), may_fire(self.right, screening)
         return None if left is None or right is None else left | right
 
     def dates(self, num_bars: int) -> Bool[Array, " time"] | None:
@@ -222,8 +222,8 @@ class AbstractDated(AbstractTrigger):
     def __call__(self, obs: Observation) -> Answer:
         return self.fires_at(obs.step, namespace(obs.units))
 
-    def may_fire(self, glance: Screening) -> Answer:
-        return self.fires_at(glance.step, jnp)
+    def may_fire(self, screening: Screening) -> Answer:
+        return self.fires_at(screening.step, jnp)
 
     def dates(self, num_bars: int) -> Bool[Array, " time"]:
         return jnp.broadcast_to(self.fires_at(jnp.arange(num_bars, dtype=jnp.int32), jnp), (num_bars,))
