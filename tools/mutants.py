@@ -439,12 +439,12 @@ MUTANTS = [
         LOOKING,
     ),
     Mutant(
-        "glance-too-sure",
+        "screening-too-sure",
         "a look at many bars leaves out those at which the trigger fires by a hair",
         "jaxsim/engine/policy/screening.py",
         "return (width * (1 - slack) - slack) * jnp.abs(self.value)",
         "return width * (1 + slack) * jnp.abs(self.value)",
-        test("schedules", "test_a_glance_misses_nothing"),
+        test("schedules", "test_screening_misses_nothing"),
     ),
     Mutant(
         "slots-put-back-elsewhere",
@@ -463,12 +463,12 @@ MUTANTS = [
         test("schedules", "test_looking_ahead_in_many_kernels_equals_the_scan"),
     ),
     Mutant(
-        "glance-at-the-last-drift",
-        "the glance looks at the last asset's drift alone",
+        "screening-of-the-last-drift",
+        "screening looks at the last asset's drift alone",
         "jaxsim/engine/policy/screening.py",
         "return jnp.where(term > most, term, most)",
         "return term",
-        test("schedules", "test_a_glance_misses_nothing"),
+        test("schedules", "test_screening_misses_nothing"),
     ),
     Mutant(
         "values-before-the-rebalance",

@@ -148,8 +148,8 @@ def _checked(names: list[str], args: tuple, settings: dict) -> tuple[list, dict]
     named |= {name: settings[name] for name in names if name in settings}
     settings = {k: v for k, v in settings.items() if k not in names}
     if len(args) > len(names) or len(named) < len(names):
-        given = [*named, *("another" for _ in args[len(names) :])]
-        raise TypeError(f"expected the series {', '.join(names)} and then keywords, got {', '.join(given)}")
+        received = [*named, *("another" for _ in args[len(names) :])]
+        raise TypeError(f"expected the series {', '.join(names)} and then keywords, got {', '.join(received)}")
     xp = namespace(*named.values(), *settings.values())
     series = [as_float(x, xp) for x in named.values()]
     for name, x in zip(names, series, strict=True):

@@ -63,10 +63,10 @@ def running_moments(x: Any) -> tuple[Any, Any, Any]:
     xp = namespace(x)
     known = ~xp.isnan(x)
     first = xp.take_along_axis(x, xp.argmax(known, axis=0)[None], axis=0)
-    apart = xp.where(known, x - first, 0)
+    distance = xp.where(known, x - first, 0)
     count = xp.cumsum(known, axis=0).astype(x.dtype)
-    mean = divide(xp.cumsum(apart, axis=0), count, np.nan)
-    squares = xp.cumsum(apart**2, axis=0) - count * xp.where(count > 0, mean, 0) ** 2
+    mean = divide(xp.cumsum(distance, axis=0), count, np.nan)
+    squares = xp.cumsum(distance**2, axis=0) - count * xp.where(count > 0, mean, 0) ** 2
     free = xp.where(count > 1, count - 1, np.nan)
     return first + mean, root(divide(xp.maximum(squares, 0), free, np.nan)), count
 

@@ -14,16 +14,16 @@ from jaxsim.engine.base.numerics import Number
 
 
 class Allocation(eqx.Module):
-    """Target weights, and what else an allocator has to say.
+    """The answer of an allocator: target weights, and codes or arrays beside them.
 
-    weights: [asset], fractions of the portfolio value; what they leave to one stays cash. Above one in sum
-        is legal: the last buys are then cut to the cash there is. Below zero: sold short.
-    skip: bool [asset], assets to be left alone in this rebalance; their weights may be NaN.
-    size_type: SizeType, one or [asset]: what `weights` count, if not target weights; default that of the policy.
-    direction: Direction, one or [asset]; default that of the policy.
-    call_seq: CallSeq, or int [asset]: the assets by number in the order in which they trade; default, which -1
-        everywhere stands for as well, that of the policy.
-    aux: extra arrays to be recorded, by name.
+    weights: [asset], fractions of the portfolio value; the rest to one stays cash. A sum above one is allowed: the last
+        buys are then cut to the cash that is left. Below zero: sold short.
+    skip: bool [asset], assets to leave alone in this rebalance; their weights may be NaN.
+    size_type: SizeType of `weights`, one or [asset], if they are no target weights; default: of the policy.
+    direction: Direction, one or [asset]; default: of the policy.
+    call_seq: CallSeq, or int [asset]: the numbers of the assets in the order in which they trade; default, or -1
+        everywhere: that of the policy.
+    aux: further arrays to record, by name.
     """
 
     weights: Number
@@ -35,7 +35,8 @@ class Allocation(eqx.Module):
 
 
 def refuse_labels(weights: Any, name: str) -> None:
-    """Raises TypeError for a Series or DataFrame: its labels would be ignored, its positions believed."""
+    """Raises TypeError for a Series or DataFrame: its labels would be ignored, and its order taken for that of the
+    columns."""
     if hasattr(weights, "index") and hasattr(weights, "to_numpy"):
         raise TypeError(f"allocator {name} returned labelled weights; return an array in the order of the columns")
 
@@ -47,7 +48,7 @@ def check_shape(field: str, shape: tuple[int, ...], num_assets: int, name: str) 
 
 
 def not_weights(answer: Any, name: str) -> str:
-    """What to say of an answer that is not numeric."""
+    """The message about an answer that is not numeric."""
     return f"allocator {name} returned {type(answer).__name__}, not weights: one number per asset"
 
 

@@ -1,7 +1,7 @@
-"""How far to trade. A destination turns the target weights that an allocator has asked for into the weights that are
-traded to at this bar; the targets are what is remembered.
+"""Destinations: how far to trade. A destination turns the target weights of an allocator into the weights that this
+bar trades to. A lane remembers the targets, not these weights.
 
-Destinations that take `of=` start from where another one leads: `TurnoverCap(0.1, of=ToEdge())`.
+A destination with `of=` goes a part of the way to another destination: `TurnoverCap(0.1, of=ToEdge())`.
 """
 
 import abc
@@ -26,14 +26,14 @@ class AbstractDestination(eqx.Module):
 
     @abc.abstractmethod
     def __call__(self, obs: Observation, target: Weights, trigger: Callable) -> Weights:
-        """The weights to trade to; NaN leaves an asset alone.
+        """The weights to trade to, [asset]; NaN leaves an asset alone.
 
-        target: asked for by the allocator; NaN where an asset is left alone.      trigger: of the policy.
+        target: weights of the allocator's answer; NaN leaves an asset alone.      trigger: of the policy.
         """
 
 
 class ToTarget(AbstractDestination):
-    """All the way."""
+    """Trade all the way to the targets."""
 
     def __call__(self, obs: Observation, target: Weights, trigger: Callable) -> Weights:
         return target
@@ -59,17 +59,19 @@ def _of() -> Any:
 
 
 class ToEdge(AbstractDestination):
-    """No further than the edge of the no-trade band around each target: to the portfolio nearest to the present one
-    (Euclidean) of those within all bands whose weights sum to what the targets sum to. With proportional costs alone,
-    trading to the boundary of the no-trade region is optimal (Dybvig and Pezzo, Mean-Variance Portfolio Rebalancing
-    with Transaction Costs, 2020).
+    """Trade to the edge of the no-trade band around each target, and no further. Among the portfolios within all bands
+    whose weights have the sum of the targets, it is the one nearest to the present portfolio (Euclidean). With
+    proportional costs alone, trading to the boundary of the no-trade region is optimal (Dybvig and Pezzo, Mean-Variance
+    Portfolio Rebalancing with Transaction Costs, 2020).
 
     width: half width of the band, in weight, >= 0; a number, one per asset [asset], or [time or 1, asset or 1]; None:
-        that of the trigger, which must then be about single assets, as `Threshold` is.
+        the width of the trigger, which must then look at single assets, as `Threshold` does.
 
-    Since reaching a limit is a breach, the edge is aimed at from inside: by a billionth of the width (in float32 by two
-    millionths). An asset without a price is left alone, and so it is with its target. While nothing is held yet, all go
-    to their targets.
+    A weight at the limit is a breach, so the edge is taken a little inside: by a billionth of the width (in float32 by
+    two millionths). An asset without a price is left alone, and so is its target. While nothing is held yet, all assets
+    go to their targets.
+
+    Raises ValueError for a trigger without a band if `width` is None.
     """
 
     width: Number | None = bounded("width", THRESHOLD, by_bar_and_asset=True, default=None)
@@ -92,10 +94,10 @@ class ToEdge(AbstractDestination):
 
 
 class Fraction(AbstractDestination):
-    """A fraction of the way from the present weights. Vanguard's target-date funds trade at a drift of 200 basis points
-    back to 175: an eighth of the way, `Fraction(0.125)`.
+    """Trade a fraction of the way from the present weights. Vanguard's target-date funds trade at a drift of 200 basis
+    points back to 175: an eighth of the way, `Fraction(0.125)`.
 
-    fraction: in [0, 1]; 1 goes all the way.       when_flat: whether this goes for the first purchase as well.
+    fraction: in [0, 1]; 1 goes all the way.       when_flat: whether the first purchase is cut as well.
     """
 
     fraction: Number = bounded("fraction", PROBABILITY)
@@ -112,7 +114,7 @@ class OnlyBreached(AbstractDestination):
     """Trade only the assets that are beyond their own limit, and leave the others alone (Daryanani, Opportunistic
     Rebalancing, 2008: `OnlyBreached(of=ToEdge(width=...))` with a width of half the trigger's band).
 
-    While nothing is held yet, all are traded; where a date alone has set the trigger off, none is.
+    While nothing is held yet, all assets are traded. Where the trigger fires only because of a date, none is.
     Raises ValueError for a trigger that is not about single assets.
     """
 
@@ -129,10 +131,10 @@ class OnlyBreached(AbstractDestination):
 
 
 class TurnoverCap(AbstractDestination):
-    """At most so much one-way turnover per rebalance, sum(abs(change of weight)) / 2: where more is asked for, every
-    asset goes the same fraction of its way.
+    """Limit the one-way turnover of a rebalance, sum(abs(change of weight)) / 2. A rebalance with a higher turnover is
+    cut: every asset goes the same fraction of its way.
 
-    turnover: >= 0.       when_flat: whether this goes for the first purchase as well.
+    turnover: in weight, >= 0.       when_flat: whether the first purchase is cut as well.
     """
 
     turnover: Number = bounded("turnover", THRESHOLD)
@@ -150,14 +152,14 @@ class TurnoverCap(AbstractDestination):
 
 
 class SpreadOver(AbstractDestination):
-    """In equal parts over so many bars, the first of them the bar of the rebalance: part k of n goes 1 / (n - k + 1) of
-    the way from the weights that there are by then to where the rebalance led.
+    """Spread a rebalance over n bars, in equal parts; the first part trades at the bar of the rebalance. Part k of n
+    goes 1 / (n - k + 1) of the way from the present weights to the weights of the rebalance.
 
-    bars: n, a whole number >= 1.       when_flat: whether this goes for the first purchase as well.
+    bars: n, a whole number >= 1.       when_flat: whether the first purchase is spread as well.
 
-    Until the last part is done, the trigger is not asked: the weights are still off their targets, and would set it off
-    at once. The parts are no rebalances: the allocator is not asked, and only their orders are recorded. An account
-    that goes flat on the way is done. Sizes that are no weights are traded at once.
+    Until the last part is done, the trigger is not asked: the weights are still off their targets, and it would fire at
+    once. The later parts are no rebalances: the allocator is not asked, and only their orders are recorded. If the
+    account becomes flat on the way, the remaining parts are dropped. Sizes that are no weights are traded at once.
     """
 
     bars: Number = bounded("bars", BARS_FROM_ONE)
@@ -165,18 +167,19 @@ class SpreadOver(AbstractDestination):
     when_flat: bool = eqx.field(static=True, default=False, kw_only=True)
 
     def __call__(self, obs: Observation, target: Weights, trigger: Callable) -> Weights:
-        """Where the last part leads."""
+        """The weights that the last part trades to."""
         return self.of(obs, target, trigger)
 
     def num_parts(self, obs: Observation) -> Array:
-        """How many bars a rebalance takes, int []."""
+        """Number of bars over which a rebalance is spread, int []."""
         xp = namespace(obs.units)
         bars = xp.asarray(self.bars).astype(xp.int32)
         return bars if self.when_flat else xp.where(is_flat(obs.units), 1, bars).astype(xp.int32)
 
 
 def next_part(obs: Observation, end: Weights, left: Array) -> Weights:
-    """The weights to trade to now, on the way to `end` with so many parts left, this one among them."""
+    """The weights to trade to at this bar, on the way to `end`. left: number of parts still to trade, this one
+    included, int []."""
     part = obs.weights + quotient(end - obs.weights, left.astype(end.dtype))
     return namespace(end).where(left <= 1, end, part)
 
@@ -186,9 +189,9 @@ def _part_of_the_way(obs: Observation, end: Weights, fraction: Amount) -> Weight
 
 
 def project_to_band(x: Weights, low: Weights, high: Weights, total: Amount) -> Weights:
-    """The point nearest to `x` (Euclidean) within [low, high] whose sum is `total`, which must lie between the sums of
-    the bounds: clip(x + shift, low, high) for the one shift that gives that sum. The sum grows with the shift, linearly
-    between the points where an entry meets a bound, so that the shift is found among those exactly."""
+    """The point nearest to `x` (Euclidean) within [low, high] whose sum is `total`. The total must lie between the sums
+    of the bounds. The point is clip(x + shift, low, high) for the one shift that gives this sum. The sum grows with the
+    shift, and is linear between the shifts at which an entry meets a bound, so the shift is exact."""
     xp = namespace(x)
     kinks = xp.sort(xp.concatenate([low - x, high - x]))
     sums = ordered_sum(xp.clip(x[:, None] + kinks[None, :], low[:, None], high[:, None]))

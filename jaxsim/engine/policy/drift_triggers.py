@@ -1,6 +1,6 @@
-"""Triggers that look at how far the portfolio has drifted from the targets of the last rebalance.
+"""Drift triggers: they compare the weights with the targets of the last rebalance.
 
-An asset without a price, or one that was left alone, has not drifted.
+The drift of an asset without a price, or of one that was left alone, counts as zero.
 """
 
 from typing import Any
@@ -19,16 +19,16 @@ from jaxsim.engine.policy.triggers import AbstractTrigger
 
 
 def drift(obs: Observation) -> Float[Array, " asset"]:
-    """Present weight less target; NaN where there is no price or no target.
+    """Present weight - target, [asset]; NaN where there is no price or no target.
 
-    Not from `obs.weights`, which is 0 without a price: NaN compares false, 0 might not.
+    `obs.weights` would not do: it is 0 without a price, and 0 may be a breach where NaN is not.
     """
     with np.errstate(divide="ignore", invalid="ignore"):  # of an account that is worth nothing
         return obs.units * obs.val_price / obs.value - obs.target
 
 
 def _smooth_drift(obs: Observation) -> tuple[Float[Array, " asset"], Bool[Array, " asset"]]:
-    """The drift, 0 where it is not known, and where it is known: so that nothing unknown reaches a derivative."""
+    """The drift, 0 where it is unknown, and a mask of the known ones: no NaN must reach a derivative."""
     known = ~jnp.isnan(obs.val_price) & ~jnp.isnan(obs.target)
     is_worth = obs.value != 0
     weights = obs.units * jnp.where(known, obs.val_price, 0.0) / jnp.where(is_worth, obs.value, 1.0)
@@ -41,8 +41,9 @@ class Threshold(AbstractTrigger):
 
     threshold: in weight (0.05 is five percentage points), >= 0; a number, one per asset [asset], or
         [time or 1, asset or 1]; in the pandas face also a Series, a DataFrame or a named index to sweep.
-    relative: measure the drift in parts of the target instead: `abs(weight / target - 1) >= threshold`. At a target of
-        zero any position is infinitely far off, and no position is no drift. (Kwanti's and bt's tolerance bands.)
+    relative: measure the drift as a fraction of the target: `abs(weight / target - 1) >= threshold`. At a target of
+        zero the drift of any position is infinite, and that of no position is zero. (The tolerance bands of Kwanti and
+        bt.)
     """
 
     threshold: Number = bounded("threshold", THRESHOLD, by_bar_and_asset=True)
@@ -52,13 +53,13 @@ class Threshold(AbstractTrigger):
         return (self._drift(obs) >= at_bar(self.threshold, obs.step)).any()
 
     def excess(self, obs: Observation) -> Float[Array, " asset"]:
-        """Drift less threshold."""
+        """Drift - threshold."""
         return self._drift(obs) - at_bar(self.threshold, obs.step)
 
     def margin(self, obs: Observation) -> Float[Array, ""]:
         """The largest excess of any asset."""
-        apart, known = _smooth_drift(obs)
-        distance = jnp.abs(apart)
+        distances, known = _smooth_drift(obs)
+        distance = jnp.abs(distances)
         if self.relative:
             size = jnp.abs(obs.target)
             has_size = known & (size > 0)
@@ -70,19 +71,19 @@ class Threshold(AbstractTrigger):
         width = at_bar(self.threshold, obs.step)
         return width * abs(target) if self.relative else width
 
-    def may_fire(self, glance: Screening) -> Answer:
-        widths = at_bar(self.threshold, glance.step)
+    def may_fire(self, screening: Screening) -> Answer:
+        widths = at_bar(self.threshold, screening.step)
         if widths.size == 1 and not self.relative:
-            return glance.max_assets(glance.apart) >= glance.at_most(widths.reshape(()))
+            return screening.max_assets(screening.distance) >= screening.at_most(widths.reshape(()))
 
         def is_beyond(worth: Array, target: Array, width: Array) -> Any:
             if not self.relative:
-                return glance.apart(worth, target) >= glance.at_most(width)
-            is_far = glance.apart(worth, target) >= glance.at_most(width * jnp.abs(target))
-            # No position at a target of zero is no drift, which is enough for a threshold of zero.
+                return screening.distance(worth, target) >= screening.at_most(width)
+            is_far = screening.distance(worth, target) >= screening.at_most(width * jnp.abs(target))
+            # No position at a target of zero is a drift of zero, which reaches a threshold of zero.
             return is_far & ((target != 0) | (worth != 0) | (width <= 0))
 
-        return glance.any_asset(is_beyond, widths)
+        return screening.any_asset(is_beyond, widths)
 
     def _drift(self, obs: Observation) -> Float[Array, " asset"]:
         distance = abs(drift(obs))
@@ -94,8 +95,8 @@ class Threshold(AbstractTrigger):
 
 
 class HalfL1Drift(AbstractTrigger):
-    """Rebalance when half the sum of all drifts, that is the one-way turnover it would take to mend them, reaches the
-    threshold: `sum(abs(weight - target)) / 2 >= threshold` (Betterment's portfolio drift).
+    """Rebalance when half the sum of all drifts reaches the threshold. This is the one-way turnover that would remove
+    them: `sum(abs(weight - target)) / 2 >= threshold` (Betterment's portfolio drift).
 
     threshold: in weight, >= 0; a number, one per bar, or a named index to sweep.
     """
@@ -106,11 +107,11 @@ class HalfL1Drift(AbstractTrigger):
         return ordered_sum(_known(abs(drift(obs)))) / 2 >= _one_number(self.threshold, obs)
 
     def margin(self, obs: Observation) -> Float[Array, ""]:
-        """Half the sum of the drifts less the threshold."""
+        """Half the sum of the drifts - the threshold."""
         return ordered_sum(jnp.abs(_smooth_drift(obs)[0])) / 2 - _one_number(self.threshold, obs)
 
-    def may_fire(self, glance: Screening) -> Answer:
-        return glance.sum_assets(glance.apart) >= glance.at_most(2 * _one_number(self.threshold, glance))
+    def may_fire(self, screening: Screening) -> Answer:
+        return screening.sum_assets(screening.distance) >= screening.at_most(2 * _one_number(self.threshold, screening))
 
 
 class L2Drift(AbstractTrigger):
@@ -124,16 +125,16 @@ class L2Drift(AbstractTrigger):
 
     def __call__(self, obs: Observation) -> Answer:
         # Squared, since the root has no derivative at zero.
-        apart = _known(drift(obs))
-        return ordered_sum(product(apart, apart)) >= _one_number(self.threshold, obs) ** 2
+        drifts = _known(drift(obs))
+        return ordered_sum(product(drifts, drifts)) >= _one_number(self.threshold, obs) ** 2
 
     def margin(self, obs: Observation) -> Float[Array, ""]:
-        """The distance less the threshold."""
+        """The distance - the threshold."""
         return _root(ordered_sum(_smooth_drift(obs)[0] ** 2)) - _one_number(self.threshold, obs)
 
-    def may_fire(self, glance: Screening) -> Answer:
-        apart = glance.sum_assets(lambda worth, target: glance.apart(worth, target) ** 2)
-        return apart >= jnp.maximum(glance.at_most(_one_number(self.threshold, glance)), 0) ** 2
+    def may_fire(self, screening: Screening) -> Answer:
+        drifts = screening.sum_assets(lambda worth, target: screening.distance(worth, target) ** 2)
+        return drifts >= jnp.maximum(screening.at_most(_one_number(self.threshold, screening)), 0) ** 2
 
 
 def _num_closes() -> Any:
@@ -150,7 +151,7 @@ class TrackingError(AbstractTrigger):
     lookback: number of closes before the bar, >= 3; a shape, which cannot be swept.
     ann_factor: bars per year; 1: the threshold is per bar.
 
-    A covariance that is not known yet counts as zero.
+    A covariance that is still unknown counts as zero.
     """
 
     threshold: Number = bounded("threshold", THRESHOLD, by_bar_and_asset=True)
@@ -158,19 +159,19 @@ class TrackingError(AbstractTrigger):
     ann_factor: Number = bounded("ann_factor", THRESHOLD, default=1.0)
 
     def __call__(self, obs: Observation) -> Answer:
-        apart = _known(drift(obs))
+        drifts = _known(drift(obs))
         covariance = _known(obs.window(self.lookback).covariance())
-        variance = apart @ covariance @ apart * self.ann_factor
+        variance = drifts @ covariance @ drifts * self.ann_factor
         return variance >= _one_number(self.threshold, obs) ** 2
 
     def margin(self, obs: Observation) -> Float[Array, ""]:
-        """The tracking error less the threshold."""
-        apart, covariance = _smooth_drift(obs)[0], _known(obs.window(self.lookback).covariance())
-        return _root(apart @ covariance @ apart * self.ann_factor) - _one_number(self.threshold, obs)
+        """The tracking error - the threshold."""
+        drifts, covariance = _smooth_drift(obs)[0], _known(obs.window(self.lookback).covariance())
+        return _root(drifts @ covariance @ drifts * self.ann_factor) - _one_number(self.threshold, obs)
 
 
 def _root(x: Array) -> Array:
-    """The square root; 0, with the derivative 0, where there is none."""
+    """The square root; 0 with the derivative 0 where x <= 0."""
     return jnp.where(x > 0, jnp.sqrt(jnp.where(x > 0, x, 1.0)), 0.0)
 
 

@@ -1,8 +1,8 @@
-"""The decision to trade is a step: what its derivative means is said here, and nowhere else.
+"""Gates: how derivatives pass through the decision to trade, which is a step function.
 
-A gate is asked at every bar with the margin of the decision: by how much the trigger is beyond its limit, >= 0 where
-it fires (`AbstractTrigger.margin`). `Hard` ignores it. The others let derivatives through that a step does not have,
-and `docs/gradients.md` says how far each can be trusted.
+At every bar a gate gets the margin of the decision: by how much the trigger is beyond its limit, >= 0 where it fires
+(`AbstractTrigger.margin`). `Hard` ignores it. The others give the step a derivative that it does not have;
+`docs/gradients.md` says how far each of them can be trusted.
 """
 
 import abc
@@ -17,15 +17,15 @@ from jaxsim.engine.base.arrays import Array, where
 from jaxsim.engine.base.fields import TEMPERATURE, bounded
 from jaxsim.engine.base.numerics import Number
 
-#: Beyond so many temperatures a logistic function is 0 or 1 to within the last digit of a float64.
+#: Beyond this many temperatures a logistic function is 0 or 1 to within the last digit of a float64.
 LOGISTIC_REACH = 40.0
 
 
 class Passage(eqx.Module):
     """How much of a rebalance passes a gate.
 
-    trades: whether the trigger has fired.      share: in [0, 1]; what it means is the gate's affair.
-    is_near: whether there is more to it than all or nothing.
+    trades: whether the trigger has fired.      share: in [0, 1]; each gate defines what it is a share of.
+    is_near: whether the decision is near its limit, so that the share matters.
     """
 
     trades: Bool[Array, ""]
@@ -34,17 +34,17 @@ class Passage(eqx.Module):
 
     @property
     def acts(self) -> Bool[Array, ""]:
-        """Whether the rebalance has to be worked out at all."""
+        """Whether the rebalance has to be computed."""
         return self.trades | self.is_near
 
 
 class AbstractGate(eqx.Module):
-    """What the derivative of the decision to trade means."""
+    """How derivatives pass through the decision to trade."""
 
     @property
     @abc.abstractmethod
     def is_exact(self) -> bool:
-        """Whether a simulation has the values of the hard decision."""
+        """Whether a simulation under this gate has the values of one under `Hard`."""
 
     @property
     def sees_state(self) -> bool:
@@ -53,23 +53,24 @@ class AbstractGate(eqx.Module):
 
     @abc.abstractmethod
     def passage(self, trades: Bool[Array, ""], margin: Float[Array, ""]) -> Passage | None:
-        """How much passes; None: all or nothing.
+        """How much of the rebalance passes; None: all or nothing.
 
-        margin: of the decision, in units of the trigger; infinite where nothing is near.
+        trades: whether the trigger has fired.      margin: of the decision, in the unit of the trigger; infinite where
+            there is no distance to measure.
         """
 
     @abc.abstractmethod
     def money(self, passage: Passage, after: Any, before: Any) -> Any:
-        """The holdings, from those after the rebalance and those before it."""
+        """The holdings after the gate, from those after the rebalance and those before it."""
 
     @abc.abstractmethod
     def memory(self, passage: Passage, after: Any, before: Any) -> Any:
-        """What else a lane remembers: targets, the allocator's state."""
+        """The rest of the lane's state (targets, the state of the allocator), in the same way."""
 
 
 class Hard(AbstractGate):
-    """All or nothing. Derivatives are exact with the rebalances held in place; moving a threshold, which changes
-    nothing until a rebalance jumps to another bar, has the derivative zero."""
+    """All or nothing. Derivatives are exact for rebalances that stay at their bars. The derivative by a threshold is
+    zero: moving it changes nothing until a rebalance jumps to another bar."""
 
     @property
     def is_exact(self) -> bool:
@@ -86,19 +87,19 @@ class Hard(AbstractGate):
 
 
 class StraightThrough(AbstractGate):
-    """Bit for bit the simulation under `Hard`; only its derivatives are others (Bengio, Leonard and Courville,
-    Estimating or Propagating Gradients Through Stochastic Neurons, 2013). Where a decision is near its limit, the
-    derivative of the account after the bar gains
+    """The values of `Hard`, bit for bit, with other derivatives (Bengio, Leonard and Courville, Estimating or
+    Propagating Gradients Through Stochastic Neurons, 2013). Where a decision is near its limit, this term is added to
+    the derivative of the account after the bar:
 
         k(margin / temperature) / temperature * d margin * (account if rebalanced - account if not)
 
-    with the biweight kernel k(u) = 15/16 (1 - u^2)^2 on [-1, 1], so that decisions further off than one temperature
-    cost nothing, neither time nor bias.
+    with the biweight kernel k(u) = 15/16 (1 - u^2)^2 on [-1, 1]. Decisions that are further from their limit than one
+    temperature add no term, and take no time.
 
     temperature: > 0, in units of the trigger's margin: of `js.Threshold`, weight.
-    through_state: whether the margin's derivative includes that of the account and of the remembered targets. Each near
-        miss then multiplies the derivatives of all that follows, which explode over long paths; without it (the
-        default) they grow at most in proportion to the number of bars.
+    through_state: whether the derivative of the margin includes those of the account and of the remembered targets.
+        Each near miss then multiplies the derivatives of all later bars, and they explode over long paths. If False
+        (the default), they grow at most in proportion to the number of bars.
     """
 
     temperature: Number = bounded("temperature", TEMPERATURE, default=0.002)
@@ -113,7 +114,7 @@ class StraightThrough(AbstractGate):
         return self.through_state
 
     def passage(self, trades: Bool[Array, ""], margin: Float[Array, ""]) -> Passage:
-        # What the values do not depend on has no derivative.
+        # The values do not depend on the temperature, so it gets no derivative.
         u, is_near = _scaled(margin, jax.lax.stop_gradient(self.temperature), 1.0)
         share = where(is_near, 0.5 + 15 / 16 * (u - 2 / 3 * u**3 + u**5 / 5), trades.astype(margin.dtype))
         return Passage(trades, share, is_near)
@@ -126,12 +127,12 @@ class StraightThrough(AbstractGate):
 
 
 class Sigmoid(AbstractGate):
-    """A share of the rebalance, logistic(margin / temperature), happens at every bar: part of the account is
-    rebalanced, and the rest held. Smooth, and its derivatives are those of its own value, which is biased: the account
-    trades a little long before the limit, and pays for it. As the temperature falls it becomes that of `Hard`.
+    """At every bar a share of the account, logistic(margin / temperature), is rebalanced, and the rest is held. The
+    values are smooth, and the derivatives are exact for them. But the values are biased: the account trades small
+    shares long before the limit, and pays for them. As the temperature falls, they approach those of `Hard`.
 
-    Targets and the real numbers of an allocator's state are mixed likewise; whole numbers switch where the share passes
-    one half.
+    Targets and the real numbers of an allocator's state are mixed in the same way; whole numbers switch where the share
+    passes one half.
 
     temperature: > 0, in units of the trigger's margin: of `js.Threshold`, weight.
     """
@@ -169,7 +170,7 @@ def checked_gate(gate: Any) -> AbstractGate:
 
 
 def _scaled(margin: Array, temperature: Number, reach: float) -> tuple[Array, Array]:
-    """The margin in temperatures where it is within reach of its limit, else 0; and whether it is."""
+    """The margin in units of the temperature, 0 beyond the reach; and whether it is within the reach."""
     is_near = jnp.abs(margin) < reach * temperature
     return where(is_near, margin, 0.0) / temperature, is_near
 
@@ -179,7 +180,7 @@ def _switch(trades: Array, after: Any, before: Any) -> Any:
 
 
 def _mixed(share: Array, new: Array, old: Array) -> Array:
-    """Exactly one of the two at a share of zero or one."""
+    """share * new + (1 - share) * old; at a share of 0 or 1 exactly one of the two."""
     inside = (share > 0) & (share < 1)
     part = where(inside, old + where(inside, share, 0.0) * (new - old), old)
     return where(share >= 1, new, part)
@@ -187,7 +188,8 @@ def _mixed(share: Array, new: Array, old: Array) -> Array:
 
 @jax.custom_jvp
 def _straight(share: Array, trades: Array, new: Array, old: Array) -> Array:
-    """One of the two, and the derivative of their mixture. Not `old + g * (new - old)`, which rounds otherwise."""
+    """The value of one of the two, with the derivative of their mixture. `old + g * (new - old)` would round in another
+    way."""
     return where(trades, new, old)
 
 

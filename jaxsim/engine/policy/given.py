@@ -16,11 +16,11 @@ from jaxsim.engine.policy.triggers import AbstractDated, AbstractTrigger, AtBars
 
 
 class RecordedTargets(eqx.Module):
-    """An allocator that hands out the recorded targets that hold at a bar: those of the last recorded bar up to it.
-    NaN marks an asset that was left alone.
+    """An allocator that answers with recorded targets: those of the last recorded bar up to the present one. NaN
+    leaves an asset alone.
 
     bars: int [allocation], bar number of each, ascending; padded with the number of bars in the market.
-    weights: [allocation, asset], the weights asked for at each.
+    weights: [allocation, asset], the target weights of each.
     size_type, direction: int [allocation, asset], if they were recorded.
     sequence: [allocation, asset], place of each asset in the order of execution, if that was chosen; else NaN.
     """
@@ -64,10 +64,10 @@ class AtRecorded(AbstractDated):
 def replay_policy(
     mask: Number | None, targets: RecordedTargets, trigger: Callable | None = None, stops: tuple[AbstractStop, ...] = ()
 ) -> Policy:
-    """The policy that acts at the recorded bars and asks for what was asked for then.
+    """The policy that trades to the recorded targets at the recorded bars.
 
     mask: bool [time], true at the recorded bars; needed only beside a trigger or stops.
-    trigger: when else to go back to the targets that hold.
+    trigger: when to go back to the last recorded targets between the recorded bars.
     stops: the rules that close positions in between.
     """
     if trigger is None and not stops:
@@ -78,10 +78,10 @@ def replay_policy(
 
 
 class GivenOrders(eqx.Module):
-    """An allocator that hands out given orders.
+    """An allocator that answers with orders that were given before the run.
 
-    size: one number, one per asset, or [time or 1, asset or 1]; NaN: no order. What it counts, and in which direction,
-        the policy says.
+    size: one number, one per asset, or [time or 1, asset or 1]; NaN: no order. Its unit and direction are those of the
+        policy, `Policy.size_type` and `Policy.direction`.
     """
 
     size: Number
@@ -95,7 +95,7 @@ class GivenOrders(eqx.Module):
 
 
 class HasGivenOrders(AbstractTrigger):
-    """Trade at the bars for which an order book has an order."""
+    """Trade at the bars that have an order."""
 
     book: GivenOrders
 

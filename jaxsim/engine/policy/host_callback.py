@@ -1,14 +1,14 @@
 """Plain Python functions inside the compiled loop.
 
-At a bar on which some lane rebalances, the compiled program hands what all lanes observe over to Python, in one call,
-with the mask of those that ask; Python skips the others. The call stands inside the collective condition of
-`rebalance_if`, so that there is none at other bars.
+At a bar at which at least one lane rebalances, the compiled program calls Python once. It hands over the observations
+of all lanes, and a mask of the lanes that ask; Python skips the others. The call stands inside the condition of
+`rebalance_if` that all lanes share, so there is no call at other bars.
 
-Of JAX's callbacks, only `buffer_callback` serves. `io_callback` is refused in a condition under `vmap`. What
-`pure_callback` hands over is put on the device anew: larger arrays by a thread of the pool that the waiting callbacks
-may occupy to the last one, which then never ends; and float64 becomes float32 wherever the callback runs on a thread
-that has not enabled x64. A buffer is handed over as it lies in memory. XLA may run a call without side effects twice,
-or never; here it can do neither, since its inputs change with every turn of the loop, and its outputs are traded.
+Of JAX's callbacks, only `buffer_callback` works here. JAX refuses `io_callback` in a condition under `vmap`.
+`pure_callback` copies its arguments to the device: for larger arrays it needs a thread of a pool whose threads may all
+be waiting for callbacks, and then it never returns; and float64 becomes float32 on threads that have not enabled x64. A
+buffer is handed over as it lies in memory. XLA may run a call without side effects twice, or not at all. It can do
+neither with this one: its inputs change at every turn of the loop, and its outputs are traded.
 """
 
 import itertools
@@ -31,7 +31,7 @@ from jaxsim.engine.policy.allocation import Allocation, check_shape, not_weights
 from jaxsim.engine.policy.observation import Observation
 from jaxsim.errors import AllocatorError
 
-#: What of an observation are arrays of its lane and bar alone.
+#: The fields of an observation that are arrays [asset] of one lane and bar.
 _ARRAYS = ("weights", "units", "debt", "val_price", "target", "tradable")
 _AMOUNTS = ("value", "cash", "free_cash")
 
@@ -41,17 +41,17 @@ Shapes = Mapping[str, tuple[int, ...]]
 def call_host(
     function: Callable, obs: Observation, parameters: Mapping[str, Any], aux: Shapes, place: Any = None
 ) -> Allocation:
-    """What a Python function of NumPy arrays answers: `function(obs, **parameters)`, weights or an `Allocation` with
+    """The answer of a Python function of NumPy arrays: `function(obs, **parameters)`, weights or an `Allocation` with
     weights, skip and aux.
 
-    function: is called at once where `obs` holds NumPy arrays; in a compiled program, whenever that runs and
-        `obs.is_asked`. No derivative goes through it: its weights are constants.
+    function: called at once where `obs` holds NumPy arrays; in a compiled program, whenever the program runs and
+        `obs.is_asked` is true. It has no derivative: its weights are constants.
     parameters: numbers and arrays; a single number arrives as a float, an int or a bool.
     aux: the shape of each array that the answer records, by name.
-    place: of the function among those of the run, int32, if it has been taken out of the program: see `take_out`.
+    place: number of the function among those of the run, int32, if `take_out` has taken it out of the program.
 
-    What is raised at once: as `ask_function`. In a compiled program nothing is: the weights are NaN, and the error
-    goes to the `HostRun` by which the lane is known, or else to the log of the name "jaxsim".
+    With NumPy arrays, raises as `ask_function`. A compiled program raises nothing: the weights are NaN, and the error
+    goes to the `HostRun` of the lane, or, without one, to the logger "jaxsim".
     """
     if isinstance(obs.units, np.ndarray):
         return Allocation(*ask_function(function, obs, {name: _plain(x) for name, x in parameters.items()}, aux))
@@ -83,10 +83,10 @@ def call_host(
 def ask_function(
     function: Callable, obs: Observation, parameters: Mapping[str, Any], aux: Shapes
 ) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
-    """Ask now: weights, skip and what is to be recorded.
+    """Call the function: weights [asset], skip [asset], and the arrays to record by name.
 
-    Raises AllocatorError from what the function raises; TypeError or ValueError naming the function if it does not
-    answer with one number per asset, or with other arrays than it was said to record.
+    Raises AllocatorError from any exception of the function; TypeError or ValueError naming the function if its answer
+    is not one number per asset, or if it records other arrays than announced.
     """
     name = function_name(function)
     try:
@@ -127,7 +127,7 @@ def _recorded(extra: Mapping[str, Any], aux: Shapes, name: str) -> dict[str, np.
 
 
 def function_name(function: Any) -> str:
-    """How messages call a function."""
+    """The name of a function in messages."""
     inner = getattr(function, "func", function)  # of a functools.partial
     return getattr(inner, "__qualname__", None) or type(inner).__qualname__
 
@@ -145,12 +145,12 @@ def _numbers(value: Any, complaint: Callable[[], str]) -> np.ndarray:
 
 
 def _plain(x: Any) -> Any:
-    """A single number as Python's, all else as a NumPy array of its own."""
+    """A single number as a Python number, everything else as a new NumPy array."""
     return np.asarray(x).item() if np.ndim(x) == 0 else np.array(x)
 
 
 class HostFailure(NamedTuple):
-    """What ended a run on the host: in which lane, at which bar."""
+    """An error of a function on the host: in which lane, at which bar."""
 
     lane: int
     bar: int
@@ -158,11 +158,11 @@ class HostFailure(NamedTuple):
 
 
 class HostRun:
-    """One run of many lanes as the host knows it: a context in which its lanes may ask, and what went wrong. A lane for
-    which something did is answered NaN; from the first time on so is every lane, unless the run `goes_on`.
+    """One run of many lanes on the host: a context in which its lanes may ask, and the failures so far. A lane that has
+    failed gets NaN. After the first failure all lanes get NaN, unless the run `goes_on`.
 
-    Lanes show a ticket, int32 [2]: the number of their run and their own. Runs may overlap, in several threads or one
-    inside the other.
+    A lane is known by its ticket, int32 [2]: the number of its run and its own number. Runs may overlap, in several
+    threads or one inside the other.
     """
 
     _running: dict[int, "HostRun"] = {}  # noqa: RUF012
@@ -172,22 +172,22 @@ class HostRun:
         self, closes: np.ndarray, shape: tuple[int, int], functions: Sequence[Callable] = (), goes_on: bool = False
     ):
         """closes: [combination or 1, group or 1, time, asset].     shape: number of combinations and of groups.
-        functions: those that have been taken out of the policy.
+        functions: the functions that were taken out of the policy.
         goes_on: whether an Exception ends a lane and not the run."""
         self.number = next(self._numbers) % 2**31
         self.closes, self.shape, self.functions = closes, shape, functions
-        self.thread = 0  # that runs the program
+        self.thread = 0  # the thread that runs the program
         self.goes_on = goes_on
         self.failures: dict[int, HostFailure] = {}
 
     @property
     def failure(self) -> "HostFailure | None":
-        """The first that there was."""
+        """The first failure; None without one."""
         return next(iter(self.failures.values()), None)
 
     @property
     def is_over(self) -> bool:
-        """Whether nobody is asked any more."""
+        """Whether no lane is asked any more."""
         ends = (not self.goes_on or not isinstance(x.error, Exception) for x in list(self.failures.values()))
         return any(ends)
 
@@ -240,12 +240,12 @@ def _answer_lanes(function: Callable, aux: Shapes, key_kind: Any, out: Any, seen
         bar = int(_row(seen["step"], at))
         try:
             own = np.array(_row(closes, at)) if run is None else run.closes_of(lane)  # buffers do not outlive the call
-            here = jax.tree.map(lambda x, at=at: _row(x, at), seen)
+            lane_view = jax.tree.map(lambda x, at=at: _row(x, at), seen)
             if run is not None and places is not None:
                 function = run.functions[int(_row(places, at))]
-            with _held_up(run):
-                obs = _observation(here, own, key_kind)
-                weights[at], skip[at], arrays = ask_function(function, obs, _parameters(here), aux)
+            with _counted_as_waiting(run):
+                obs = _observation(lane_view, own, key_kind)
+                weights[at], skip[at], arrays = ask_function(function, obs, _parameters(lane_view), aux)
             for name, array in arrays.items():
                 recorded[name][at] = array
         except BaseException as error:
@@ -258,47 +258,48 @@ def _answer_lanes(function: Callable, aux: Shapes, key_kind: Any, out: Any, seen
 
 
 def _row(x: np.ndarray, at: tuple[int, ...]) -> Any:
-    """What a lane sees of an array with all lane axes, some of them of size one."""
+    """The part of one lane in an array with all lane axes, some of them of size one."""
     return x[tuple(i if size > 1 else 0 for i, size in zip(at, x.shape, strict=False))]
 
 
-def _parameters(here: dict[str, Any]) -> dict[str, Any]:
-    return {name: _plain(x) for name, x in here["parameters"].items()}
+def _parameters(lane_view: dict[str, Any]) -> dict[str, Any]:
+    return {name: _plain(x) for name, x in lane_view["parameters"].items()}
 
 
-def _observation(here: dict[str, Any], closes: np.ndarray, key_kind: Any) -> Observation:
-    """One lane's observation, as the reference engine makes it; of copies, for the buffers do not outlive the call."""
-    known: dict[str, Any] = {name: np.array(here[name]) for name in _ARRAYS}
-    known |= {name: float(here[name]) for name in _AMOUNTS}
-    known |= {"step": int(here["step"]), "features": jax.tree.map(lambda x: x.copy(), here["features"])}
-    data: Any = here.get("key")
+def _observation(lane_view: dict[str, Any], closes: np.ndarray, key_kind: Any) -> Observation:
+    """The observation of one lane, as the reference engine makes it, out of copies: the buffers do not outlive the
+    call."""
+    known: dict[str, Any] = {name: np.array(lane_view[name]) for name in _ARRAYS}
+    known |= {name: float(lane_view[name]) for name in _AMOUNTS}
+    known |= {"step": int(lane_view["step"]), "features": jax.tree.map(lambda x: x.copy(), lane_view["features"])}
+    data: Any = lane_view.get("key")
     known["key"] = None if key_kind is None else jax.random.wrap_key_data(data.copy(), impl=key_kind)
     return Observation(closes=closes, **known)
 
 
-_here = threading.local()
-_held: list[None] = []  # one entry for each of XLA's threads that waits for Python
+_of_thread = threading.local()
+_waiting_threads: list[None] = []  # one entry for each of XLA's threads that waits for Python
 
 
 @contextmanager
-def _held_up(run: HostRun | None):
-    """Notes that this thread runs a user's function, and whether it is one of XLA's."""
+def _counted_as_waiting(run: HostRun | None):
+    """Counts that this thread runs a user's function, and whether it is a thread of XLA."""
     of_pool = run is None or run.thread != threading.get_ident()
-    _here.depth = getattr(_here, "depth", 0) + 1
+    _of_thread.depth = getattr(_of_thread, "depth", 0) + 1
     if of_pool:
-        _held.append(None)
+        _waiting_threads.append(None)
     try:
         yield
     finally:
-        _here.depth -= 1
+        _of_thread.depth -= 1
         if of_pool:
-            _held.pop()
+            _waiting_threads.pop()
 
 
 def refuse_deadlock() -> None:
-    """Raises RuntimeError where a compiled simulation inside a host function would wait forever: all threads that could
-    run it wait for such functions themselves."""
-    if getattr(_here, "depth", 0) and len(_held) >= _num_threads():
+    """Raises RuntimeError where a compiled simulation inside a host function would wait forever, because all threads
+    that could run it wait for host functions."""
+    if getattr(_of_thread, "depth", 0) and len(_waiting_threads) >= _num_threads():
         raise RuntimeError(
             "a simulation inside a host function finds no free thread to run on, and would wait forever: use "
             'engine="reference" inside of the function, or run fewer simulations at a time'
@@ -306,8 +307,8 @@ def refuse_deadlock() -> None:
 
 
 def interruptibly(host: HostRun, work: Callable[[], Any]) -> Any:
-    """What `work()` returns, which runs the compiled programs of a run. On the main thread they would keep signals
-    waiting, and Ctrl-C have to wait for a page of calls to Python: they run beside it."""
+    """The result of `work()`, which runs the compiled programs of a run. On the main thread they would delay signals,
+    and Ctrl-C would wait for many calls to Python; so they run on another thread."""
     refuse_deadlock()
 
     def begin() -> Any:
@@ -320,7 +321,7 @@ def interruptibly(host: HostRun, work: Callable[[], Any]) -> Any:
     beside = ThreadPoolExecutor(1)
     try:
         future = beside.submit(begin)
-        while not wait([future], timeout=0.1).done:  # an endless wait would keep some signals waiting as well
+        while not wait([future], timeout=0.1).done:  # a wait without a timeout would delay signals as well
             pass
         return future.result()
     finally:
@@ -328,16 +329,16 @@ def interruptibly(host: HostRun, work: Callable[[], Any]) -> Any:
 
 
 def _num_threads() -> int:
-    """Of XLA's pool: as many as there are CPUs to run on."""
+    """Number of threads in XLA's pool: the CPUs that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def take_out(policy: Any) -> tuple[Any, list[Callable]]:
-    """A policy without the Python functions in it, and the functions: so that a program serves any function.
+    """A policy without its Python functions, and the functions: one program then serves all functions.
 
-    They are the fields `function` of Modules that say `calls_host = True`, whose field `place` becomes their number.
+    They are the fields `function` of Modules with `calls_host = True`; the field `place` becomes their number.
     """
     functions: list[Callable] = []
 

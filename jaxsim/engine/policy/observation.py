@@ -103,9 +103,9 @@ def _moment_in_jax(x, known, weights, total):
     """Products of deviations: a difference of two sums of products would lose a deviation much smaller than a mean."""
     mean = _pairwise_mean(x, known, weights, total)
     x, known = x.T, known.T
-    apart = x[:, None, :] - mean[:, :, None]
+    deviation = x[:, None, :] - mean[:, :, None]
     common = known[:, None, :] * known[None, :, :] * weights
-    return (common * apart * (x[None, :, :] - mean.T[:, :, None])).sum(-1)
+    return (common * deviation * (x[None, :, :] - mean.T[:, :, None])).sum(-1)
 
 
 @_moment_in_jax.defjvp

@@ -1,4 +1,4 @@
-"""What to do: an allocator asked for weights, and a trigger that says when."""
+"""A policy: an allocator that answers with weights, and the rules that say when and how far to trade."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -27,17 +27,19 @@ class Policy(eqx.Module):
         a state: `init(num_assets) -> state`, `__call__(obs, state) -> (Allocation, state)` and optionally
         `observe(obs, state) -> state` or `(state, aux)`, which sees every bar. An attribute `faults`, a mapping from
         `LaneFault` to text, says what its NaN or infinite weights mean.
-    trigger: callable of an `Observation` that says whether to rebalance.
-    gate: what the derivative of the decision to trade means.
+    trigger: callable of an `Observation` that returns whether to rebalance, one bool.
+    gate: how derivatives pass through the decision to trade.
     destination: how far towards the targets to trade.
     min_history: number of bars before the first trade.
-    size_type: SizeType: what the allocator's numbers count unless it says so itself; None: target weights.
-    direction: Direction: which positions its orders may lead to unless it says so itself; None: both.
-    call_seq: CallSeq: in which order the assets trade unless the allocator says so itself; None: by order value.
-    trades_when_flat: trade also without the trigger while no position is held; off in a replay.
+    size_type: SizeType of the allocator's numbers, unless its answer names one; None: target weights.
+    direction: Direction of its orders, unless its answer names one; None: both.
+    call_seq: CallSeq, the order in which the assets trade, unless its answer names one; None: by order value.
+    trades_when_flat: whether to trade without the trigger while no position is held; False in a replay.
     stops: the rules that close positions between the dates of a replay.
 
     `size_type` and `direction` are one code, one per asset, or [time or 1, asset or 1].
+
+    Raises TypeError or ValueError that begins with the name of the field.
     """
 
     allocator: Callable
@@ -63,7 +65,7 @@ class Policy(eqx.Module):
                 raise TypeError(f"{name}: expected a callable, got {value!r}")
 
     def hardened(self) -> "Policy":
-        """This policy with the gate `Hard`: what it does when it is run rather than trained."""
+        """This policy with the gate `Hard`, as a backtest runs it."""
         if isinstance(self.gate, Hard):
             return self
         return eqx.tree_at(lambda policy: policy.gate, self, Hard(), is_leaf=lambda x: isinstance(x, AbstractGate))
@@ -79,7 +81,7 @@ class Policy(eqx.Module):
 
 
 def allocator_name(allocator: Any) -> str:
-    """How messages call an allocator."""
+    """The name of an allocator in messages."""
     return getattr(allocator, "__qualname__", None) or type(allocator).__qualname__
 
 
@@ -102,7 +104,7 @@ def initial_state(allocator: Any, num_assets: int) -> Any:
 
 
 def ask(allocator: Any, obs: Observation, state: Any, dtype: Any) -> tuple[Allocation, Any]:
-    """One question to an allocator, stateful or not: its checked `Allocation` and its next state."""
+    """The answer of an allocator, checked, and its next state; None as the state of one that keeps none."""
     name = allocator_name(allocator)
     try:
         answer, state = allocator(obs, state) if keeps_state(allocator) else (allocator(obs), state)
@@ -116,7 +118,7 @@ def ask(allocator: Any, obs: Observation, state: Any, dtype: Any) -> tuple[Alloc
 
 
 def as_state(new: Any, old: Any, name: str) -> Any:
-    """A state in the dtypes of the one before it, so that a loop can carry it.
+    """A new state in the dtypes of the old one: a loop can carry only arrays that keep their dtypes.
 
     Raises TypeError naming the allocator if its structure, a shape, or a kind of number has changed.
     """
@@ -141,7 +143,7 @@ def as_state(new: Any, old: Any, name: str) -> Any:
 
 
 def watch(allocator: Any, obs: Observation, state: Any) -> tuple[Any, dict]:
-    """What an allocator with `observe` makes of a bar: its next state and the arrays to be recorded."""
+    """The next state of an allocator with `observe` after a bar, and the arrays to record by name."""
     if not observes(allocator):
         return state, {}
     answer = allocator.observe(obs, state)

@@ -1,10 +1,10 @@
-"""A quick look at many bars and lanes at once: whether a trigger might fire there.
+"""Screening: at which bars of which lanes might a trigger fire?
 
-Between two rebalances units do not change, so that a whole block of bars can be looked at before any of it is
-simulated. What looks is plain arithmetic on scalars, one bar of one lane at a time, mapped over lanes and then over
-bars: arrays [bar, lane] whose innermost axis is lanes, which is what vectorises. It has no axis of assets, no ordered
-sums and no divisions. It need not be exact: it may say yes where the trigger says no, never the reverse, and the
-trigger itself is asked at the bars that are left.
+Between two rebalances units do not change, so a whole block of bars can be screened before any of it is simulated. The
+screening computes with scalars, one bar of one lane at a time, mapped over lanes and then over bars. The arrays are
+[bar, lane], and vectorise along lanes. There is no axis of assets, no ordered sum and no division. The screening need
+not be exact: it may say yes where the trigger says no, but never the reverse. Afterwards the trigger itself is asked at
+the remaining bars.
 """
 
 from collections.abc import Callable
@@ -33,9 +33,9 @@ class Screening(eqx.Module):
     value: Float[Array, ""]
 
     def over_assets(self, start: Any, combine: Callable[[Any, Any], Any], of_asset: Callable, *others: Array) -> Any:
-        """`of_asset(worth, target, *others)` of every asset, combined one after the other from `start`.
+        """`of_asset(worth, target, *others)` for every asset, combined one after the other, beginning with `start`.
 
-        worth: currency; NaN without a price.       others: numbers, one for all or [asset].
+        worth: value of the position, currency; NaN without a price.       others: numbers, one for all or [asset].
         """
         count = len(self.units)
 
@@ -45,8 +45,8 @@ class Screening(eqx.Module):
         if isinstance(self.units, tuple):
             rows = [x if x.ndim == 0 else jnp.broadcast_to(x, (count,)) for x in others]
             for n in range(count):
-                here = (x if x.ndim == 0 else x[n] for x in rows)
-                start = take(start, self.units[n], self.price[n], self.target[n], *here)
+                of_this_asset = (x if x.ndim == 0 else x[n] for x in rows)
+                start = take(start, self.units[n], self.price[n], self.target[n], *of_this_asset)
             return start
         columns = (self.units, self.price, self.target, *(jnp.broadcast_to(x, (count,)) for x in others))
         return lax.scan(lambda total, column: (take(total, *column), None), start, columns, unroll=8)[0]
@@ -56,10 +56,10 @@ class Screening(eqx.Module):
         return self.over_assets(jnp.asarray(False), jnp.logical_or, test, *others)
 
     def max_assets(self, term: Callable) -> Amount:
-        """The largest `term(worth, target)`, of those >= 0 that are not NaN; 0 if there is none."""
+        """The largest `term(worth, target)` that is >= 0 and not NaN; 0 if there is none."""
 
         def larger(most: Array, term: Array) -> Array:
-            return jnp.where(term > most, term, most)  # one instruction, other than `maximum` with its NaN
+            return jnp.where(term > most, term, most)  # one instruction; `maximum` takes more, because of NaN
 
         return self.over_assets(jnp.zeros_like(self.value), larger, term)
 
@@ -72,13 +72,13 @@ class Screening(eqx.Module):
 
         return self.over_assets(jnp.zeros_like(self.value), jnp.add, known, *others)
 
-    def apart(self, worth: Amount, target: Amount) -> Amount:
+    def distance(self, worth: Amount, target: Amount) -> Amount:
         """The distance of an asset from its target, abs(weight - target) * abs(value), to within rounding."""
         return jnp.abs(worth - target * self.value)
 
     def at_most(self, width: Amount | Int[Array, ""]) -> Amount:
-        """Less than width * abs(value), by far more than what rounding can do to a distance, and by far less than what
-        counts."""
+        """A little less than width * abs(value): the difference is far larger than rounding errors of a distance, and
+        far smaller than any threshold in use."""
         slack = float(jnp.finfo(self.value.dtype).eps) ** 0.5
         return (width * (1 - slack) - slack) * jnp.abs(self.value)
 
@@ -93,18 +93,19 @@ def worth_of(cash: Amount, units: Any, price: Any) -> Amount:
 
 
 def as_columns(x: Array) -> Any:
-    """[..., asset] as one array per asset, which vectorises over what comes before; as it is for many assets."""
+    """[..., asset] as a tuple of arrays, one per asset, which vectorise over the leading axes; unchanged for many
+    assets."""
     return tuple(x[..., n] for n in range(x.shape[-1])) if x.shape[-1] <= UNROLL else x
 
 
 def from_columns(columns: Any) -> Array:
-    """What `as_columns` has laid out, as [..., asset]."""
+    """The inverse of `as_columns`: [..., asset]."""
     return jnp.stack(columns, axis=-1) if isinstance(columns, tuple) else columns
 
 
 def by_asset(x: Any) -> Any:
-    """[..., asset] as one array per asset, or for many assets as [asset, ...], laid out that way in memory; what
-    `as_columns` has laid out so stays."""
+    """[..., asset] as a tuple of arrays, one per asset; for many assets as [asset, ...], in that order in memory. A
+    tuple of `as_columns` stays as it is."""
     if isinstance(x, tuple):
         return x
     x = lax.optimization_barrier(jnp.moveaxis(x, -1, 0))

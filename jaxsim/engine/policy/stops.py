@@ -18,12 +18,12 @@ from jaxsim.engine.trading.rebalance import Fills
 
 
 class Entries(eqx.Module):
-    """What stop rules compare the present with.
+    """The entries that stop rules compare the present with.
 
-    price: at which each position was entered, currency per unit: the mean of its purchases (of its sales, for a short
-        one), with slippage, fees not counted; NaN where there is none.
-    value: of the account when the last recorded date came, currency.
-    is_out: which assets have been closed by a stop rule since then.
+    price: mean entry price of each position, currency per unit: of its purchases, or of its sales if it is short. With
+        slippage, without fees. NaN where there is no position.
+    value: of the account at the last recorded date, currency.
+    is_out: the assets that a stop rule has closed since that date.
     """
 
     price: Float[Array, " asset"]
@@ -35,7 +35,7 @@ class Entries(eqx.Module):
         return cls(jnp.full(num_assets, jnp.nan, dtype), jnp.asarray(jnp.nan, dtype), jnp.zeros(num_assets, bool))
 
     def after(self, before: Holdings, after: Holdings, fills: Fills) -> "Entries":
-        """With the entry prices that a rebalance has left."""
+        """The entries after a rebalance, with the new mean prices."""
         old, new, size = before.units, after.units, jnp.abs(fills.trade)
         is_larger = (jnp.sign(old) == jnp.sign(new)) & (jnp.abs(new) > jnp.abs(old))
         paid = where(size > 0, fills.price, 0.0) * size
@@ -48,11 +48,11 @@ class Entries(eqx.Module):
 
 
 class AbstractStop(eqx.Module):
-    """A rule that says which positions to close."""
+    """A rule that says which positions to close. Subclass it for a rule of your own."""
 
     @abc.abstractmethod
     def __call__(self, obs: Observation, entries: Entries) -> Bool[Array, " asset"]:
-        """Which assets to close at this bar; those that are not held do not matter."""
+        """Which assets to close at this bar, bool [asset]. The answer for assets without a position is not used."""
 
 
 _OF = ("asset", "portfolio")
@@ -65,7 +65,7 @@ def _of(value: Any) -> str:
 
 
 def _gain(stop: Any, obs: Observation, entries: Entries) -> Float[Array, " asset"]:
-    """Of each position since its entry, or of the account since the last recorded date; in parts of what it was."""
+    """Gain of each position since its entry, or of the account since the last recorded date; a fraction."""
     xp = namespace(obs.units)
     if stop.of == "portfolio":
         return xp.broadcast_to(xp.asarray(obs.value / entries.value - 1), obs.units.shape)
@@ -73,13 +73,15 @@ def _gain(stop: Any, obs: Observation, entries: Entries) -> Float[Array, " asset
 
 
 class StopLoss(AbstractStop):
-    """Close what has lost so much: `price / entry price - 1 <= -loss` for a long position, to within 1e-12, so that ten
-    percent of 10 is 1.
+    """Close positions that have lost `loss` or more: `price / entry price - 1 <= -loss` for a long position, the
+    reverse for a short one. The limit has a tolerance of 1e-12, so that a fall from 10 to 9 is a loss of 0.1.
 
-    loss: in parts of the entry, > 0 (0.1 is ten percent); a number, one per asset, or [time or 1, asset or 1]; or a
-        named index to sweep.
-    of: "asset": each position by its own mean entry price, at the valuation price of the bar; "portfolio": everything,
-        by the value of the account since the last recorded date.
+    loss: a fraction of the entry price, > 0; a number, one per asset, or [time or 1, asset or 1]; or a named index to
+        sweep.
+    of: "asset": each position by its own mean entry price, at the valuation price of the bar; "portfolio": all
+        positions, by the value of the account since the last recorded date.
+
+    Raises ValueError that begins with `loss` or `of`.
     """
 
     loss: Number = bounded("loss", LOSS, by_bar_and_asset=True)
@@ -90,9 +92,12 @@ class StopLoss(AbstractStop):
 
 
 class TakeProfit(AbstractStop):
-    """Close what has gained so much: `price / entry price - 1 >= gain` for a long position.
+    """Close positions that have gained `gain` or more: `price / entry price - 1 >= gain` for a long position, the
+    reverse for a short one, with a tolerance of 1e-12.
 
-    gain: in parts of the entry, > 0; as `loss` of `StopLoss`.      of: as there.
+    gain: a fraction of the entry price, > 0; shapes as `StopLoss.loss`.      of: as `StopLoss.of`.
+
+    Raises ValueError that begins with `gain` or `of`.
     """
 
     gain: Number = bounded("gain", GAIN, by_bar_and_asset=True)
@@ -120,9 +125,10 @@ class StopRules(eqx.Module):
     def sizes(
         self, obs: Observation, entries: Entries, asked: Float[Array, " asset"], is_rebalance: Any
     ) -> tuple[Float[Array, " asset"], Bool[Array, " asset"], Bool[Array, " asset"]]:
-        """What is asked for, with what is closed at zero; which assets are out after it, and which are closed now.
+        """The targets with those of closed assets set to zero; the assets that are out afterwards; the assets that are
+        closed at this bar, each [asset].
 
-        is_rebalance: whether a date or a trigger asks for more than closing.
+        is_rebalance: whether a date or a trigger asks for a rebalance, and not only a stop rule.
         """
         xp = namespace(obs.units)
         is_due, closing = self.due(obs), self.closes(obs, entries)

@@ -1,8 +1,8 @@
-"""When to trade. A trigger is a function of an `Observation` that says whether to rebalance at this bar; before the
-first position is taken, and whenever the portfolio is flat, the policy trades without asking it.
+"""Triggers: when to trade. A trigger is a function of an `Observation` that returns whether to rebalance at this bar.
+While the portfolio is flat, the policy trades without asking it.
 
-Triggers compose: `Threshold(0.05) & Every("W")` looks once a week, `Threshold(0.05) | Every("QS")` at least quarterly;
-any function of an `Observation` may stand on either side.
+Triggers compose: `Threshold(0.05) & Every("W")` looks once a week, `Threshold(0.05) | Every("QS")` trades at least
+quarterly. Any function of an `Observation` may stand on either side.
 """
 
 import abc
@@ -23,34 +23,35 @@ from jaxsim.engine.trading.account import is_flat
 
 
 class AbstractTrigger(eqx.Module):
-    """A rule that says when to rebalance."""
+    """A rule that says when to rebalance. A subclass needs `__call__`; the other methods have answers that are always
+    right, and better ones make gates, destinations and next-event runs work with it."""
 
     @abc.abstractmethod
     def __call__(self, obs: Observation) -> Answer:
         """Whether to rebalance at this bar."""
 
     def excess(self, obs: Observation) -> Float[Array, " asset"]:
-        """By how much each asset is beyond the limit that makes it trade, >= 0 where it breaches; NaN if the rule is
-        not one about single assets."""
+        """By how much each asset is beyond its limit, >= 0 where it breaches; NaN if the rule does not look at single
+        assets."""
         return _unknown(obs)
 
     def margin(self, obs: Observation) -> Float[Array, ""]:
-        """By how much the rule is beyond the limit that makes it fire, >= 0 where it does; what gates differentiate.
-        Infinite, of either sign, for a rule that has no limit to be near to: a date, or a function of the user's."""
+        """By how much the rule is beyond its limit, >= 0 where it fires. Gates differentiate it. Infinite, with the
+        sign of the answer, for a rule without a limit: a date, or a user's function."""
         return _all_or_nothing(self, obs)
 
     def band(self, obs: Observation, target: Float[Array, " asset"]) -> Float[Array, "*asset"] | float | None:
-        """Half the width of the band around each target within which an asset may stay, in weight; None if the rule
-        is not one about single assets."""
+        """Half the width of the no-trade band around each target, in weight; None if the rule does not look at single
+        assets."""
         return None
 
-    def may_fire(self, glance: Screening) -> Answer | None:
-        """Whether it might fire: true wherever it does, and hardly ever elsewhere. What a forward run asks of every bar
-        of every lane before it asks the trigger itself. None: there is no quick answer."""
+    def may_fire(self, screening: Screening) -> Answer | None:
+        """Whether it might fire: true wherever it fires, and rarely elsewhere. A next-event run asks this at every bar
+        of every lane, and asks the trigger itself only where the answer is true. None: there is no quick answer."""
         return None
 
     def dates(self, num_bars: int) -> Bool[Array, " time"] | None:
-        """The bars on which it fires, if they do not depend on the portfolio; else None."""
+        """The bars at which it fires, if they do not depend on the portfolio; else None."""
         return None
 
     def __and__(self, other: Callable) -> "AllOf":
@@ -73,7 +74,7 @@ def _checked(trigger: Any) -> Callable:
 
 
 def as_answer(answer: Any) -> Any:
-    """What a trigger has answered: one yes or no. Raises TypeError or ValueError for anything else."""
+    """The answer of a trigger, one yes or no. Raises TypeError or ValueError for anything else."""
     kind = answer.dtype.kind if hasattr(answer, "dtype") else np.asarray(answer).dtype.kind
     if kind not in "biuf":
         raise TypeError(f"trigger: expected one answer, yes or no, got {shown(answer)}"[:200])
@@ -108,9 +109,9 @@ def band_of(
     return trigger.band(obs, target) if isinstance(trigger, AbstractTrigger) else None
 
 
-def may_fire(trigger: Callable, glance: Screening) -> Answer | None:
+def may_fire(trigger: Callable, screening: Screening) -> Answer | None:
     """`AbstractTrigger.may_fire` of any trigger; None for a plain function."""
-    return trigger.may_fire(glance) if _still_holds(trigger, "may_fire") else None
+    return trigger.may_fire(screening) if _still_holds(trigger, "may_fire") else None
 
 
 def dates_of(trigger: Callable, num_bars: int) -> Bool[Array, " time"] | None:
@@ -119,14 +120,15 @@ def dates_of(trigger: Callable, num_bars: int) -> Bool[Array, " time"] | None:
 
 
 def _still_holds(trigger: Callable, name: str) -> bool:
-    """Whether a method says of a trigger what `__call__` does: not where a subclass has redefined `__call__` alone."""
+    """Whether a method of a trigger agrees with its `__call__`: False where a subclass has redefined only
+    `__call__`."""
     if not isinstance(trigger, AbstractTrigger):
         return False
     return name in next(vars(kind) for kind in type(trigger).__mro__ if {name, "__call__"} & vars(kind).keys())
 
 
 def is_about_assets(trigger: Callable) -> bool:
-    """Whether a trigger, or one of those that it is made of, says which assets made it fire."""
+    """Whether a trigger, or a part of it, looks at single assets."""
     if isinstance(trigger, _Pair):
         return is_about_assets(trigger.left) or is_about_assets(trigger.right)
     return isinstance(trigger, AbstractTrigger) and type(trigger).excess is not AbstractTrigger.excess
@@ -143,14 +145,14 @@ class _Pair(AbstractTrigger):
         return xp.asarray(self.left(obs), bool), xp.asarray(self.right(obs), bool)
 
     def band(self, obs: Observation, target: Float[Array, " asset"]) -> Float[Array, "*asset"] | float | None:
-        """The narrower of the two bands, or the one that there is."""
+        """The narrower of the two bands, or the only one."""
         left, right = (band_of(x, obs, target) for x in (self.left, self.right))
         if left is None or right is None:
             return right if left is None else left
         return namespace(obs.units).minimum(left, right)
 
     def _excesses(self, obs: Observation) -> tuple[Array, Array]:
-        """Of both, each in the place of the other where that is about no single asset."""
+        """The excesses of both; where one does not look at single assets, that of the other takes its place."""
         xp = namespace(obs.units)
         left, right = (xp.asarray(excess_of(x, obs)) for x in (self.left, self.right))
         return xp.where(xp.isnan(left), right, left), xp.where(xp.isnan(right), left, right)
@@ -171,11 +173,11 @@ class AllOf(_Pair):
         return namespace(left).minimum(left, right)
 
     def margin(self, obs: Observation) -> Float[Array, ""]:
-        """The smaller of the two; beside a date, on the dates alone."""
+        """The smaller of the two margins; beside a date, finite only on the dates."""
         return jnp.minimum(margin_of(self.left, obs), margin_of(self.right, obs))
 
-    def may_fire(self, glance: Screening) -> Answer | None:
-        left, right = may_fire(self.left, glance), may_fire(self.right, glance)
+    def may_fire(self, screening: Screening) -> Answer | None:
+        left, right = may_fire(self.left, screening), may_fire(self.right, screening)
         if left is None or right is None:
             return right if left is None else left
         return left & right
@@ -197,11 +199,11 @@ class AnyOf(_Pair):
         return namespace(left).maximum(left, right)
 
     def margin(self, obs: Observation) -> Float[Array, ""]:
-        """The larger of the two; beside a date, off the dates alone."""
+        """The larger of the two margins; beside a date, finite only off the dates."""
         return jnp.maximum(margin_of(self.left, obs), margin_of(self.right, obs))
 
-    def may_fire(self, glance: Screening) -> Answer | None:
-        left, right = may_fire(self.left, glance), may_fire(self.right, glance)
+    def may_fire(self, screening: Screening) -> Answer | None:
+        left, right = may_fire(self.left, screening), may_fire(self.right, screening)
         return None if left is None or right is None else left | right
 
     def dates(self, num_bars: int) -> Bool[Array, " time"] | None:
@@ -214,16 +216,16 @@ class AbstractDated(AbstractTrigger):
 
     @abc.abstractmethod
     def fires_at(self, step: Any, xp: Any) -> Any:
-        """Whether it fires at a bar, or at each of several.
+        """Whether it fires at a bar, or at each of several bars.
 
-        step: int, number of the bar or bars.      xp: the namespace of arrays to compute in.
+        step: int, number of the bar or bars.      xp: `numpy` or `jax.numpy`.
         """
 
     def __call__(self, obs: Observation) -> Answer:
         return self.fires_at(obs.step, namespace(obs.units))
 
-    def may_fire(self, glance: Screening) -> Answer:
-        return self.fires_at(glance.step, jnp)
+    def may_fire(self, screening: Screening) -> Answer:
+        return self.fires_at(screening.step, jnp)
 
     def dates(self, num_bars: int) -> Bool[Array, " time"]:
         return jnp.broadcast_to(self.fires_at(jnp.arange(num_bars, dtype=jnp.int32), jnp), (num_bars,))
@@ -275,7 +277,7 @@ class AtBars(AbstractDated):
             raise TypeError(f"mask: expected booleans, one for each bar, got {dtype}; numbers of bars make none")
 
     def check(self, num_bars: int) -> None:
-        """Raises ValueError for a mask of another length: JAX would take its last entry for all bars beyond."""
+        """Raises ValueError for a mask of another length: JAX would repeat its last entry for later bars."""
         if np.shape(self.mask) != (num_bars,):
             shape = np.shape(self.mask)
             raise ValueError(f"trigger: js.AtBars needs one entry for each of {num_bars} bars, got shape {shape}")
@@ -302,7 +304,7 @@ class WhenFlat(AbstractTrigger):
 
 
 class AbstractCalendar(AbstractTrigger):
-    """A rule about dates. In the pandas face, which knows the dates of the bars, it becomes `AtBars`."""
+    """A rule about dates. `js.backtest` knows the dates of the bars, and turns it into `AtBars`."""
 
     def __call__(self, obs: Observation) -> Answer:
         raise TypeError(
@@ -315,7 +317,7 @@ class Every(AbstractCalendar):
     """Rebalance at the first bar at or after each date of a pandas frequency.
 
     every: "D", "W", "W-FRI", "MS", "QS", "8h", a Timedelta or an offset; or a named index of them to sweep.
-    at_time: time of day, as "09:30".       offset: Timedelta by which the dates are moved.
+    at_time: time of day, as "09:30".       offset: Timedelta that is added to the dates.
     """
 
     every: Any = eqx.field(static=True)

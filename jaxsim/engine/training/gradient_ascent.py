@@ -236,8 +236,8 @@ def first_failure(
     def there(codes: Array) -> Array:
         return jnp.take_along_axis(codes, path[:, None], axis=1)[:, 0]
 
-    here = jnp.broadcast_to(jnp.asarray(step, jnp.int32), path.shape)
-    now = TrainingFailure(here, there(status.fault), there(status.bar), there(status.asset))
+    step_of_path = jnp.broadcast_to(jnp.asarray(step, jnp.int32), path.shape)
+    now = TrainingFailure(step_of_path, there(status.fault), there(status.bar), there(status.asset))
     return jax.tree.map(lambda old, new: jnp.where(is_ok | ~before.is_ok, old, new), before, now)
 
 
@@ -279,9 +279,9 @@ def evaluate(
             return score_paths(problem, policy.hardened() if is_hard else policy, markets, problem.key, parts)
 
         scores, status = jax.vmap(one, axis_name=RESTART)(params)
-        found = jnp.mean(scores, axis=1)
-        failure = first_failure(failure, jnp.isfinite(found).all(axis=1), scores.sum(axis=2), status, step)
-        return list(found.T)
+        mean_scores = jnp.mean(scores, axis=1)
+        failure = first_failure(failure, jnp.isfinite(mean_scores).all(axis=1), scores.sum(axis=2), status, step)
+        return list(mean_scores.T)
 
     validation = None
     if held_out is not None and split > 0:

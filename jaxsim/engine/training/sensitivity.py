@@ -156,11 +156,11 @@ def slopes(
     values, slope, sims = jax.vmap(lambda by, along: jax.jvp(run, (by,), (along,), has_aux=True), axis_name="run")(
         starts, tangents
     )
-    here, up, down = values[:num], values[num : 2 * num], values[2 * num :]
+    unmoved, up, down = values[:num], values[num : 2 * num], values[2 * num :]
     events = _events(sims)
     differs = (events != events[:1]).reshape(3, num, -1).any(axis=(0, 2))
     status, difference = sims.status, (up - down) / (2 * jnp.asarray(steps, market.dtype)[:, None])
-    return Slopes(here[0], slope[:num].T, difference.T, differs, status.fault[0], status.bar[0])
+    return Slopes(unmoved[0], slope[:num].T, difference.T, differs, status.fault[0], status.bar[0])
 
 
 def _events(sims: Simulation) -> Int[Array, "run time code"]:

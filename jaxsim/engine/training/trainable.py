@@ -121,10 +121,10 @@ def leaf_constraints(policy: Policy, spec: Any, constraints: Any) -> tuple[Abstr
     names, flags = leaf_names(policy), jax.tree.leaves(spec)
     for where, constraint in _pairs(constraints):
         try:
-            found = _selected(policy, where)
+            is_chosen = _selected(policy, where)
         except ValueError as error:
             raise ValueError(str(error).replace("trainable:", "constraints:", 1)) from error
-        for place, is_meant in enumerate(found):
+        for place, is_meant in enumerate(is_chosen):
             if is_meant and not flags[place]:
                 raise ValueError(f"constraints: {names[place]} is not trained")
             if is_meant:

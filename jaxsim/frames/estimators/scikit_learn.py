@@ -216,21 +216,21 @@ def _closes(returns: pd.DataFrame) -> pd.DataFrame:
     known = closes.notna().to_numpy()
     first = np.maximum(known.argmax(axis=0) - 1, 0)
     values = closes.to_numpy(copy=True)
-    some = np.flatnonzero(known.any(axis=0))
-    values[first[some], some] = 1.0
+    known_columns = np.flatnonzero(known.any(axis=0))
+    values[first[known_columns], known_columns] = 1.0
     return pd.DataFrame(values, closes.index, closes.columns)
 
 
 def _numbers(module: Any, path: str) -> dict[str, Any]:
     """The numeric fields of a Module and of the Modules in it, by path."""
-    found = {}
+    parameters = {}
     for field in fields(module):
         value = getattr(module, field.name)
         if isinstance(value, eqx.Module):
-            found |= _numbers(value, f"{path}__{field.name}")
+            parameters |= _numbers(value, f"{path}__{field.name}")
         elif eqx.is_array(value):
-            found[f"{path}__{field.name}"] = value
-    return found
+            parameters[f"{path}__{field.name}"] = value
+    return parameters
 
 
 def _with_number(module: Any, path: list[str], value: Any) -> Any:

@@ -18,16 +18,16 @@ def factors(mark: np.ndarray, cut: int, kind: str, rng: np.random.Generator) -> 
 
     mark: the last closes known, [time, asset].     kind: one of KINDS.
     """
-    found = np.ones(mark.shape)
+    factors = np.ones(mark.shape)
     later = mark[cut:]
     if kind == "noise":
-        found[cut:] = np.exp(rng.normal(0, 0.2, later.shape))
+        factors[cut:] = np.exp(rng.normal(0, 0.2, later.shape))
     elif kind == "mirrored":
         mirrored = (mark[cut - 1] / later) ** 2
-        found[cut:] = np.where(np.isnan(mirrored), np.exp(rng.normal(0, 0.2, later.shape)), mirrored)
+        factors[cut:] = np.where(np.isnan(mirrored), np.exp(rng.normal(0, 0.2, later.shape)), mirrored)
     else:
-        found[cut:] = np.nan
-    return found
+        factors[cut:] = np.nan
+    return factors
 
 
 def one_bar_later(factor: np.ndarray) -> np.ndarray:
@@ -77,11 +77,11 @@ class FrameSource:
         return forward_fill(self.close.to_numpy(np.float64))
 
     def arguments(self, factor: np.ndarray | None = None) -> tuple[tuple, dict]:
-        given = {name: x for name, x in (("open", self.open), ("price", self.price)) if x is not None}
+        other_prices = {name: x for name, x in (("open", self.open), ("price", self.price)) if x is not None}
         if factor is None:
-            return (self.close,), given
+            return (self.close,), other_prices
         opens = one_bar_later(factor)
-        return (self.close * factor,), {n: x * (opens if n == "open" else factor) for n, x in given.items()}
+        return (self.close * factor,), {n: x * (opens if n == "open" else factor) for n, x in other_prices.items()}
 
 
 def futures(

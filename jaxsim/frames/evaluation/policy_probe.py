@@ -98,15 +98,17 @@ def questions(policy: Policy) -> list[Question]:
     name = f"allocator {allocator_name(policy.allocator)}"
     if hasattr(policy.allocator, "function"):  # one that wraps a function
         name += f"({allocator_name(policy.allocator.function)})"
-    found = [Question(name, lambda p, moment, _: ask(p.allocator, moment.obs, moment.after, np.float64))]
+    questions = [Question(name, lambda p, moment, _: ask(p.allocator, moment.obs, moment.after, np.float64))]
     if observes(policy.allocator):
-        found.append(Question(f"{name}.observe", lambda p, moment, _: watch(p.allocator, moment.obs, moment.before)))
+        questions.append(
+            Question(f"{name}.observe", lambda p, moment, _: watch(p.allocator, moment.obs, moment.before))
+        )
     for place, trigger in enumerate(_members(policy.trigger)):
-        found.append(_about_trigger(place, allocator_name(trigger)))
+        questions.append(_about_trigger(place, allocator_name(trigger)))
     if policy.size_type is None:  # other sizes are traded as they are
         name = f"destination {type(policy.destination).__qualname__}"
-        found.append(Question(name, lambda p, moment, c: p.destination(moment.obs, c.target, c.trigger)))
-    return found
+        questions.append(Question(name, lambda p, moment, c: p.destination(moment.obs, c.target, c.trigger)))
+    return questions
 
 
 def _about_trigger(place: int, name: str) -> Question:

@@ -83,12 +83,12 @@ class WalkForwardSplits(AbstractSplits):
             raise ValueError(
                 f"train: {self.train} + {self.gap} (gap) + {self.test} (test) bars are more than all {num_bars}"
             )
-        found = []
+        splits = []
         for start in range(first, num_bars - self.test + 1, self.test):
             end = start - self.gap
             begin = 0 if self.window == "expanding" else end - self.train
-            found.append((np.arange(begin, end), np.arange(start, start + self.test)))
-        return found
+            splits.append((np.arange(begin, end), np.arange(start, start + self.test)))
+        return splits
 
 
 @dataclass(frozen=True)
@@ -175,11 +175,11 @@ def _purged(folds: list[np.ndarray], chosen: list[int], horizon: int, embargo: i
     The label of bar t rests on the prices of bars t to t + horizon, both among them. Two labels share a price unless
     more than `horizon` bars lie from one bar to the other.
     """
-    apart = horizon + 1
+    distance = horizon + 1
     bars = np.arange(folds[-1][-1] + 1)
     is_kept = np.ones(len(bars), bool)
     for fold in (folds[number] for number in chosen):
-        is_kept &= (bars <= fold[0] - apart) | (bars >= fold[-1] + apart + embargo)
+        is_kept &= (bars <= fold[0] - distance) | (bars >= fold[-1] + distance + embargo)
     train, test = bars[is_kept], np.concatenate([folds[number] for number in chosen])
     if not len(train):
         raise ValueError(f"horizon: with an embargo of {embargo}, {horizon} bars leave none to learn on")

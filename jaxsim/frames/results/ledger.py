@@ -127,12 +127,12 @@ class Ledger:
         prices = np.where(np.isnan(mark), 0.0, mark).T  # not held before its first price
         value = np.empty((len(self.lanes), len(mark)))
         for lanes in spans.blocks():
-            here = value[lanes]
-            here[:] = spans.path(cash, lanes)
+            block = value[lanes]
+            block[:] = spans.path(cash, lanes)
             for n, states in enumerate(units):
                 worth = spans.path(states, lanes)
                 worth *= prices[self.columns[0, n]] if same_columns else prices[self.columns[lanes, n]]
-                here += worth
+                block += worth
         return value
 
 
@@ -346,8 +346,8 @@ class Spans:
         """What is so after each bar, [lane, time]."""
         begins = np.append(self.openings, len(states))
         begin, end = begins[:-1][lanes], begins[1:][lanes]
-        here = slice(begin[0], end[-1])
-        return np.repeat(states[here], self.lasts[here]).reshape(len(begin), self.num_bars)
+        states_of_lanes = slice(begin[0], end[-1])
+        return np.repeat(states[states_of_lanes], self.lasts[states_of_lanes]).reshape(len(begin), self.num_bars)
 
     def blocks(self) -> Iterator[slice]:
         """All lanes, some at a time."""

@@ -58,18 +58,18 @@ def metric_name(metric: Metric) -> str:
     return metric if isinstance(metric, str) else getattr(metric, "__name__", type(metric).__name__)
 
 
-def metric_list(given: Metric | Iterable[Metric]) -> list[Metric]:
+def metric_list(metrics_or_one: Metric | Iterable[Metric]) -> list[Metric]:
     """One metric or several as a list. Raises as `scorer`, and ValueError for a name that comes twice or for none."""
-    found = [given] if isinstance(given, str) or callable(given) else list(given)
-    if not found:
+    listed = [metrics_or_one] if isinstance(metrics_or_one, str) or callable(metrics_or_one) else list(metrics_or_one)
+    if not listed:
         raise ValueError("metrics: expected at least one, as in metrics=['sharpe_ratio']")
-    names = [metric_name(metric) for metric in found]
-    for metric in found:
+    names = [metric_name(metric) for metric in listed]
+    for metric in listed:
         _function(metric, "metrics")
     twice = [name for name in names if names.count(name) > 1]
     if twice:
         raise ValueError(f"metrics: {twice[0]!r} comes twice")
-    return found
+    return listed
 
 
 def _function(metric: Metric, argument: str) -> Callable:

@@ -50,9 +50,9 @@ class Paths:
         for ledger in self.ledgers:
             place = np.full(self.num_lanes, -1)
             place[ledger.lanes] = np.arange(len(ledger.lanes))
-            here = np.flatnonzero(place[chosen] >= 0)
-            if len(here):
-                ledgers.append(ledger.take(place[chosen[here]], here))
+            positions = np.flatnonzero(place[chosen] >= 0)
+            if len(positions):
+                ledgers.append(ledger.take(place[chosen[positions]], positions))
         return Paths(replace(self.context, init_cash=self.context.init_cash[chosen]), ledgers)
 
     # --- columns: every lane has its assets, one after the other

@@ -52,11 +52,11 @@ def read_tree(path: Path, kind: str, like: Any) -> tuple[dict[str, Any], Any]:
     Raises ValueError that begins with `like`, naming the first leaf that differs, if it is not of that structure.
     """
     header, like = read_header(path, kind), jax.device_get(like)
-    there, here = header["leaves"], describe(like)
-    for name in [*there, *(name for name in here if name not in there)]:
-        if there.get(name) != here.get(name):
+    saved, expected = header["leaves"], describe(like)
+    for name in [*saved, *(name for name in expected if name not in saved)]:
+        if saved.get(name) != expected.get(name):
             raise ValueError(
-                f"like: {name} is {here.get(name, 'absent')} in it, and {there.get(name, 'absent')} in {path}"
+                f"like: {name} is {expected.get(name, 'absent')} in it, and {saved.get(name, 'absent')} in {path}"
             )
     with path.open("rb") as file:
         file.readline()

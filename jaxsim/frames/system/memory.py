@@ -10,8 +10,8 @@ _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "KI": 2**10, "
 
 def available() -> int | None:
     """Bytes that a process may still take before the machine swaps or the container is killed; None if unknown."""
-    found = [x for x in (_of_machine(), _of_container()) if x is not None]
-    return min(found, default=None)
+    limits = [x for x in (_of_machine(), _of_container()) if x is not None]
+    return min(limits, default=None)
 
 
 def _of_machine() -> int | None:

@@ -15,9 +15,9 @@ import numpy as np
 _NAMES = ("processes", "dask")
 
 
-def check_engine(engine: Any, here: Iterable[str]) -> None:
+def check_engine(engine: Any, engines: Iterable[str]) -> None:
     """Raises ValueError for what is neither one of the engines of this process, `here`, nor one of others."""
-    names = [*here, *_NAMES]
+    names = [*engines, *_NAMES]
     if not _is_client(engine) and not (isinstance(engine, str) and engine in names):
         raise ValueError(
             f"engine: expected {', '.join(map(repr, names))} or a dask.distributed.Client, got {engine!r}"[:300]

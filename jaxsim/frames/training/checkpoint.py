@@ -55,22 +55,22 @@ class Checkpoint:
         if not self.path.exists():
             return state, log
         try:
-            there = read_header(self.path, KIND)["marks"]
-            differ = [name for name, mark in self.marks.items() if there.get(name) != mark]
+            saved_marks = read_header(self.path, KIND)["marks"]
+            differ = [name for name, mark in self.marks.items() if saved_marks.get(name) != mark]
             if differ:
                 raise ValueError(
                     f"checkpoint: {self.path.parent} is of another run: {', '.join(differ)} differ; name another "
                     "directory, or delete this one to begin anew"
                 )
-            header, (found, best) = read_tree(self.path, KIND, (state, log.best_params))
+            header, (saved_state, best) = read_tree(self.path, KIND, (state, log.best_params))
         except ValueError as error:
             if str(error).startswith("checkpoint:"):
                 raise
             raise ValueError(f"checkpoint: {error}") from error
         stopped = {int(r): Stop(**{**s, "fault": LaneFault(s["fault"])}) for r, s in header["stopped"].items()}
         score, step = np.array(header["best_score"]), np.array(header["best_step"])
-        moved = list(found.has_moved)
-        return jax.tree.map(jnp.asarray, found), TrainingLog(best, score, step, header["rows"], stopped, moved)
+        moved = list(saved_state.has_moved)
+        return jax.tree.map(jnp.asarray, saved_state), TrainingLog(best, score, step, header["rows"], stopped, moved)
 
 
 def marks_of(problem: Problem, state: TrainState, data: Data, every: int) -> dict[str, str]:

@@ -57,34 +57,34 @@ class TrainingLog:
 
     def add(self, problem: Problem, state: TrainState, evaluation: Evaluation) -> None:
         """Write down an evaluation, and keep the parameters of the restarts that have never been better."""
-        now, found = jax.device_get((state, evaluation))
-        judged = found.hard if found.validation is None else found.validation
-        for failure in (now.failure, found.failure):
+        progress, judgement = jax.device_get((state, evaluation))
+        judged = judgement.hard if judgement.validation is None else judgement.validation
+        for failure in (progress.failure, judgement.failure):
             for restart in np.flatnonzero(failure.step >= 0):
                 self.stopped.setdefault(int(restart), Stop.of(failure, int(restart)))
         running = np.array([restart not in self.stopped for restart in range(len(judged))])
         better = running & (judged > self.best_score)
         self.best_score = np.where(better, judged, self.best_score)
-        self.best_step = np.where(better, int(now.step), self.best_step)
+        self.best_step = np.where(better, int(progress.step), self.best_step)
 
         def kept(new: np.ndarray, old: np.ndarray) -> np.ndarray:
             return np.where(better.reshape(-1, *[1] * (new.ndim - 1)), new, old)
 
-        self.best_params = jax.tree.map(kept, now.params, self.best_params)
-        self.has_moved = list(now.has_moved)
-        columns = {"score": found.score, "hard": found.hard, "gap": found.score - found.hard}
-        if found.validation is not None:
-            columns["validation"] = found.validation
+        self.best_params = jax.tree.map(kept, progress.params, self.best_params)
+        self.has_moved = list(progress.has_moved)
+        columns = {"score": judgement.score, "hard": judgement.hard, "gap": judgement.score - judgement.hard}
+        if judgement.validation is not None:
+            columns["validation"] = judgement.validation
         if problem.batch is not None or callable(problem.markets):
-            columns["batch_score"] = now.score
-        columns["grad_norm"] = now.grad_norm
+            columns["batch_score"] = progress.score
+        columns["grad_norm"] = progress.grad_norm
         if hasattr(problem.fixed.gate, "temperature"):
             temperature: Any = problem.fixed.gate
             temperature = temperature.temperature if problem.anneal is None else problem.anneal(state.step)
             columns["temperature"] = np.broadcast_to(np.asarray(temperature), judged.shape)
         self.rows.append(
             [
-                {"step": int(now.step), **{name: float(x[restart]) for name, x in columns.items()}}
+                {"step": int(progress.step), **{name: float(x[restart]) for name, x in columns.items()}}
                 for restart in range(len(judged))
             ]
         )

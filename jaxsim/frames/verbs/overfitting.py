@@ -111,10 +111,10 @@ def probability_of_overfitting(
 def _halves(num_blocks: int) -> np.ndarray:
     """Which blocks belong to each half, bool [half, block], in lexicographic order, so that the complement of the k-th
     is the k-th from the end."""
-    found = np.zeros((comb(num_blocks, num_blocks // 2), num_blocks), bool)
+    is_inside = np.zeros((comb(num_blocks, num_blocks // 2), num_blocks), bool)
     for row, places in enumerate(combinations(range(num_blocks), num_blocks // 2)):
-        found[row, list(places)] = True
-    return found
+        is_inside[row, list(places)] = True
+    return is_inside
 
 
 def _sharpe_of_blocks(blocks: np.ndarray, chosen: np.ndarray, ann_factor: float) -> np.ndarray:
@@ -169,9 +169,9 @@ def deflate_sharpe_ratio(
     if num_independent is not None and not 1 <= num_independent <= len(tried):
         raise ValueError(f"num_independent: expected a number from 1 to {len(tried)}, got {shown(num_independent)}")
     count = len(tried) if num_independent is None else num_independent
-    found = metrics.deflated_sharpe_ratio(
+    probability = metrics.deflated_sharpe_ratio(
         returns.to_numpy(np.float64), ann_factor=ann_factor, var_sharpe=tried.var(ddof=1), nb_trials=count
     )
     if isinstance(returns, pd.Series):
-        return float(found)
-    return pd.Series(found, returns.columns, name="deflated_sharpe_ratio")
+        return float(probability)
+    return pd.Series(probability, returns.columns, name="deflated_sharpe_ratio")

@@ -207,8 +207,8 @@ def test_a_forward_schedule_has_no_derivative():
 
 
 @pytest.mark.parametrize("num_assets", [3, 20])  # written out, and in a loop
-def test_a_glance_misses_nothing(num_assets):
-    """Where a trigger fires, a glance says that it may; and it seldom says so elsewhere. Portfolios long and short, at
+def test_screening_misses_nothing(num_assets):
+    """Where a trigger fires, screening says that it may; and it seldom says so elsewhere. Portfolios long and short, at
     all distances from the limit, most of them within rounding of it."""
     rng = np.random.default_rng(3)
     triggers = [js.Threshold(0.05), js.Threshold(0.3, relative=True), js.HalfL1Drift(0.1), js.L2Drift(0.1)]
@@ -219,8 +219,8 @@ def test_a_glance_misses_nothing(num_assets):
             *(jnp.int32(0), units, units, value, cash, units, cash, price, target, price > 0, None, None, price[None])
         )
         columns = (tuple(x) if num_assets <= 16 else x for x in (units, price, target))
-        glance = Screening(jnp.int32(0), *columns, value)
-        return [jnp.stack([trigger(obs), trigger.may_fire(glance)]) for trigger in triggers]
+        screening = Screening(jnp.int32(0), *columns, value)
+        return [jnp.stack([trigger(obs), trigger.may_fire(screening)]) for trigger in triggers]
 
     with jax.enable_x64(True):
         num = 4000

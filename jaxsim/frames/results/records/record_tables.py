@@ -67,8 +67,8 @@ class LaneRecords:
 
     def deviation(self, values: np.ndarray, where: np.ndarray | None = None) -> np.ndarray:
         """The standard deviation (ddof 1); NaN for fewer than two records."""
-        apart = (values - self.mean(values, where)[self.lane]) ** 2
-        return np.sqrt(divide_floats(self.total(apart, where), np.maximum(self.count(where) - 1, 0)))
+        squares = (values - self.mean(values, where)[self.lane]) ** 2
+        return np.sqrt(divide_floats(self.total(squares, where), np.maximum(self.count(where) - 1, 0)))
 
     def _reduce(self, reduce: np.ufunc, values: np.ndarray, where: np.ndarray | None, empty: float) -> np.ndarray:
         out = np.full(self.num_lanes, empty)
