@@ -197,7 +197,7 @@ def _num_bars(X: Any) -> int:
 
 
 def _check_whole(splits: Any, least: dict[str, int]) -> None:
-    """Raises TypeError or ValueError naming the first field that is no whole number, or too small."""
+    """Raises ValueError naming the first field that is no whole number, or too small."""
     for field in fields(splits):
         value = getattr(splits, field.name)
         if field.name not in least:

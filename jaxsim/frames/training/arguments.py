@@ -71,11 +71,6 @@ def read_optimizer(optimizer: Any) -> Any:
     return optimizer
 
 
-def check_whole(value: Any, name: str) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-        raise ValueError(f"{name}: expected a whole number >= 1, got {shown(value)}"[:200])
-
-
 def check_anneal(anneal: Any, policy: Policy) -> None:
     if anneal is None:
         return

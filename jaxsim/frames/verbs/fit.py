@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxsim.engine.adjoints.adjoint import AbstractAdjoint
-from jaxsim.engine.base.fields import check_fields
+from jaxsim.engine.base.fields import check_fields, whole_number
 from jaxsim.engine.base.numerics import Number, cast_inexact
 from jaxsim.engine.base.random import as_key
 from jaxsim.engine.policy.policy import Policy
@@ -29,7 +29,6 @@ from jaxsim.frames.training.arguments import (
     check_anneal,
     check_batch,
     check_restarts,
-    check_whole,
     read_optimizer,
     read_score,
 )
@@ -114,9 +113,9 @@ def fit(
         raise TypeError(f"policy: expected a Policy, got {type(policy).__name__}; see js.Policy(allocator, trigger)")
     costs, account = of_kind(Costs, costs, "costs"), of_kind(Account, account, "account")
     for name, value in {"steps": steps, "every": every, "restarts": restarts}.items():
-        check_whole(value, name)
+        whole_number(value, name)
     if patience is not None:
-        check_whole(patience, "patience")
+        whole_number(patience, "patience")
     data = read_markets(market, validation)
     for module in (policy, costs, account):
         check_fields(module, data.num_bars, data.num_assets)

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from jaxsim import metrics
-from jaxsim.engine.base.fields import shown
+from jaxsim.engine.base.fields import is_whole, shown
 from jaxsim.frames.results.metric_names import Metric, metric_name, scorer
 
 
@@ -80,7 +80,7 @@ def probability_of_overfitting(
     """
     if not isinstance(returns, pd.DataFrame):
         raise TypeError(f"returns: expected a DataFrame [time, trial], got {type(returns).__name__}")
-    if isinstance(num_blocks, bool) or not isinstance(num_blocks, int | np.integer) or not 2 <= num_blocks <= 20:
+    if not is_whole(num_blocks) or not 2 <= num_blocks <= 20:
         raise ValueError(f"num_blocks: expected an even number from 2 to 20, got {num_blocks!r}")
     if num_blocks % 2:
         raise ValueError(f"num_blocks: expected an even number, got {num_blocks}")
