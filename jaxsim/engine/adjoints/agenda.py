@@ -11,6 +11,7 @@ from jaxtyping import Bool, Int
 
 from jaxsim.engine.bar.lane_state import LaneState
 from jaxsim.engine.base.arrays import Array, where
+from jaxsim.engine.base.tracing import traced_once
 
 
 class Agenda(eqx.Module):
@@ -70,6 +71,7 @@ def in_chunks(chunk: Callable, carry: Any, rows: Any, num_rows: Array, size: int
     """
     room = jax.tree.leaves(rows)[0].shape[0]
     parts = jax.tree.map(lambda x: x.reshape(room // size, size, *x.shape[1:]), rows)
+    chunk = traced_once(chunk)
     shape = jax.eval_shape(lambda: chunk(carry, jax.tree.map(lambda x: x[0], parts))[1])
 
     def skip(carry: Any, rows: Any) -> tuple[Any, Any]:

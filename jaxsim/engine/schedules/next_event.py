@@ -116,7 +116,7 @@ class NextEvent(AbstractSchedule):
         return self.page or min(max(LARGE_PAGE // (num_lanes * inputs.market.close.shape[-1]), 64), 1024)
 
     def _opened(self, turn: "_Turn", search: NextTrade, cursor: Cursor, sink: AbstractSink) -> State:
-        """Before anything is traded in a block."""
+        """Before the first block: no lane is due, so that the first turn searches the block that the cursor is at."""
         some, lane, layout = search, cursor.lane, turn.layout
         if layout.slots is not None:
             slots = layout.slots_for(jnp.zeros(search.axes[0].size, bool))
@@ -128,10 +128,8 @@ class NextEvent(AbstractSchedule):
 
         page = self.num_rows(search.inputs, math.prod(shape_of(some.axes)))
         sink = sink.opened(cursor.lane, Room(layout.block, page, row))
-        block, standing = Block.at(cursor.bar, layout.block, search.length), search.standing(cursor.lane, cursor.seen)
-        first = turn.next_trade(search, cursor.lane, standing, block)
-        sink = sink.begin(block).look(BlockView(search, standing, block), None, None)
-        return State(cursor.lane, cursor.seen, standing, first, cursor.bar, sink)
+        standing, first = search.standing(cursor.lane, cursor.seen), jnp.full_like(cursor.seen, search.length)
+        return State(cursor.lane, cursor.seen, standing, first, cursor.bar - layout.block, sink)
 
 
 class Traded(eqx.Module):

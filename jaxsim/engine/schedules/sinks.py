@@ -27,7 +27,8 @@ from jaxsim.engine.trading.status import OrderStatusInfo
 class Block(eqx.Module):
     """Bars that are run or searched together.
 
-    bars: their numbers. All blocks are equally long: the last one overlaps the one before.
+    bars: their numbers. All blocks are equally long: the last one overlaps the one before. Before the first block of a
+        run there may be one of negative numbers, which are no bars.
     begin: the first bar that was not in the block before.
     """
 
@@ -234,7 +235,8 @@ class MetricSink(AbstractSink):
     def finish(self, block: Block, num_bars: Int[Array, ""]) -> "MetricSink":
         assert self.sums is not None
         returns, benchmark = returns_in_block(self.values), self.benchmark
-        is_new = block.by_bar((block.bars >= block.begin) & (block.bars < num_bars), returns.ndim - 1)
+        is_bar = (block.bars >= 0) & (block.bars < num_bars)
+        is_new = block.by_bar(is_bar & (block.bars >= block.begin), returns.ndim - 1)
         if benchmark is not None:
             benchmark = jnp.moveaxis(block.rows(benchmark, benchmark.ndim - 1), -1, 0)
             shape = (len(benchmark), *(1,) * (returns.ndim - benchmark.ndim), *benchmark.shape[1:])
