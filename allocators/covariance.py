@@ -25,7 +25,7 @@ class SampleCovariance(eqx.Module):
     """The sample covariance with ddof 1, as `numpy.cov`; with missing prices, `pandas.DataFrame.cov`, projected."""
 
     def __call__(self, window: js.Window) -> Float[Array, "asset asset"]:
-        return _positive(window.covariance(), History.of(window))
+        return _positive(jnp.asarray(window.covariance()), History.of(window))
 
 
 class ExponentialCovariance(eqx.Module):
@@ -46,7 +46,8 @@ class ExponentialCovariance(eqx.Module):
         history = History.of(window)
         dtype = history.returns.dtype
         age = jnp.arange(len(history.returns), dtype=dtype)[::-1]
-        return _positive(window.covariance(weights=jnp.asarray(0.5 ** (age / self.halflife), dtype)), history)
+        weights = jnp.asarray(0.5 ** (age / self.halflife), dtype)
+        return _positive(jnp.asarray(window.covariance(weights=weights)), history)
 
 
 class LedoitWolf(eqx.Module):
@@ -64,7 +65,7 @@ class LedoitWolf(eqx.Module):
         history = History.of(window)
         enough = history.count >= 2
         live = enough[:, None] & enough[None, :]
-        pairwise = window.covariance(ddof=0)
+        pairwise = jnp.asarray(window.covariance(ddof=0))
         sample = jnp.where(live, _positive(pairwise, history), 0.0)
         num_assets = jnp.maximum(enough.sum(), 1).astype(sample.dtype)
         mean_variance = jnp.trace(sample) / num_assets
