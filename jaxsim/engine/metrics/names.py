@@ -1,5 +1,6 @@
 """Metrics by name: the names that a user asks for are read, and what a metric needs beside returns."""
 
+import functools
 import inspect
 from collections.abc import Callable, Collection, Iterable
 from typing import Any
@@ -37,4 +38,9 @@ def required_arguments(metric: Callable) -> set[str]:
 
 def needs_ann_factor(metric: str | Callable) -> bool:
     """Whether a metric, by name or as a function, must be given the number of bars in a year."""
-    return "ann_factor" in required_arguments(getattr(returns, metric) if isinstance(metric, str) else metric)
+    return _named_needs_ann_factor(metric) if isinstance(metric, str) else "ann_factor" in required_arguments(metric)
+
+
+@functools.cache
+def _named_needs_ann_factor(name: str) -> bool:
+    return "ann_factor" in required_arguments(getattr(returns, name))

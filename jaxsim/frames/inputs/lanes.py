@@ -29,7 +29,7 @@ class Lanes:
     seeds: LaneParameter | None = None
     combinations: np.ndarray | None = None
 
-    @property
+    @cached_property
     def num_combinations(self) -> int:
         return len(self.sweep) if self.combinations is None else len(self.combinations)
 
