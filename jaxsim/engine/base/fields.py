@@ -1,4 +1,4 @@
-"""Which values a field may hold, said once for the core and for the pandas face."""
+"""The values that fields of Modules may hold, for the core and for the pandas face."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -15,10 +15,10 @@ from jaxsim.engine.base.numerics import Number, as_number
 
 @dataclass(frozen=True)
 class Bounds:
-    """Numbers from `low` to `high`, finite unless said otherwise.
+    """Finite numbers from `low` to `high`.
 
-    is_open: `low` itself is not allowed.       is_high_open: nor is `high`.
-    is_integer: only whole numbers.             allows: what else is allowed, NaN or an infinity.
+    is_open: whether `low` itself is excluded.       is_high_open: whether `high` is.
+    is_integer: whether only whole numbers are allowed.             allows: further values, NaN or infinities.
     """
 
     low: float = -np.inf
@@ -29,8 +29,8 @@ class Bounds:
     allows: tuple[float, ...] = ()
 
     def read(self, value: Any, argument: str) -> np.ndarray:
-        """A float64 array. Raises TypeError for what is not numeric, ValueError for the first value out of bounds;
-        the message begins with the argument's name."""
+        """A float64 array. Raises TypeError for values that are not numeric, ValueError for the first one out of
+        bounds; the message begins with the name of the argument."""
         array = np.asarray(value)
         if array.dtype.kind not in "iuf":
             raise TypeError(f"{argument}: expected numbers, got {type(value).__name__} {shown(value)}"[:200])
@@ -91,7 +91,7 @@ class Codes:
     aliases: Mapping[str, IntEnum] | None = None
 
     def read(self, value: Any, argument: str) -> np.ndarray:
-        """An int32 array. Raises ValueError naming the argument and the names that there are."""
+        """An int32 array. Raises ValueError naming the argument and the known names."""
         if isinstance(value, IntEnum) and not isinstance(value, self.enum):
             raise ValueError(f"{argument}: expected one of {self._names}, got {value!s}")
         array = np.asarray(value)
@@ -134,7 +134,7 @@ def whole_number(value: Any, name: str, least: int = 1) -> int:
 
 
 def shown(value: Any) -> str:
-    """A value as the user wrote it rather than as NumPy holds it, in one line."""
+    """A value in one line, as a user would write it."""
     plain = value.item() if isinstance(value, np.generic | np.ndarray) and value.ndim == 0 else value
     return " ".join(repr(plain).split())
 
@@ -169,8 +169,8 @@ CALL_SEQ = Codes(CallSeq, {"asgiven": CallSeq.DEFAULT, "byvalue": CallSeq.AUTO})
 
 
 def bounded(name: str, kind: Kind, *, by_bar_and_asset: bool = False, **options: Any) -> Any:
-    """A Module field for values of a kind, which `check_fields` looks at. A default of None means that the feature is
-    off; programs are then compiled without it.
+    """A field of a Module for values of a kind, which `check_fields` checks. A default of None means off; programs are
+    then compiled without the feature.
 
     by_bar_and_asset: the number may be one per asset [asset], or [time or 1, asset or 1].
     """

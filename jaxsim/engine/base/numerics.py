@@ -1,8 +1,7 @@
-"""Arithmetic that decides: tolerant comparisons, snapping balances, rounded products, sums in order.
+"""Exact arithmetic: comparisons with a tolerance, balances without dust, rounded products, sums in order.
 
-Everything here is bit-for-bit what the plain NumPy reference computes (rules 1). That is not pedantry:
-whether a balance is *exactly* zero decides whether the next order is rejected, so one unit in the last place can
-change the number of orders.
+All results are those of plain NumPy, bit for bit (rules 1). This is necessary: a balance
+that is *exactly* zero rejects the next order, so one unit in the last place can change the number of orders.
 """
 
 from collections.abc import Callable, Sequence
@@ -23,7 +22,7 @@ ABS_TOL = 1e-12
 #: Sums over at most this many assets are written out; longer ones become a loop.
 UNROLL = 16
 
-#: What users may put into a numeric field: a number, an array, a tracer, or (in the pandas face) a named index.
+#: The value of a numeric field: a number, an array, a tracer, or (in the pandas face) a named index.
 Number = Any
 
 #: An array, or in the reference engine a plain float.
@@ -31,7 +30,7 @@ Numbers = Inexact[Array, "..."] | float
 
 
 def as_number(x: Number) -> Number:
-    """Field converter: plain numbers become NumPy float64 arrays, all else passes as it comes.
+    """Field converter: plain numbers become NumPy float64 arrays, other values stay as they are.
 
     NumPy, because a `jnp` constant made outside the x64 scope would already have lost its last digits, and because
     a Python float has no gradient and recompiles for every value.
@@ -44,7 +43,7 @@ def as_number(x: Number) -> Number:
 
 
 def cast_inexact(tree: Any, dtype: Any) -> Any:
-    """Every floating-point array of a pytree in one dtype; integers, booleans, keys and functions untouched."""
+    """A pytree with all floating-point arrays in one dtype; integers, booleans, keys and functions stay."""
     return jax.tree.map(lambda x: jnp.asarray(x, dtype) if eqx.is_inexact_array(x) else x, tree)
 
 
@@ -75,7 +74,7 @@ def _add_jvp(primals, tangents):
 
 @jax.custom_jvp
 def snap(x: Inexact[Array, "..."]) -> Inexact[Array, "..."]:
-    """Dust below 1e-12 becomes exactly zero (rules 1.4). Gradients see the identity."""
+    """x, and exactly zero where abs(x) <= 1e-12 (rules 1.4). Gradients see the identity."""
     return where(jnp.abs(x) <= ABS_TOL, 0.0, x)
 
 
@@ -87,11 +86,11 @@ def _snap_jvp(primals, tangents):
 def product(x: Numbers, y: Numbers) -> Inexact[Array, "..."]:
     """x * y rounded to the nearest number before anything is added to it; 0 where x is 0, whatever y is.
 
-    XLA on CPU contracts `a * b + c` into one fused multiply-add, which rounds once where NumPy rounds twice. A
-    select on the product is what keeps it from doing so (barriers and `reduce_precision` do not), if
-    - its condition is not known when the program is compiled, as `x != 0` is for constant weights: hence `y == y`;
+    XLA on CPU turns `a * b + c` into one fused multiply-add, which rounds once where NumPy rounds twice. A select on
+    the product prevents this (barriers and `reduce_precision` do not), if
+    - its condition is unknown when the program is compiled; `x != 0` is known for constant weights, hence `y == y`;
     - its other arm is no constant: LLVM turns `c - select(p, a * b, 0)` into `select(p, c - a * b, c)`.
-    The select on `x` lets an empty position have no price.
+    The select on `x` allows an empty position without a price.
     """
     if _are_numpy(x, y):
         return np.where(x == 0, x, x * y)
@@ -106,15 +105,15 @@ def _product(x, y):
 @_product.defjvp
 def _product_jvp(primals, tangents):
     (x, y), (dx, dy) = primals, tangents
-    known = ~jnp.isnan(y)  # an asset without a price must not poison the gradient of the others
+    known = ~jnp.isnan(y)  # the NaN price of one asset must not reach the gradients of others
     return _product(x, y), where(known, dx * where(known, y, 0.0), 0.0) + where(known, x * dy, 0.0)
 
 
 def quotient(x: Numbers, y: Numbers) -> Inexact[Array, "..."]:
     """x / y rounded to the nearest number; 0 where x is 0.
 
-    XLA rewrites (a / b) / c as a / (b * c), and division by a constant as multiplication by its inverse; both round
-    differently. Selects on the divisor and on the result (see `product`) keep it from doing so, and keep 0 / 0 out of
+    XLA rewrites (a / b) / c as a / (b * c), and a division by a constant as a multiplication by its inverse. Both round
+    in another way. Selects on the divisor and on the result (see `product`) prevent this, and keep 0 / 0 out of
     gradients.
     """
     if _are_numpy(x, y):
@@ -137,8 +136,8 @@ def _quotient_jvp(primals, tangents):
 
 
 def coarse(x: Numbers, unit: Numbers) -> Inexact[Array, "..."]:
-    """x in whole billionths of `unit` (in float32, two millionths), for comparisons that rounding shall not decide; as
-    it is where the unit is not positive."""
+    """x in whole billionths of `unit` (in float32, two millionths), so that rounding errors decide no comparison;
+    x itself where the unit is not positive."""
     xp = np if _are_numpy(x, unit) else jnp
     x, unit = xp.asarray(x), xp.asarray(unit)
     grain = max(REL_TOL, 16 * float(xp.finfo(x.dtype).eps))

@@ -1,5 +1,5 @@
-"""Random numbers as `jax.random` draws them, bit for bit, with the rounds of Threefry written out: on a CPU, JAX loops
-over them, which takes several times longer to compile and to run.
+"""Random numbers of `jax.random`, bit for bit, and random keys. The rounds of Threefry are written out here: on a CPU,
+JAX loops over them, which takes several times longer to compile and to run.
 
 Threefry-2x32-20: Salmon, Moraes, Dror and Shaw, Parallel Random Numbers: As Easy as 1, 2, 3 (SC 2011).
 """
@@ -34,11 +34,11 @@ def threefry(key: tuple[Any, Any], counts: tuple[Any, Any]) -> tuple[Any, Any]:
 
 
 def is_threefry(impl: Any) -> bool:
-    """Whether `jax.random` would draw from keys of this kind as is done here."""
+    """Whether `jax.random` draws from keys of this kind by the same formula."""
     return str(impl) == "threefry2x32" and jax.config.jax_threefry_partitionable  # pyright: ignore[reportAttributeAccessIssue]
 
 
-@jax.jit  # for NumPy's own loops, in which every operation would be a program
+@jax.jit  # in a NumPy loop, every operation alone would be a program
 def fold_in(key: Any, number: Int[Array, ""] | int) -> Any:
     """`jax.random.fold_in`: a key made of a key and a whole number."""
     if not is_threefry(jax.random.key_impl(key)):
@@ -60,7 +60,7 @@ def uniform(key: Any, shape: tuple[int, ...]) -> Float[Array, "..."]:
 
 
 def _unit_interval(bits: UInt32[Array, "..."]) -> Float[Array, "..."]:
-    """The float32 in [1, 2) whose mantissa these bits fill, less one."""
+    """The float32 in [1, 2) with these bits as its mantissa, minus one."""
     return lax.bitcast_convert_type((bits >> np.uint32(9)) | np.uint32(0x3F800000), jnp.float32) - 1
 
 
@@ -68,7 +68,7 @@ def _unit_interval(bits: UInt32[Array, "..."]) -> Float[Array, "..."]:
 
 
 def is_seed(key: Any) -> bool:
-    """Whether this is an int to make a key of. Raises ValueError for one out of range."""
+    """Whether this is an int, for a key to be made of. Raises ValueError for one out of range."""
     if not is_whole(key):
         return False
     if not 0 <= key < 2**32:  # beyond, JAX draws otherwise with x64 than without
@@ -98,7 +98,7 @@ def key_or_words(key: Any) -> Any:
 
 
 def is_typed(key: Any) -> TypeGuard[jax.Array]:
-    """Whether this is what `jax.random.key` makes."""
+    """Whether this is a typed key, as `jax.random.key` returns it."""
     return isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
 
 

@@ -1,8 +1,8 @@
-"""Statistics along time that skip NaN, one code for NumPy and JAX: what `metrics` is written in.
+"""Statistics along time that skip NaN, one code for NumPy and JAX. The metrics are written in them.
 
-Time is the leading axis. `known` marks the bars that count, bool, shaped like the series. Whatever is masked
-out is replaced *before* it meets a product, a division or a root: a gradient flows through both sides of a
-`where`, and zero times NaN is NaN.
+The first axis is time. `known` marks the bars that count, bool, with the shape of the series. Masked values are
+replaced *before* a product, a division or a root: gradients pass through both sides of a `where`, and zero times NaN is
+NaN.
 """
 
 from types import ModuleType
@@ -21,7 +21,7 @@ def as_float(x: Any, xp: ModuleType) -> Any:
 
 
 def divide(a: Any, b: Any, otherwise: Any) -> Any:
-    """a / b, and `otherwise` where b is zero; NaN where either is, with derivative zero."""
+    """a / b, and `otherwise` where b is zero; NaN where a or b is NaN. The derivative there is zero."""
     xp, zero = namespace(a, b), b == 0
     fine = ~(zero | xp.isnan(a) | xp.isnan(b))
     ratio = xp.where(fine, a, 0) / xp.where(fine, b, 1)
@@ -29,7 +29,7 @@ def divide(a: Any, b: Any, otherwise: Any) -> Any:
 
 
 def root(x: Any) -> Any:
-    """Square root, with derivative zero at zero, where the true one is infinite; NaN below zero."""
+    """Square root; NaN below zero. The derivative at zero is zero; the true one is infinite."""
     xp, positive = namespace(x), x > 0
     return xp.where(x == 0, 0, xp.where(positive, xp.sqrt(xp.where(positive, x, 1)), np.nan))
 
@@ -42,7 +42,7 @@ def power(base: Any, exponent: Any) -> Any:
 
 
 def filled(x: Any, known: Any, value: Any) -> Any:
-    """x, and `value` where it is unknown."""
+    """x, and `value` where x is unknown."""
     xp = namespace(x, known)
     return x if xp is np and known.all() else xp.where(known, x, value)
 
@@ -67,8 +67,8 @@ def mean(x: Any, known: Any) -> Any:
 def deviation(x: Any, known: Any) -> Any:
     """x minus its mean; 0 at unknown bars, and exactly 0 everywhere in a constant series.
 
-    Measured from one of the values, not from zero: the mean of n equal numbers is often one ulp off them, and
-    "no risk" would become a risk of 1e-17.
+    Distances are taken from one of the values, not from zero: the mean of n equal numbers is often one ulp away from
+    them, and "no risk" would become a risk of 1e-17.
     """
     xp = namespace(x)
     pivot = xp.max(filled(x, known, -np.inf), axis=0)

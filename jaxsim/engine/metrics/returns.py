@@ -1,13 +1,13 @@
-"""Scores of a whole path of returns (rules 7).
+"""Metrics of a whole path of returns (rules 7).
 
-Every metric is a pure function of simple returns per bar, [time, ...]: time leads, whatever follows are
-lanes, and the result has their shape (0-d for one path). NaN returns are left out. Risk-free, required and
-benchmark returns are fractions per bar too. `ann_factor` is the number of bars in a year, 252 or 8760, say;
-it has no default because a wrong one shows nowhere.
+Every metric is a pure function of simple returns per bar, fractions, [time, ...]. The first axis is time, the others
+are lanes; the result has the shape of the lanes (0-d for one path). NaN returns are left out. Risk-free, required and
+benchmark returns are fractions per bar too. `ann_factor` is the number of bars in a year, such as 252 or 8760. It has
+no default, because nothing in the result would show a wrong one.
 
-NumPy, lists and pandas give NumPy; JAX gives JAX, under `jit`, `vmap` and `grad`, and where the value is
-finite so is the gradient. The dtype is that of the returns. A ratio whose denominator is exactly zero is inf
-or NaN as in vectorbt, each function says which; its gradient there is zero.
+NumPy arrays, lists and pandas objects give NumPy; JAX arrays give JAX, under `jit`, `vmap` and `grad`. Where the value
+is finite, the gradient is finite. The dtype is that of the returns. A ratio with a denominator of exactly zero is
+infinite or NaN, as in vectorbt, and each docstring says which; its gradient there is zero.
 
 All raise TypeError for missing arguments and ValueError for a path without bars or of another length.
 """
@@ -80,18 +80,19 @@ def annualized_return(returns: Any, *, ann_factor: Number) -> Any:
 def drawdown(returns: Any) -> Any:
     """The fraction lost since the highest value so far, <= 0, [time, ...] (rules 7.4).
 
-    The first bar is the first height, so a loss on it is none; NaN after a first return of -1.
+    The value after the first bar is the first peak, so a loss on the first bar is no drawdown. NaN after a first return
+    of -1.
     """
     xp, growth = namespace(returns), _growth(returns)
     wealth = xp.cumprod(growth, axis=0)
     below = divide(wealth, nanstats.running_max(wealth), np.nan) - 1
-    # A product taken in parallel is not monotone to the last bit; before the first loss it should be.
+    # A parallel product is not monotone to the last bit, but no drawdown may come before the first loss.
     return xp.where(nanstats.running_min(growth) < 1, below, 0)
 
 
 @over_time
 def max_drawdown(returns: Any) -> Any:
-    """The deepest drawdown, a fraction <= 0; 0 if there is none (rules 7.4)."""
+    """The lowest drawdown, a fraction <= 0; 0 without one (rules 7.4)."""
     return namespace(returns).min(drawdown(returns), axis=0)
 
 
@@ -151,14 +152,14 @@ def deflated_sharpe_ratio(
     var_sharpe: Any = None,
     nb_trials: int | None = None,
 ) -> Any:
-    """Probability that the Sharpe ratio beats the best to be expected of so many trials by luck alone
+    """Probability, in [0, 1], that the Sharpe ratio is above the highest one to expect by luck among all trials
     (rules 7.13; Bailey and Lopez de Prado 2014).
 
     var_sharpe: variance over the trials of the annualized Sharpe ratio.
-    nb_trials: their number.
+    nb_trials: number of trials.
 
-    By default the lanes are the trials: one path alone must be given both, or it is NaN, as every lane is
-    when one of them has no Sharpe ratio.
+    By default the lanes are the trials. A single path is NaN without both. If one lane has no Sharpe ratio, all lanes
+    are NaN.
     """
     annual = sharpe_ratio(returns, ann_factor=ann_factor, risk_free=risk_free, ddof=ddof)
     known = _known(returns)
@@ -216,7 +217,7 @@ def sortino_ratio(returns: Any, *, ann_factor: Number, required_return: Number =
 def omega_ratio(returns: Any, *, ann_factor: Number, risk_free: Number = 0.0, required_return: Number = 0.0) -> Any:
     """Gains over losses, both summed against a threshold (rules 7.6; Keating and Shadwick 2002).
 
-    required_return: per year, unlike that of `sortino_ratio`, and brought to one bar here.
+    required_return: per year, unlike that of `sortino_ratio`; it is converted to one bar.
     Infinite without losses.
     """
     xp = namespace(returns, ann_factor)
@@ -242,7 +243,7 @@ def information_ratio(returns: Any, benchmark: Any, *, ddof: int = 1) -> Any:
 
 @over_time
 def beta(returns: Any, benchmark: Any) -> Any:
-    """Covariance with the benchmark over its variance (rules 7.9), over the bars that know both.
+    """Covariance with the benchmark / variance of the benchmark (rules 7.9), over the bars that have both.
 
     NaN below two bars, and where the benchmark's variance is under 1e-30.
     """
@@ -349,7 +350,7 @@ def kurtosis(returns: Any) -> Any:
 # --- on trailing windows
 
 
-# --- of the trades, rather than of the returns
+# --- metrics of trades
 
 
 def turnover(traded: Any, value: Any) -> Any:
@@ -374,7 +375,7 @@ def num_rebalances(rebalanced: Any) -> Any:
 
 
 def total_fees(fees: Any) -> Any:
-    """Fees paid in all, currency (rules 8.1). fees: paid at each bar, [time, ...]."""
+    """Sum of all fees paid, currency (rules 8.1). fees: paid at each bar, [time, ...]."""
     return namespace(fees).asarray(fees).sum(axis=0)
 
 
@@ -425,7 +426,7 @@ def _tail(returns: Any, q: float) -> Any:
 
 
 def _from_two_bars(returns: Any, value: Any) -> Any:
-    """NaN for a path of one bar: it has no spread to speak of."""
+    """NaN for a path of one bar, which has no spread."""
     return value if len(returns) > 1 else namespace(returns).full_like(value, np.nan)
 
 
@@ -434,7 +435,7 @@ def _growth(returns: Any) -> Any:
 
 
 def _final(returns: Any, known: Any = True) -> Any:
-    """What one unit of money becomes over the `known` bars."""
+    """The final value of one unit of money over the `known` bars."""
     xp = namespace(returns)
     return xp.prod(xp.where(known, _growth(returns), 1), axis=0)
 
@@ -457,7 +458,7 @@ def _variance_over_lanes(sharpe: Any, ddof: int) -> Any:
 
 
 def _expected_maximum(trials: int) -> float:
-    """Expected highest of so many standard normal numbers, as the deflated Sharpe ratio approximates it."""
+    """Expected maximum of `trials` standard normal numbers, by the approximation of the deflated Sharpe ratio."""
     if trials <= 1:
         return -np.inf
     g, quantile = np.euler_gamma, NormalDist().inv_cdf

@@ -1,4 +1,4 @@
-"""What makes a metric of a formula: checked arguments, NumPy or JAX, the whole path or trailing windows."""
+"""From a formula to a metric: checked arguments, NumPy or JAX, the whole path or trailing windows."""
 
 import functools
 import inspect
@@ -12,25 +12,24 @@ from jax import lax
 from jaxsim.engine.base.arrays import namespace
 from jaxsim.engine.metrics.nan_statistics import as_float
 
-#: Numbers that a rolling metric looks at together; bounds its memory, whatever the window.
+#: Numbers that a rolling metric computes with at a time; this limits its memory for any window.
 CHUNK = 1 << 20
-#: Numbers of one series that NumPy works on together: what is made of them on the way stays in the cache, and is little
-#: enough for malloc to keep; asked for anew, memory costs more than what is worked out in it.
+#: Numbers of one series that NumPy computes with at a time. Intermediate results then stay in the cache, and malloc
+#: keeps their memory: new memory would cost more time than the arithmetic.
 BLOCK = 1 << 16
 
 
 def over_time(formula: Callable) -> Callable:
     """Decorates a formula on arrays: its positional arguments are series [time, ...], its keywords settings.
 
-    NumPy arrays, lists and pandas objects give NumPy at once; a JAX array or tracer among them gives JAX. A
-    series without some of the trailing axes serves all their lanes, and no lane knows of another. Zero and NaN raise no
-    warnings.
+    NumPy arrays, lists and pandas objects give NumPy; a JAX array or tracer among them gives JAX. A series with fewer
+    axes serves all lanes, and no lane depends on another. Zero and NaN raise no warnings.
     """
     return _metric(formula, by_lane=True)
 
 
 def over_lanes_too(formula: Callable) -> Callable:
-    """As `over_time`, where what comes out for a lane depends on the others."""
+    """As `over_time`, for a formula whose result for a lane depends on the other lanes."""
     return _metric(formula, by_lane=False)
 
 
@@ -61,7 +60,7 @@ def _program(formula: Callable, series: list, arrays: dict, options: tuple[tuple
 
 
 def _blocks(series: list, settings: dict) -> list[list]:
-    """The series in parts of some lanes each."""
+    """The series, cut into blocks of lanes."""
     is_table = namespace(*series) is np and series[0].ndim == 2
     if not is_table or series[0].size <= BLOCK or any(np.ndim(x) for x in settings.values()):
         return [series]
@@ -82,7 +81,7 @@ def rolling(metric: Callable) -> Callable:
             raise ValueError(f"minp: expected 0 to window={window}, got {minp}")
         series, settings = _checked(names, args, settings)
         xp, bars = namespace(*series), len(series[0])
-        # The first windows are short; nobody asks for them unless minp is small.
+        # The first windows are short; they are needed only if minp is small.
         short = min(window - 1, bars)
         heads = [metric(*(x[: i + 1] for x in series), **settings) for i in range(short) if i + 1 >= minp]
         blank = xp.full((short - len(heads), *series[0].shape[1:]), np.nan, series[0].dtype)
@@ -115,7 +114,7 @@ def _full_windows(metric: Callable, series: list, window: int, settings: dict) -
             return metric(*(lax.dynamic_slice_in_dim(x, start, window) for x in series), **settings)
 
         return lax.map(one, starts, batch_size=batch)
-    # Windows become lanes: [window, start, ...], a view that copies nothing.
+    # Windows become lanes: [window, start, ...], a view without a copy.
     views = [np.moveaxis(np.lib.stride_tricks.sliding_window_view(x, window, axis=0), -1, 0) for x in series]
     chunks = [slice(start, start + batch) for start in starts[::batch]]
     return np.concatenate([metric(*(view[:, chunk] for view in views), **settings) for chunk in chunks])

@@ -1,4 +1,5 @@
-"""What is known of series at each bar, by that bar and those before it; one code for NumPy and JAX, time leading."""
+"""Values of series at each bar, out of that bar and the bars before it. One code for NumPy and JAX; the first axis is
+time."""
 
 from typing import Any
 
@@ -11,7 +12,7 @@ from jaxsim.engine.metrics.rolling import over_time, rolling
 
 
 def carried(x: Any) -> Any:
-    """Holes filled with the last value known; NaN before the first."""
+    """x with NaN replaced by the last known value; NaN before the first one."""
     xp = namespace(x)
     place = xp.arange(len(x)).reshape(-1, *[1] * (x.ndim - 1))
     last = nanstats.running_max(xp.where(xp.isnan(x), -1, place))
@@ -19,19 +20,19 @@ def carried(x: Any) -> Any:
 
 
 def lagged(x: Any, bars: int) -> Any:
-    """The values of so many bars ago; NaN at the first ones."""
+    """The values of `bars` bars ago; NaN at the first bars."""
     xp = namespace(x)
     blank = xp.full((min(bars, len(x)), *x.shape[1:]), np.nan, x.dtype)
     return xp.concatenate([blank, x[: len(x) - len(blank)]])
 
 
 def relative_change(a: Any, b: Any) -> Any:
-    """a / b - 1; NaN where either is or b is zero."""
+    """a / b - 1; NaN where a or b is NaN, or b is zero."""
     return divide(a, b, np.nan) - 1
 
 
 def change(x: Any, bars: int) -> Any:
-    """Simple return since so many bars ago."""
+    """Simple return over the last `bars` bars."""
     return relative_change(x, lagged(x, bars))
 
 
@@ -50,7 +51,7 @@ def _max(x: Any) -> Any:
     return namespace(x).max(x, axis=0)
 
 
-#: Mean, standard deviation (ddof 1) and maximum of the last `window` bars; NaN where one of them is.
+#: Mean, standard deviation (ddof 1) and maximum of the last `window` bars; NaN where one of them is NaN.
 trailing_mean, trailing_std, trailing_max = rolling(_mean), rolling(_std), rolling(_max)
 
 

@@ -1,4 +1,4 @@
-"""What the investor holds."""
+"""The account: cash and positions of the investor."""
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -10,24 +10,23 @@ from jaxsim.engine.base.numerics import Number, dot
 
 
 class Account(eqx.Module):
-    """What a new account is opened with.
+    """A new account.
 
-    cash: currency, positive; a number.
+    cash: opening cash, currency, > 0; a number.
 
-    Units and cash, rather than currency holdings or weights, are what the simulation carries: between trades they
-    do not change, so that nothing drifts.
+    The simulation carries units and cash, not values or weights: between trades they do not change.
     """
 
     cash: Number = bounded("cash", CASH, default=100.0)
 
 
 class Holdings(eqx.Module):
-    """An account while it runs. All assets of the group share one cash balance.
+    """The state of an account. All assets of the group share one cash balance.
 
     units: of each asset; negative where it is sold short.
-    cash: currency, with the proceeds of short sales in it.
-    debt: currency that each short position was sold for.
-    free_cash: currency that is neither owed nor pledged: cash less twice the debt (rules 3.5h, 3.6g).
+    cash: currency, including the proceeds of short sales.
+    debt: proceeds of each short position, currency.
+    free_cash: currency that is neither owed nor pledged: cash - 2 * debt (rules 3.5h, 3.6g).
     """
 
     units: Float[Array, " asset"]

@@ -1,4 +1,4 @@
-"""In which order the assets of a group trade (rules 2.5 and 5.2)."""
+"""The order in which the assets of a group trade (rules 2.5 and 5.2)."""
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -9,7 +9,7 @@ from jaxsim.engine.base.arrays import Array, where
 from jaxsim.engine.base.enums import CallSeq, Direction, SizeType
 from jaxsim.engine.base.numerics import product
 
-#: Up to this many assets the call order is found by comparing all pairs, which vectorises over lanes; sorting does not.
+#: Up to this many assets all pairs are compared, which vectorises over lanes; sorting does not.
 PAIRWISE_ASSETS = 16
 
 
@@ -28,7 +28,7 @@ class CallOrder(eqx.Module):
             self._sequence, self._place = jnp.lexsort((where(jnp.isnan(key), -number, number), key)), None
             self.rank = jnp.argsort(self._sequence, stable=True).astype(jnp.int32)
             return
-        # The barrier makes both sides of the comparison one number: computed twice, they might round differently.
+        # Without the barrier XLA might compute the key twice, and round it in two ways.
         key = lax.optimization_barrier(key)
         mine, other = key[:, None], key[None, :]
         earlier, later = number[None, :] < number[:, None], number[None, :] > number[:, None]
@@ -66,7 +66,7 @@ def order_value(
     free_cash: Float[Array, ""],
     value: Float[Array, ""],
 ) -> Float[Array, " asset"]:
-    """What each order is about to move, in currency; > 0 buys (rules 5.2). NaN where it cannot be told.
+    """The value that each order is going to trade, currency, > 0 to buy (rules 5.2). NaN where it is unknown.
 
     size_type, direction: one code for all assets, or one for each.
     """
@@ -85,14 +85,14 @@ def order_value(
         SizeType.TARGET_PERCENT: product(size, value) - product(units, val_price),
     }
     chosen = jnp.select([size_type == kind for kind in by_type], list(by_type.values()), jnp.nan)
-    # `product` is 0 where one factor is, even if the other is unknown.
+    # `product` is 0 where one factor is 0, even if the other is NaN.
     lacks_price = jnp.isnan(val_price) & (size_type >= SizeType.TARGET_AMOUNT)
     lacks_value = jnp.isnan(value) & (size_type == SizeType.TARGET_PERCENT)
     return where(lacks_price | lacks_value, jnp.nan, chosen)
 
 
 def call_key(call_seq: Int[Array, ""] | None, value: Float[Array, " asset"]) -> Float[Array, " asset"]:
-    """The key of a `CallOrder`: the order values, or by a CallSeq code the columns' numbers."""
+    """The key of a `CallOrder`: the order values, or, by CallSeq code, the numbers of the columns."""
     if call_seq is None:
         return value
     number = jnp.arange(value.shape[0], dtype=value.dtype)

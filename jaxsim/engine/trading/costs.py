@@ -1,4 +1,4 @@
-"""What trading costs, and the limits within which an order may fill."""
+"""The costs of trading, and the limits on orders."""
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -20,20 +20,21 @@ from jaxsim.engine.base.numerics import Number, at_bar
 
 class Costs(eqx.Module):
     """The costs of an order and its limits (rules 2.6 and 3). Each is a number, one per asset [asset], or
-    [time or 1, asset or 1]; None: off, and programs are compiled without it.
+    [time or 1, asset or 1]. None: off; programs are then compiled without it.
 
     fees: fraction of the traded value, > -1 (negative: a rebate).
     fixed_fees: currency per order (negative: a rebate).
     slippage: fraction by which buys fill above the execution price and sells below it, in [0, 1).
     min_size: units; a smaller fill is rejected.     max_size: units; a larger order is cut, or rejected.
     size_granularity: units; fills are whole multiples of it, rounded down; NaN: any size.
-    reject_prob: probability with which an order is rejected at random, drawn from the lane's key as its own stream.
-    lock_cash: whether buys may spend free cash only, which leaves out what short positions owe, and shorts are limited
-        by it.
-    allow_partial: whether an order may fill in part; default true.
+    reject_prob: probability of a random rejection. The draws are a stream of their own, from the key of the lane.
+    lock_cash: whether buys may spend only free cash, without the debt of short positions, and free cash limits shorts.
+    allow_partial: whether an order may fill in part; default True.
     raise_reject: whether a rejected order ends the lane with a fault.
-    update_value: one for all assets and bars: whether a fill moves the valuation price of its asset, and with it the
-        value that later orders of the bar are sized by.
+    update_value: one bool for all assets and bars: whether a fill changes the valuation price of its asset, and so the
+        value for the sizes of later orders of the bar.
+
+    Raises ValueError or TypeError that begins with the name of the field.
     """
 
     fees: Number = bounded("fees", FEES, by_bar_and_asset=True, default=0.0)
@@ -50,7 +51,7 @@ class Costs(eqx.Module):
 
     @property
     def are_proportional(self) -> bool:
-        """Whether costs are proportional to what is traded and nothing limits a fill but cash."""
+        """Whether costs are proportional to the traded value, and only cash limits a fill."""
         others = (self.fixed_fees, self.min_size, self.max_size, self.size_granularity, self.reject_prob)
         return all(
             x is None for x in (*others, self.lock_cash, self.allow_partial, self.raise_reject, self.update_value)
@@ -65,7 +66,7 @@ class Costs(eqx.Module):
         return Costs(**row)
 
 
-#: What a field of `Costs` is when it is None; a parameter that equals it is left out of the program.
+#: The value of each field of `Costs` that means off. A parameter with this value is left out of the program.
 NEUTRAL = {
     "fixed_fees": 0.0,
     "slippage": 0.0,

@@ -1,4 +1,4 @@
-"""What the world gives: prices, and the features that the user adds."""
+"""The market: prices, and the features that the user adds."""
 
 from collections.abc import Callable
 from typing import Any, ClassVar
@@ -10,16 +10,16 @@ from jaxsim.engine.base.arrays import Array
 
 
 class Market(eqx.Module):
-    """Prices of one group of assets. Built from DataFrames by `Market.from_frames`, which also fills the gaps.
+    """Prices of one group of assets, currency per unit. `Market.from_frames` builds it from DataFrames, and fills gaps.
 
-    close: closes as observed; NaN where there was none. What `Observation.window` looks back on.
-    val_price: the price that positions are valued and orders are sized at, before the bar trades: the open, where
-        there is none the last price known before it; NaN before the first price.
-    price: the price that orders execute at; NaN where the asset does not trade.
-    mark: the close that positions are marked at: the last one known.
+    close: closes as observed; NaN where there is none. `Observation.window` shows them.
+    val_price: price for valuation and for the size of orders, before the bar trades: the open, or, where there is none,
+        the last known price before it; NaN before the first price.
+    price: execution price of orders; NaN where the asset does not trade.
+    mark: the last known close, at which positions are valued after the bar.
     features: pytree of arrays with leading axis time; row t is known at the open of bar t.
-    priced_at: when `val_price` was last known, in half bars: 2t for the open of bar t, 2t + 1 for its close. None: not
-        needed, since no fill is ever newer; see `Costs.update_value`.
+    priced_at: time of `val_price` in half bars: 2t for the open of bar t, 2t + 1 for its close. None: not needed, since
+        no fill is newer than the prices; see `Costs.update_value`.
     """
 
     close: Float[Array, "time asset"]

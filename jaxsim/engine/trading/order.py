@@ -1,8 +1,8 @@
 """How one order fills: rules 3, for any size type, direction, cost and limit.
 
-Buying and selling are both worked out and one of them is taken, since under `vmap` neighbouring lanes do different
-things. What an order cannot do has a reason (OrderStatusInfo), what makes no sense a fault (LaneFault). Whatever is
-not taken is computed from harmless numbers, so that no NaN or infinity reaches a gradient.
+A purchase and a sale are both computed, and one of them is taken: under `vmap`, neighbouring lanes trade in different
+directions. An order that does not fill has a reason (OrderStatusInfo); one that cannot exist has a fault (LaneFault).
+The side that is not taken is computed from finite numbers, so that no NaN or infinity reaches a gradient.
 """
 
 from collections.abc import Sequence
@@ -24,11 +24,11 @@ Code = Int[Array, ""]
 
 
 class Order(eqx.Module):
-    """One order and the position that it acts on; or with an axis of orders, a sequence of them.
+    """One order and the position of its asset; with an axis of orders, a sequence of them.
 
     size: in units of `size_type`; NaN: no order.       price: of execution; NaN: none.
     units, debt, val_price: of the asset (`Holdings`).
-    costs: of this order; None where neutral.       draw: uniform [0, 1), decides on a random rejection.
+    costs: of this order; None where off.       draw: uniform [0, 1), decides on a random rejection.
     """
 
     size: Float[Array, "*orders"]
@@ -43,7 +43,7 @@ class Order(eqx.Module):
 
 
 class Pool(eqx.Module):
-    """What all orders of a group share: cash, free cash, and the value that sizes refer to; currency."""
+    """The balances that all orders of a group share: cash, free cash, and the value for their sizes; currency."""
 
     cash: Scalar
     free_cash: Scalar
@@ -51,9 +51,9 @@ class Pool(eqx.Module):
 
 
 class Outcome(eqx.Module):
-    """What became of an order.
+    """The result of an order.
 
-    request: units asked for, > 0 to buy; infinite: as many as possible; NaN where it could not be worked out.
+    request: units of the order, > 0 to buy; infinite: as many as possible; NaN where the size is unknown.
     trade: units filled, > 0 bought.    price: of the fill, with slippage.      fees: currency.
     units, debt, val_price: of the asset, after it.
     info: OrderStatusInfo, NONE where filled.       fault: LaneFault.       clip: Clip, where filled.
@@ -110,10 +110,10 @@ class _Terms(eqx.Module):
 
 
 class _Wish(eqx.Module):
-    """The size of an order, worked out (rules 3.3).
+    """The size of an order in units (rules 3.3).
 
-    units: asked for, > 0 to buy; 0 where unbounded.        is_buy: which way.
-    is_unbounded: as much as possible.      is_share, share: the fraction of that which is asked for.
+    units: of the order, > 0 to buy; 0 where unbounded.        is_buy: whether it buys.
+    is_unbounded: as much as possible.      is_share, share: whether only a fraction of that, and which.
     is_endless: the fraction is infinite; `share` is then 1.
     """
 
@@ -132,7 +132,7 @@ class _Wish(eqx.Module):
 
 
 class _Attempt(eqx.Module):
-    """One side of an order: what it would trade (> 0), at which price, for which fees, and the cash that it moves."""
+    """One side of an order: units (> 0), price, fees, and the flow of cash, currency."""
 
     size: Scalar
     price: Scalar
@@ -254,7 +254,7 @@ def _cash_limit(
     units: Scalar,
     debt: Scalar,
 ) -> tuple[Scalar, Flag]:
-    """Rules 3.5a: what a buy may spend; and whether a division by zero keeps that from being told."""
+    """Rules 3.5a: what a buy may spend; and whether a division by zero makes it unknown."""
     limit, is_broken = cash, jnp.asarray(False)
     if order.costs.lock_cash is not None:
         is_short, short = units < 0, where(units < 0, -units, 1.0)
@@ -314,7 +314,7 @@ def _buy(
             (~fits & (net <= 0), Info.CANT_COVER_FEES),
             (~has_no_end & eq(size, jnp.zeros_like(size)), Info.SIZE_ZERO),
             *_too_little(bought, wish, terms),
-            (bought == 0, Info.SIZE_ZERO),  # a part that granularity rounds to nothing
+            (bought == 0, Info.SIZE_ZERO),  # a part that granularity rounds to zero
         ],
         Info.NONE,
     )
@@ -324,7 +324,7 @@ def _buy(
         fees=where(fits, whole_fees, part_fees),
         flow=-where(fits, cost + whole_fees, part_paid),
         info=info,
-        # An infinite part of a limit below zero is infinite, which only a purchase that covers a short is free from.
+        # An infinite fraction of a limit below zero is infinite, except for a purchase that covers a short position.
         fault=first_of(
             [
                 (is_broken, LaneFault.ORDER_DIVISION),
@@ -455,7 +455,7 @@ def debt_moves(
     price: Float[Array, "*orders"],
     is_buy: Bool[Array, "*orders"],
 ) -> tuple[Float[Array, "*orders"], Float[Array, "*orders"]]:
-    """What a fill borrows by selling short, and what it releases by buying back, currency, >= 0."""
+    """The debt that a fill adds by selling short, and the debt that it removes by buying back, currency, >= 0."""
     was_short, is_short = units < 0, new_units < 0
     short = where(was_short, -units, 1.0)
     covered = where(is_short, size, short)

@@ -1,9 +1,8 @@
-"""How a whole rebalance fills: the orders of a group, one after the other, against the cash that they share.
+"""How a whole rebalance fills: the orders of a group, one after the other, out of one cash balance.
 
-Two ways lead there, and `trade` chooses between them when a program is compiled, from what the policy and the costs
-can ask for at all:
+There are two ways. `trade` chooses one when a program is compiled, by the kinds of orders and costs that are possible:
 
-- `trade_to_weights` for target weights under proportional costs, which only cash can limit;
+- `trade_to_weights` for target weights under proportional costs, which only the cash can limit;
 - `trade_in_general` for everything else, order by order through `fill`.
 """
 
@@ -27,13 +26,13 @@ from jaxsim.engine.trading.status import OrderStatusInfo as Info
 
 
 class Request(eqx.Module):
-    """What a group is asked to trade at one bar.
+    """The orders of a group at one bar.
 
     size: in units of `size_type`, per asset; NaN leaves the asset alone.
     size_type: SizeType of each, None for target weights.       direction: Direction of each, None for Both.
-    call_seq: CallSeq, None for by order value.     sequence: place of each asset in the order of execution, which goes
-        before; None, or -1 everywhere, where the allocator has not chosen it.
-    has_ties: whether order values may tie but for rounding, as where a destination moves several assets by the same
+    call_seq: CallSeq, None for by order value.     sequence: place of each asset in the order of execution, before
+        `call_seq`; None, or -1 everywhere, where the allocator has not chosen it.
+    has_ties: whether order values may be equal up to rounding, as where a destination moves several assets by the same
         weight; such ties are broken by column.
     """
 
@@ -46,12 +45,12 @@ class Request(eqx.Module):
 
     @property
     def is_plain(self) -> bool:
-        """Whether it is target weights, in either direction, traded in the order of their values."""
+        """Whether these are target weights, in both directions, traded by order value."""
         return all(x is None for x in (self.size_type, self.direction, self.call_seq, self.sequence))
 
 
 class BarPrices(eqx.Module):
-    """What a bar's orders are sized by and filled at.
+    """The prices of a bar, for the sizes and the fills of its orders.
 
     value: of the account before the bar, currency.
     val_price, price: for valuation and for execution, currency per unit; NaN where unknown.
@@ -65,7 +64,7 @@ class BarPrices(eqx.Module):
 class OrderLog(eqx.Module):
     """Each order of a rebalance, per asset, and the account around it (rules 6.8).
 
-    before, after: what is shared.      order, outcome: with the position of the asset, before and after.
+    before, after: the shared pool.      order, outcome: with the position of the asset, before and after.
     """
 
     before: Pool
@@ -75,17 +74,17 @@ class OrderLog(eqx.Module):
 
 
 class Fills(eqx.Module):
-    """What became of the orders of one rebalance, one per asset.
+    """The results of the orders of one rebalance, one per asset.
 
-    request: units asked for, > 0 to buy; infinite: as many as possible; NaN where it could not be worked out.
+    request: units of the order, > 0 to buy; infinite: as many as possible; NaN where the size is unknown.
     trade: units filled, > 0 bought, < 0 sold, 0 not filled.
     price: price of the fill, with slippage.       fees: currency paid.
     info: OrderStatusInfo, NONE where filled.
     rank: place in the order of execution.
     fault: LaneFault of each order, if orders can be at fault.
     clip: Clip of each filled order; None: it can only be cash.
-    val_price: after the rebalance, if fills move it.
-    log: if it was asked for.
+    val_price: after the rebalance, if fills change it.
+    log: the orders with the account around them, if the run keeps a log.
     """
 
     request: Float[Array, " asset"]
@@ -103,7 +102,7 @@ class Fills(eqx.Module):
 def trade(
     holdings: Holdings, request: Request, quote: BarPrices, costs: Costs, draw: Any, keep_log: bool
 ) -> tuple[Holdings, Fills]:
-    """Trade what is requested.
+    """Trade a request: the holdings afterwards, and the fills.
 
     costs: of this bar, per asset.      draw: uniform [0, 1) per asset, where orders may be rejected at random.
     """
@@ -186,16 +185,16 @@ class _Weighting(eqx.Module):
 def trade_to_weights(
     holdings: Holdings, weights: Float[Array, " asset"], quote: BarPrices, costs: Costs, has_ties: bool = False
 ) -> tuple[Holdings, Fills]:
-    """Trade towards target weights: sized at the valuation price, filled at the execution price, sells before buys;
-    since sizes reserve nothing for fees, the last buys may be cut to the cash that is left."""
+    """Trade towards target weights: sized at the valuation price, filled at the execution price, sells before buys.
+    Sizes reserve nothing for fees, so the last buys may be cut to the cash that is left."""
     value = quote.value
     can_size, can_fill = ~jnp.isnan(quote.val_price), ~jnp.isnan(quote.price)
     is_asked = ~jnp.isnan(weights)
-    # Harmless numbers for what is not known, so that no NaN reaches a gradient.
+    # Numbers in place of unknown values, so that no NaN reaches a gradient.
     safe_val_price, safe_weights = where(can_size, quote.val_price, 1.0), where(is_asked, weights, 0.0)
     safe_value = where(jnp.isnan(value), 0.0, value)
     request = quotient(safe_weights * safe_value, safe_val_price) - holdings.units
-    # The order of execution has no derivative; an asset that is not asked for is NaN in it by its weight.
+    # The order of execution has no derivative. The weight of an asset without an order makes its value NaN.
     worth = lax.stop_gradient(product(weights, value) - product(holdings.units, safe_val_price))
     info = where(
         jnp.isnan(weights),
@@ -223,7 +222,7 @@ def trade_to_weights(
     sequence = CallOrder(where(can_size & ~jnp.isnan(value), worth, jnp.nan))
     possible = info == Info.NONE
     orders = _Weighting(where(possible, request, 0.0), holdings.units, price, costs.fees, info)
-    # Only cash goes from order to order; what else becomes of each is worked out for all of them together.
+    # Only the cash goes from order to order; all other results are computed for all orders together.
     cash, before = in_sequence(
         lambda cash, order: (_execute(cash, order)[0], cash), holdings.cash, jax.tree.map(sequence.sort, orders)
     )
@@ -274,7 +273,7 @@ def _execute(cash: Float[Array, ""], order: _Weighting) -> tuple[Float[Array, ""
 
 
 def _debt_after(holdings: Holdings, units: Array, traded: Array, price: Array) -> Array:
-    """What short positions owe. It limits no order here, so that it can wait until all have been executed."""
+    """The debt of short positions after all orders. It limits no order here, so it is computed at the end."""
     borrowed, released = debt_moves(snap(holdings.units), units, holdings.debt, jnp.abs(traded), price, traded > 0)
     moves = where(traded < 0, borrowed, 0.0)
     return where(traded > 0, add(holdings.debt, -released), holdings.debt + moves)

@@ -1,4 +1,4 @@
-"""The codes of what happened: to an order, and to a lane (rules 2.2 to 2.4)."""
+"""Codes: the status of an order, and the fault of a lane (rules 2.2 to 2.4)."""
 
 from enum import IntEnum
 
@@ -10,11 +10,11 @@ from jaxsim.engine.base.arrays import Array, Step, where
 
 
 class OrderStatus(IntEnum):
-    """What became of an order."""
+    """The status of an order."""
 
     FILLED = 0
     IGNORED = 1  # no effect intended
-    REJECTED = 2  # a limit stood in its way
+    REJECTED = 2  # a limit forbids it
 
 
 class OrderStatusInfo(IntEnum):
@@ -67,7 +67,7 @@ _INFO_TEXTS = {
 
 
 class Clip(IntEnum):
-    """What cut a filled order to less than was asked for."""
+    """The limit that cut a filled order."""
 
     NONE = 0
     CASH = 1
@@ -102,7 +102,7 @@ REJECTIONS = (
 
 
 class LaneFault(IntEnum):
-    """What can go wrong in a lane while it runs; the text says it to the user."""
+    """An error in a lane during a run; the text is the message to the user."""
 
     NONE = 0
     WEIGHT_NAN = 1
@@ -124,7 +124,7 @@ class LaneFault(IntEnum):
 
     @property
     def is_of_order(self) -> bool:
-        """Whether an order was at fault, and not what the allocator answered."""
+        """Whether an order was at fault, and not the answer of the allocator."""
         return LaneFault.ORDER_ACCOUNT <= self <= LaneFault.ORDER_REJECTED
 
 
@@ -149,7 +149,7 @@ _FAULT_TEXTS = {
 
 
 class LaneStatus(eqx.Module):
-    """The first thing that went wrong in a lane. From then on the lane holds what it has and trades no more.
+    """The first fault in a lane. From then on the lane keeps its positions and trades no more.
 
     fault: LaneFault.     bar, asset: where.    reason: OrderStatusInfo of a rejected order, else NONE.
     """
@@ -174,7 +174,7 @@ class LaneStatus(eqx.Module):
         rank: Int[Array, " asset"] | None = None,
         reasons: Int[Array, " asset"] | None = None,
     ) -> "LaneStatus":
-        """This status, or the first of `faults` (a LaneFault per asset) met at `bar` if all was well so far.
+        """This status, or, if it is ok, the first of `faults` (a LaneFault per asset) at `bar`.
 
         rank: place of each asset in the order of execution; default as the assets stand.
         reasons: OrderStatusInfo of each asset.

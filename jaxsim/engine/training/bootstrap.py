@@ -26,21 +26,21 @@ def bootstrap(
     num_bars: int | None = None,
     features: Callable[[Market], Any] | None = None,
 ) -> Market:
-    """Stationary block bootstrap of a market (Politis and Romano, The Stationary Bootstrap, 1994): paths made of blocks
-    of consecutive bars that begin anywhere and have geometrically distributed lengths.
+    """Stationary block bootstrap of a market (Politis and Romano, The Stationary Bootstrap, 1994): paths of blocks of
+    consecutive bars. A block begins at any bar; its length is geometrically distributed.
 
     market: of one group; every asset must have a price at bar 0.
     key: random key or int.     num_paths: number of paths.
     mean_block: mean length of the blocks, in bars, >= 1; 1 draws single bars. `js.optimal_block_length` proposes one.
     num_bars: of each path; default those of the market.
-    features: what computes the features of a path from its prices, a pure function of a `Market`; without it the rows
-        of the given features travel with their bars, and remember prices that the path has never had.
+    features: pure function of a `Market` that computes the features of a path from its prices. Without it, the rows of
+        the market's features move with their bars, and describe prices that the path has never had.
 
     Returns a Market whose arrays have a leading path axis: `jax.vmap(lambda m: js.simulate(m, policy))(paths)`.
 
-    All assets draw the same bars, so that what happens at one time stays together; of each bar, the valuation price
-    (the open), the execution price and the close keep their ratios to the close before. Bar 0 of each path is that of
-    the market. After the last bar follows bar 1. A bar on which an asset has no price is one in the path too.
+    All assets draw the same bars, so that their common moves stay together. The valuation price (the open), the
+    execution price and the close of a bar keep their ratios to the close before. Bar 0 of each path is bar 0 of the
+    market. The last bar is followed by bar 1. Where an asset has no price at a bar, the path has none either.
 
     Raises TypeError or ValueError naming the argument; ValueError for an asset without a price at bar 0.
     """
@@ -72,8 +72,8 @@ def _bootstrap(
 
 
 def stationary_blocks(key: Any, length: int, num_source: int, mean_block: Any) -> Int[Array, " time"]:
-    """Places 0 to num_source - 1 to draw from: each the one after the last, wrapping around at the end, or with
-    probability 1 / mean_block any at all. Drawn in float32, and so the same in every dtype."""
+    """Numbers 0 to num_source - 1, int [time]: each is the one after the last, with 0 after the end, or, with
+    probability 1 / mean_block, a random one. Drawn in float32, so that all dtypes have the same numbers."""
     restart_key, place_key = jax.random.split(key)
     begins = jax.random.uniform(restart_key, (length,), jnp.float32) < 1 / jnp.asarray(mean_block, jnp.float32)
     begins = begins.at[0].set(True)
@@ -84,7 +84,7 @@ def stationary_blocks(key: Any, length: int, num_source: int, mean_block: Any) -
 
 
 def rebuilt(market: Market, bars: Int[Array, " time"]) -> Market:
-    """The market whose bar 0 is that of `market`, and whose further bars move as its bars `bars` (>= 1) did."""
+    """A market with bar 0 of `market`, whose later bars repeat the moves of the bars `bars` (>= 1)."""
     before = market.mark[:-1]
 
     def ratio(prices: Float[Array, "time asset"]) -> Float[Array, "drawn asset"]:
@@ -106,7 +106,7 @@ def rebuilt(market: Market, bars: Int[Array, " time"]) -> Market:
 def _priced_at(
     priced_at: Int[Array, "time asset"], close: Float[Array, "drawn asset"], source: Int[Array, " drawn"]
 ) -> Int[Array, "drawn asset"]:
-    """When the valuation prices of a path were last known, in half bars; see `Market.priced_at`."""
+    """The times of the valuation prices of a path, in half bars; see `Market.priced_at`."""
     half = 2 * jnp.arange(len(source), dtype=priced_at.dtype)[:, None]
     has_open = priced_at[source] == 2 * source[:, None]
     closed_before = jnp.where(jnp.isnan(close), -1, half + 1)

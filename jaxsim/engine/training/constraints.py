@@ -1,5 +1,5 @@
-"""What a trained leaf of a policy must satisfy. After every step of the optimiser the leaf goes to the nearest point
-(Euclidean) that does: projected gradient ascent."""
+"""Constraints on the trained leaves of a policy. After every step of the optimiser a leaf moves to the nearest point
+(Euclidean) that satisfies its constraint: projected gradient ascent."""
 
 import abc
 

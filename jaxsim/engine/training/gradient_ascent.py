@@ -1,7 +1,7 @@
 """Gradient ascent on a score of the simulated portfolio: arrays in, arrays out, one compiled loop of many steps.
 
-Restarts run side by side as one axis, the markets of a batch as another; both are named, so that a bar on which nothing
-trades anywhere costs no allocation.
+Restarts are one axis, the markets of a batch another. Both axes are named, so that no allocator runs at a bar at which
+no lane trades.
 """
 
 from collections.abc import Callable
@@ -30,7 +30,7 @@ RESTART, PATH = "restart", "path"
 
 
 class Score(eqx.Module):
-    """One number to be maximised.
+    """The number to maximise.
 
     function: of the returns [time], with `ann_factor` by keyword if there is one; or of the whole `Simulation`.
     ann_factor: bars per year.
@@ -54,13 +54,13 @@ class Score(eqx.Module):
 
 
 class Problem(eqx.Module):
-    """What a training run is about; the same from its first step to its last.
+    """The constants of a training run.
 
     fixed: the policy, None in place of its trained leaves.
     optimizer: an optax gradient transformation.
     constraints: one for each trained leaf, None for none.
     markets: a stack [path, time, asset], or a function of a random key that makes one market or a stack.
-    batch: which of them a step looks at; None: all.
+    batch: the rule that chooses the markets of a step; None: all.
     anneal: temperature of the gate as a function of the step; None: as it is.
     adjoint: as in `simulate`.
     """
@@ -79,8 +79,8 @@ class Problem(eqx.Module):
 
 
 class TrainingFailure(eqx.Module):
-    """The first step at which a restart could not go on, -1 for none, and what went wrong in the simulation, if it was
-    there. Since then its parameters have stayed as they were."""
+    """The first step at which a restart failed, -1 for none, and the fault of the simulation, if it had one. From then
+    on the parameters of the restart stay the same."""
 
     step: Int[Array, "*restart"]
     fault: Int[Array, "*restart"]
@@ -98,12 +98,12 @@ class TrainingFailure(eqx.Module):
 
 
 class TrainState(eqx.Module):
-    """What a training run carries from step to step.
+    """The state of a training run between two steps.
 
-    params: the policy, None in place of all that is not trained; leading axis restart, as in all other fields.
+    params: the policy, None in place of leaves that are not trained; leading axis restart, as in all other fields.
     memory: of the optimiser.      step: number of steps taken, int [].
     score: of the batch of the last step.      grad_norm: length of its gradient.
-    has_moved: for each trained leaf, whether its derivative has ever been other than zero.
+    has_moved: for each trained leaf, whether its derivative has ever been different from zero.
     """
 
     params: Any
@@ -127,21 +127,21 @@ class TrainState(eqx.Module):
 
 
 def project(constraints: tuple[AbstractConstraint | None, ...], params: Any) -> Any:
-    """Every trained leaf moved to where its constraint holds."""
+    """The trained leaves, each moved to the nearest point that satisfies its constraint."""
     leaves, structure = jax.tree.flatten(params)
     pairs = zip(constraints, leaves, strict=True)
     return jax.tree.unflatten(structure, [leaf if rule is None else rule.project(leaf) for rule, leaf in pairs])
 
 
 def draw(problem: Problem, key: Any) -> Market:
-    """The stack of markets that a step looks at."""
+    """The stack of markets for a step."""
     if not callable(problem.markets):
         return problem.markets if problem.batch is None else problem.batch.draw(problem.markets, key)
     return make(problem.markets, problem.batch, key)
 
 
 def policy_at(problem: Problem, params: Any, step: Array) -> Policy:
-    """The policy with these parameters, its gate as it is at this step."""
+    """The policy with these parameters, and its gate with the temperature of this step."""
     policy: Policy = eqx.combine(params, problem.fixed)
     if problem.anneal is None:
         return policy
@@ -152,10 +152,10 @@ def policy_at(problem: Problem, params: Any, step: Array) -> Policy:
 def score_paths(
     problem: Problem, policy: Policy, markets: Market, key: Any, parts: tuple[slice, ...] = (slice(None),)
 ) -> tuple[Float[Array, "path part"], LaneStatus]:
-    """The score of one policy in each of a stack of markets, NaN where the simulation failed, and how it went. To be
-    called within a `vmap` over restarts.
+    """The score of one policy in each market of a stack, NaN where the simulation failed, and the status of each. To be
+    called inside a `vmap` over restarts.
 
-    parts: bars that count; there is a score for each of them.
+    parts: slices of bars; there is one score for each.
     """
 
     def one(market: Market, key: Any) -> tuple[Float[Array, " part"], LaneStatus]:
@@ -175,7 +175,7 @@ def score_paths(
 
 
 def part_of(sim: Simulation, bars: slice) -> Simulation:
-    """A stretch of a simulation."""
+    """A simulation cut to some bars."""
     if bars == slice(None):
         return sim
     paths = jax.tree.map(lambda x: x[bars], eqx.tree_at(lambda s: s.status, sim, None))
@@ -193,7 +193,7 @@ def one_step(problem: Problem, state: TrainState) -> TrainState:
 
     def total(params: Any) -> tuple[Float[Array, ""], tuple]:
         losses, rest = jax.vmap(loss, axis_name=RESTART)(params)
-        return jnp.sum(losses), (losses, *rest)  # the restarts know nothing of each other
+        return jnp.sum(losses), (losses, *rest)  # the restarts are independent: this has all gradients
 
     def update(params, grads, memory, value):
         from optax import apply_updates, with_extra_args_support
@@ -230,7 +230,7 @@ def first_failure(
     status: LaneStatus,
     step: Array,
 ) -> TrainingFailure:
-    """The failure that there was, or the one that there is now: that of the first path that has one."""
+    """The earlier failure, or else the one of this step: that of the first path that failed."""
     path = jnp.argmax(~jnp.isfinite(scores), axis=1)
 
     def there(codes: Array) -> Array:
@@ -243,15 +243,15 @@ def first_failure(
 
 @eqx.filter_jit
 def advance(problem: Problem, state: TrainState, until: Int[Array, ""]) -> TrainState:
-    """Steps up to number `until`, which is no constant of the compiled program."""
+    """The state after steps up to number `until`, an argument of the compiled program."""
     return lax.while_loop(lambda now: now.step < until, lambda now: one_step(problem, now), state)
 
 
 class Evaluation(eqx.Module):
-    """What parameters are worth on all of the data, at one step.
+    """The scores of parameters on all of the data, at one step.
 
-    score: under the gate that they are trained with, mean over the paths.     hard: under the hard gate.
-    validation: under the hard gate on data that they are not trained on; None without any.
+    score: under the gate of the training, mean over the paths.     hard: under the gate `Hard`.
+    validation: under the gate `Hard`, on the validation data; None without any.
     """
 
     score: Float[Array, " restart"]

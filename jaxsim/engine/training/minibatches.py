@@ -1,6 +1,6 @@
-"""Minibatches: on which part of the data a step of training looks.
+"""Minibatches: the part of the data for one step of training.
 
-All take and give a stack of markets: a `Market` whose arrays have one more axis, [path, time, asset].
+All functions take and return a stack of markets: a `Market` whose arrays have one more axis, [path, time, asset].
 """
 
 import abc
@@ -22,15 +22,15 @@ def _count(name: str) -> Any:
 
 
 class AbstractBatch(eqx.Module):
-    """A rule that says which markets a step of training looks at."""
+    """A rule that chooses the markets for a step of training."""
 
     @abc.abstractmethod
     def draw(self, markets: Market, key: Any) -> Market:
-        """Some of a stack of markets, as a stack."""
+        """A part of a stack of markets, as a stack."""
 
 
 class PathBatch(AbstractBatch):
-    """So many of the paths, drawn without replacement; of a function that makes markets, so many draws.
+    """Paths drawn without replacement; if the market is a function, this number of draws from it.
 
     count: number of paths, >= 1.
     """
@@ -43,10 +43,10 @@ class PathBatch(AbstractBatch):
 
 
 class WindowBatch(AbstractBatch):
-    """Stretches of so many bars, each from a path and a bar drawn at random, with replacement.
+    """Windows of `length` bars, each beginning at a random bar of a random path, drawn with replacement.
 
-    A window is a market by itself: the account is new at its first bar, and what was before is not seen by
-    `Observation.window`; so it should be longer than `Policy.min_history`.
+    A window is a market of its own: the account is new at its first bar, and `Observation.window` does not show earlier
+    bars. So a window should be longer than `Policy.min_history`.
 
     length: number of bars, >= 1.      count: number of windows, >= 1.
     """

@@ -1,4 +1,4 @@
-"""Derivatives of scores with respect to what a policy and its costs are made of, and the finite differences they should
+"""Derivatives of metrics with respect to costs, threshold and weights, and the finite differences that they should
 equal."""
 
 from collections.abc import Callable, Sequence
@@ -26,7 +26,7 @@ COSTS = ("fees", "fixed_fees", "slippage")
 
 
 class AbstractShifted(eqx.Module):
-    """An allocator whose weights are moved by so much, each asset by its own."""
+    """An allocator whose weights are shifted, each asset by its own amount."""
 
     allocator: eqx.AbstractVar[Any]
     by: eqx.AbstractVar[Float[Array, " asset"]]
@@ -81,7 +81,7 @@ def shifted(allocator: Any, by: Float[Array, " asset"]) -> AbstractShifted:
 
 
 def has_threshold(trigger: Any) -> bool:
-    """Whether a trigger, or one of those it is made of, has a threshold."""
+    """Whether a trigger, or a part of it, has a threshold."""
     if isinstance(trigger, AllOf | AnyOf):
         return has_threshold(trigger.left) or has_threshold(trigger.right)
     return getattr(trigger, "threshold", None) is not None
@@ -96,8 +96,8 @@ def _moved_threshold(trigger: Any, by: Any) -> Any:
 
 
 def moved(policy: Policy, costs: Costs, parameters: Sequence[str], by: Float[Array, " parameter"]) -> tuple:
-    """A policy and its costs with each parameter moved by so much: a cost or a threshold by the same amount for all
-    assets and bars, a weight for one asset.
+    """A policy and its costs with each parameter shifted: a cost or a threshold by one amount for all assets and bars,
+    a weight for one asset.
 
     parameters: names of COSTS, "threshold", and one "weights" for each asset, which come last.
     """
@@ -115,10 +115,10 @@ def moved(policy: Policy, costs: Costs, parameters: Sequence[str], by: Float[Arr
 
 
 class Slopes(eqx.Module):
-    """Scores, their derivatives, and the central differences of the scores, with all that may be wrong about them.
+    """Scores, their derivatives, their central differences, and signs that the two may differ.
 
-    events_differ: whether other orders were filled, or were filled otherwise, a step to either side: there the score
-        has a kink or a jump, and the two need not agree.
+    events_differ: whether the orders that fill are others a step to one side: there the score has a kink or a jump, and
+        derivative and difference need not agree.
     """
 
     score: Float[Array, " metric"]
@@ -148,7 +148,7 @@ def slopes(
         sim = simulate(market, other, costs=terms, account=account, key=key, save=save, lane_axis="run")
         return jnp.stack([jnp.asarray(score(sim.returns)) for score in scores]), sim
 
-    # One program for all: the policy as it is, once for each direction, then a step up and a step down.
+    # One program for all: the unchanged policy once for each direction, then a step up and a step down.
     num, directions = len(parameters), jnp.eye(len(parameters), dtype=market.dtype)
     aside = directions * jnp.asarray(steps, market.dtype)
     starts = jnp.concatenate([jnp.zeros_like(aside), aside, -aside])
@@ -164,7 +164,7 @@ def slopes(
 
 
 def _events(sims: Simulation) -> Int[Array, "run time code"]:
-    """What happened, as codes: who traded which way, what stood in the way, who got less than was asked for."""
+    """The events as codes: direction of each trade, reason of each unfilled order, whether a fill was cut."""
     assert sims.events is not None
     fills, asked = sims.events.fills, sims.rebalanced[..., None]
     cut = jnp.abs(fills.trade) < jnp.abs(fills.request) * (1 - 1e-9)
@@ -175,5 +175,5 @@ def _events(sims: Simulation) -> Int[Array, "run time code"]:
 
 
 def default_steps(parameters: Sequence[str], cash: float, step: float) -> np.ndarray:
-    """By how much each parameter is moved: `step`, and of what is in currency the same fraction of the account."""
+    """The shift of each parameter: `step`; for parameters in currency, this fraction of the account."""
     return np.array([step * cash if name == "fixed_fees" else step for name in parameters], np.float64)

@@ -1,4 +1,4 @@
-"""Derivatives of a smoothed score: what a step function is on average when its argument is shaken."""
+"""Smoothed scores: the mean of a score over random shifts of its parameters, and its derivative."""
 
 from collections.abc import Callable
 from typing import Any
@@ -18,7 +18,7 @@ AXIS = "sample"
 
 
 def thresholds(tree: Any) -> Any:
-    """Which leaves a step hides: those in fields named `threshold`. A filter for `smoothed(where=)`."""
+    """The leaves whose true derivative is zero: those in fields named `threshold`. A filter for `smoothed(where=)`."""
 
     def is_threshold(path: Any, leaf: Any) -> bool:
         return eqx.is_inexact_array(leaf) and any(getattr(key, "name", None) == "threshold" for key in path)
@@ -29,23 +29,24 @@ def thresholds(tree: Any) -> Any:
 def smoothed(
     score: Callable, *, key: Any, scale: Number, num_samples: int = 64, where: Callable = thresholds
 ) -> Callable:
-    """The mean of a score over normal noise in some of its parameters, E[score(x + scale z)], and its derivative, which
-    exists where that of the score does not, or is zero.
+    """The mean of a score over normal noise in chosen parameters, E[score(x + scale z)]. Its derivative exists also
+    where the score itself jumps.
 
     score: function of (tree, *arguments), a policy for one, to a number.
-    key: random key or int. The same key is the same noise: values for different trees compare well.
+    key: random key or int. The same key gives the same noise, so that values for different trees are comparable.
     scale: standard deviation of the noise, in units of the parameter; a number, or a pytree like the tree.
-    num_samples: even, >= 2; they come in pairs of opposite noise and run side by side, as lanes if the score says
+    num_samples: even, >= 2: pairs of opposite noise. They run side by side, as lanes if the score calls
         `js.simulate(..., lane_axis=js.smoothed.AXIS)`.
-    where: of a tree, a pytree of booleans: the parameters to shake; by default all named `threshold`.
+    where: function of a tree that returns a pytree of booleans: the parameters to shift; by default all fields named
+        `threshold`.
 
-    Returns a function with the signature of `score`, for `grad`, `jvp` and `jit`. Its derivative by what is shaken is
-    the mean of (score(x + scale z) - score(x - scale z)) z / (2 scale), without bias for that of the smoothed score
-    (Salimans, Ho, Chen, Sidor and Sutskever, Evolution Strategies as a Scalable Alternative to Reinforcement Learning,
-    2017); by all else it is the mean of the score's own derivatives. Its derivatives of second order are not those of
-    the smoothed score.
+    Returns a function with the signature of `score`, for `grad`, `jvp` and `jit`. Its derivative by the shifted
+    parameters is the mean of (score(x + scale z) - score(x - scale z)) z / (2 scale), an unbiased estimate of that of
+    the smoothed score (Salimans, Ho, Chen, Sidor and Sutskever, Evolution Strategies as a Scalable Alternative to
+    Reinforcement Learning, 2017). By all other parameters it is the mean of the score's own derivatives. Its second
+    derivatives are not those of the smoothed score.
 
-    Raises ValueError for an odd number of samples, or where nothing is to be shaken.
+    Raises ValueError for an odd number of samples, or if there is no parameter to shift.
     """
     if not is_whole(num_samples) or num_samples < 2 or num_samples % 2:
         raise ValueError(f"num_samples: expected an even number >= 2, got {num_samples!r}")
@@ -72,7 +73,7 @@ def smoothed(
         moves = [jnp.concatenate([z, -z]) * s for z, s in zip(noise, scales, strict=True)]
         values = jax.vmap(at, axis_name=AXIS)(moves)
         slopes = lax.stop_gradient(values[:half] - values[half:]) / 2
-        # Nothing as a value; as a derivative, the estimate.
+        # This adds zero to the value, and the estimate to the derivative.
         lean = [
             jnp.tensordot(slopes, z, 1) / half * (x - lax.stop_gradient(x)) / s
             for x, z, s in zip(leaves, noise, scales, strict=True)

@@ -1,4 +1,4 @@
-"""Which leaves of a policy are trained, how messages call them, and what they must satisfy."""
+"""The leaves of a policy that are trained, their names in messages, and their constraints."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import fields
@@ -12,7 +12,7 @@ from jaxsim.engine.base.fields import Bounds
 from jaxsim.engine.policy.policy import Policy
 from jaxsim.engine.training.constraints import AbstractConstraint, Box
 
-#: The parts of a policy that are trained unless the user says otherwise.
+#: The parts of a policy that are trained by default.
 TRAINED = ("allocator", "trigger", "destination")
 
 #: How far inside an open limit a trained leaf stays.
@@ -20,12 +20,12 @@ MARGIN = 1e-6
 
 
 def leaf_names(tree: Any) -> list[str]:
-    """What messages call the leaves of a policy: `allocator.logits`."""
+    """The names of the leaves of a policy in messages: `allocator.logits`."""
     return [keystr(path).lstrip(".") for path, _ in tree_flatten_with_path(tree)[0]]
 
 
 def declared_bounds(policy: Any, path: Sequence[Any]) -> Bounds | None:
-    """The bounds that the class of a field has declared for it; None if it has none."""
+    """The bounds of a field, as its class declares them; None without any."""
     node, last = policy, None
     for key in path:
         last = node

@@ -32,25 +32,26 @@ except ImportError as error:
 
 
 class PortfolioEstimator(BaseEstimator):
-    """Learns a policy on returns, and predicts the returns of the portfolio that it leads to, after costs.
+    """Learns a policy on returns, and predicts the returns of its portfolio, after costs.
 
-    policy: where to start; see `js.fit`. Its numbers are parameters by their path, as `policy__trigger__threshold`,
+    policy: the start; see `js.fit`. Its numbers are parameters by their path, as `policy__trigger__threshold`,
         for `set_params` and grid searches.
-    features: function of the closes, a DataFrame [time, asset], that returns what a policy sees as `obs.features`; put
-        together of `js.features`, whose rows know no later closes.
-    history: rows at the end of the training data that are remembered, so that features need no new start where a
-        prediction goes on from there; as many as the longest window looks back.
+    features: function of the closes, a DataFrame [time, asset], that returns `obs.features` of the policy. Build it
+    from
+        `js.features`, whose rows use no later closes.
+    history: number of rows at the end of the training data that are kept, so that a prediction that continues there has
+        features from its first row: as many as the longest window.
     costs: `js.Costs`; default none.
     objective, ann_factor: the score, a metric of the returns (default `js.metrics.sharpe_ratio`), and bars per year.
-    optimizer, steps, trainable, key: as in `js.fit`. `steps=0`: the policy is taken as it is.
+    optimizer, steps, trainable, key: as in `js.fit`. `steps=0`: the policy is not changed.
     options: further arguments of `js.fit`, by name.
 
     X are simple returns per bar, [time, asset], as in scikit-learn's and skfolio's portfolio tools: a DataFrame, or an
-    array. NaN: no price. The portfolio is bought at the close before the first row, so that there is one predicted
-    return for each row of X; the first has the costs of entry in it.
+    array. NaN: no price. The portfolio is bought at the close before the first row, so there is one predicted return
+    for each row of X; the first one includes the costs of entry.
 
-    Fitted attributes: `policy_`; `fitted_`, what `js.fit` returned, None without steps; `weights_`, those held at the
-    end of the training data; `n_features_in_`, and `feature_names_in_` if the columns have names.
+    Fitted attributes: `policy_`; `fitted_`, the result of `js.fit`, None without steps; `weights_`, held at the end of
+    the training data; `n_features_in_`, and `feature_names_in_` if the columns have names.
     """
 
     def __init__(
@@ -206,8 +207,8 @@ def _read(X: Any) -> pd.DataFrame:
 
 
 def _closes(returns: pd.DataFrame) -> pd.DataFrame:
-    """Closes that have these returns, beginning with 1 at the bar before each asset's first return. That bar of the
-    first row is one more than the returns have; where it is needed, its label is one step before."""
+    """Closes with these returns. The first close of each asset is 1, at the bar before its first return. So there is
+    one more bar than returns; its label is one step before the first one."""
     grown = (1 + returns).cumprod()
     index = returns.index
     before = index[:1] - (index[1] - index[0])

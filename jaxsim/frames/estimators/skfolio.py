@@ -1,4 +1,4 @@
-"""A policy as a skfolio estimator, for its model selection, which takes its own kind alone.
+"""A policy as a skfolio estimator, for the model selection of skfolio, which takes only its own estimators.
 
 Needs skfolio; reached as `js.SkfolioEstimator`, which imports this file when it is first asked for.
 """

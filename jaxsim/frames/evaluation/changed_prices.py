@@ -1,4 +1,4 @@
-"""Prices as they might have gone on: the same up to the open of a bar, others from there on."""
+"""Changed prices: the same up to the open of a bar, different ones from there on."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -9,12 +9,12 @@ import pandas as pd
 from jaxsim.engine.trading.market import Market
 from jaxsim.frames.inputs.prices import forward_fill
 
-#: How prices are changed: at random; rises into falls; not there at all.
+#: The kinds of change: random factors; rises turned into falls; missing prices.
 KINDS = ("noise", "mirrored", "missing")
 
 
 def factors(mark: np.ndarray, cut: int, kind: str, rng: np.random.Generator) -> np.ndarray:
-    """What the closes are multiplied by, [time, asset]: 1 before bar `cut`.
+    """The factors on the closes, [time, asset]: 1 before bar `cut`.
 
     mark: the last closes known, [time, asset].     kind: one of KINDS.
     """
@@ -31,7 +31,7 @@ def factors(mark: np.ndarray, cut: int, kind: str, rng: np.random.Generator) -> 
 
 
 def one_bar_later(factor: np.ndarray) -> np.ndarray:
-    """The factors of prices that open a bar: those of the close before, so that nothing jumps in between."""
+    """The factors on opens: those of the close before, so that prices do not jump from close to open."""
     return np.concatenate([np.ones((1, factor.shape[1])), factor[:-1]])
 
 
@@ -50,7 +50,7 @@ class MarketSource:
         return forward_fill(np.asarray(self.market.close, np.float64))
 
     def arguments(self, factor: np.ndarray | None = None) -> tuple[tuple, dict]:
-        """What a function is called with; changed by factors, if given."""
+        """The arguments for a function, positional and by keyword; with `factor`, of changed prices."""
         if factor is None:
             return (self.market,), {}
         m, opens = self.market, one_bar_later(factor)
@@ -62,7 +62,7 @@ class MarketSource:
 
 @dataclass(frozen=True, eq=False)
 class FrameSource:
-    """Prices as frames, for functions of `close`, and of `open=` and `price=` where they take those."""
+    """Prices as DataFrames, for functions of `close` that may also take `open=` and `price=`."""
 
     close: pd.DataFrame
     open: pd.DataFrame | None

@@ -1,4 +1,4 @@
-"""The parts of a policy, each asked by itself about one moment of a run."""
+"""The parts of a policy, each called alone at one moment of a run."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -13,9 +13,9 @@ from jaxsim.engine.policy.triggers import AbstractTrigger, AllOf, AnyOf, band_of
 
 @dataclass(frozen=True, eq=False)
 class Moment:
-    """What a policy is shown at one bar.
+    """The inputs of a policy at one bar.
 
-    before, after: the allocator's state before it has observed the bar, and after that.
+    before, after: state of the allocator before and after it has observed the bar.
     """
 
     obs: Observation
@@ -23,14 +23,14 @@ class Moment:
     after: Any
 
     def with_closes(self, factor: np.ndarray) -> "Moment":
-        """The same account among other prices, [time, asset] factors on the closes."""
+        """The same moment with other closes. factor: [time, asset], on the closes."""
         closes = np.asarray(self.obs.closes) * factor
         closes.flags.writeable = False
         return replace(self, obs=replace(self.obs, closes=closes))
 
 
 class Witness:
-    """An allocator that keeps what it is shown at every bar, and otherwise does what another one does.
+    """An allocator that answers as another one, and records its inputs at every bar.
 
     seen: `Moment` by bar.      asked: the bars at which it was asked.
     """
@@ -55,7 +55,7 @@ class Witness:
 
 
 class Frozen(AbstractTrigger):
-    """What a trigger has said once, for destinations that ask it."""
+    """A trigger with fixed answers, for destinations."""
 
     answer: Any
     beyond: Any
@@ -73,7 +73,7 @@ class Frozen(AbstractTrigger):
 
 @dataclass(frozen=True, eq=False)
 class ProbeContext:
-    """What the other parts say at a moment, for those that are told: the targets, and the answers of the trigger."""
+    """The answers of the other parts at a moment: the targets, and the answers of the trigger."""
 
     target: np.ndarray
     trigger: Frozen
@@ -87,14 +87,14 @@ def context_of(policy: Policy, moment: Moment) -> ProbeContext:
 
 @dataclass(frozen=True, eq=False)
 class Question:
-    """One part of a policy and how it is asked: `ask(policy, moment, context)`."""
+    """One part of a policy, and the function that calls it: `ask(policy, moment, context)`."""
 
     part: str
     ask: Callable[[Policy, Moment, ProbeContext], Any]
 
 
 def questions(policy: Policy) -> list[Question]:
-    """All that is to be asked of a policy, or of another one like it."""
+    """The questions for all parts of a policy; they fit every policy with the same parts."""
     name = f"allocator {allocator_name(policy.allocator)}"
     if hasattr(policy.allocator, "function"):  # one that wraps a function
         name += f"({allocator_name(policy.allocator.function)})"
@@ -120,7 +120,7 @@ def _about_trigger(place: int, name: str) -> Question:
 
 
 def _members(trigger: Any) -> list[Any]:
-    """The triggers that a composed one is made of."""
+    """The single triggers inside a composed one."""
     if isinstance(trigger, AllOf | AnyOf):
         return [*_members(trigger.left), *_members(trigger.right)]
     return [trigger]

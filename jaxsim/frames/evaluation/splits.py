@@ -1,7 +1,8 @@
-"""Which bars to learn on, and which to judge on: walk-forward, purged and combinatorial splits.
+"""Splits of time into bars for training and bars for testing: walk-forward, purged and combinatorial.
 
-A splitter yields pairs of bar numbers, (train, test), as scikit-learn's do, and so goes wherever those go: as `cv=` of
-`GridSearchCV`, say. `labels(index)` yields the same as labels, `table(index)` shows what each split does with each bar.
+A splitter yields pairs of bar numbers, (train, test), as those of scikit-learn do, and can take their place, for
+example as `cv=` of `GridSearchCV`. `labels(index)` returns labels instead of numbers, `table(index)` the role of every
+bar.
 """
 
 import abc
@@ -20,7 +21,7 @@ Split = tuple[np.ndarray, np.ndarray]
 
 
 class AbstractSplits(abc.ABC):
-    """A rule that splits bars into those to learn on and those to judge on."""
+    """A rule that splits bars into training bars and test bars."""
 
     @abc.abstractmethod
     def pairs(self, num_bars: int) -> list[Split]:
@@ -29,12 +30,12 @@ class AbstractSplits(abc.ABC):
     def split(self, X: Any, y: Any = None, groups: Any = None) -> Iterator[Split]:
         """(train, test) bar numbers, split by split.
 
-        X: anything with one row per bar, or their number.     y, groups: taken for scikit-learn's sake, not used.
+        X: data with one row per bar, or the number of bars.     y, groups: not used; scikit-learn passes them.
         """
         yield from self.pairs(_num_bars(X))
 
     def get_n_splits(self, X: Any = None, y: Any = None, groups: Any = None) -> int:
-        """Number of splits; where it depends on the bars, `X` is needed. Raises ValueError without."""
+        """Number of splits. Where it depends on the number of bars, raises ValueError without `X`."""
         if X is None:
             raise ValueError("X: the number of these splits depends on how many bars there are; pass the data")
         return len(self.pairs(_num_bars(X)))
@@ -44,7 +45,7 @@ class AbstractSplits(abc.ABC):
         return [(index.take(train), index.take(test)) for train, test in self.pairs(len(index))]
 
     def table(self, index: pd.Index) -> pd.DataFrame:
-        """What each split does with each bar: "train", "test", or empty where it leaves the bar out; [time, split]."""
+        """The role of each bar in each split, [time, split]: "train", "test", or empty where it is left out."""
         pairs = self.pairs(len(index))
         roles = np.full((len(index), len(pairs)), "", object)
         for number, (train, test) in enumerate(pairs):
@@ -60,11 +61,11 @@ class AbstractSplits(abc.ABC):
 
 @dataclass(frozen=True)
 class WalkForwardSplits(AbstractSplits):
-    """Learn on the past, judge on what comes next, move on.
+    """Train on the past, test on the bars after it, move on.
 
-    train: bars of the first training stretch.     test: bars of each test stretch; the last may not be cut short.
-    gap: bars between the two that belong to neither, at least as many as a label, or a return learnt from, looks ahead.
-    window: "expanding", all bars from the first on; or "rolling", the last `train` of them.
+    train: number of bars of the first training period.     test: number of bars of each test period.
+    gap: number of bars between the two that are left out: at least the number of later bars that a label rests on.
+    window: "expanding", all bars from the first on; or "rolling", the last `train` bars.
     """
 
     train: int
@@ -94,13 +95,13 @@ class WalkForwardSplits(AbstractSplits):
 @dataclass(frozen=True)
 class PurgedSplits(AbstractSplits):
     """K-fold cross-validation for bars whose labels overlap (López de Prado, Advances in Financial Machine Learning,
-    2018, chapter 7): each fold is the test once, and from the others those bars are purged whose labels overlap with
-    the test's.
+    2018, chapter 7): each fold is the test once; bars of the other folds whose labels overlap with those of the test
+    are left out.
 
     num_folds: number of folds, of equal length to within a bar, >= 2.
-    horizon: bars that a label looks ahead: that of bar t rests on the prices of bars t to t + horizon. So many bars are
-        purged before and after each test.
-    embargo: further bars after each test that are left out, as their features remember it.
+    horizon: number of later bars that a label rests on: that of bar t uses the prices of bars t to t + horizon. This
+        number of bars is left out before and after each test.
+    embargo: number of further bars after each test that are left out, because their features look back on it.
     """
 
     num_folds: int
@@ -121,9 +122,9 @@ class PurgedSplits(AbstractSplits):
 @dataclass(frozen=True)
 class CombinatorialSplits(AbstractSplits):
     """Combinatorial purged cross-validation (López de Prado 2018, chapter 12): every choice of `num_test_folds` folds
-    is the test once, which gives several whole histories of out-of-sample scores instead of one.
+    is the test once. This gives several whole histories of out-of-sample scores instead of one.
 
-    num_folds, horizon, embargo: as in `PurgedSplits`; both sides of every stretch of test folds are purged.
+    num_folds, horizon, embargo: as in `PurgedSplits`, on both sides of every test fold.
     num_test_folds: folds that are the test of a split, from 1 to num_folds - 1.
     """
 
@@ -144,13 +145,12 @@ class CombinatorialSplits(AbstractSplits):
 
     @property
     def num_paths(self) -> int:
-        """Number of whole histories that the tests make up: C(num_folds, num_test_folds) * num_test_folds /
-        num_folds."""
+        """Number of whole histories in the tests: C(num_folds, num_test_folds) * num_test_folds / num_folds."""
         return math.comb(self.num_folds - 1, self.num_test_folds - 1)
 
     @property
     def paths(self) -> np.ndarray:
-        """The split whose test stands for each fold of each history, [path, fold]: the p-th of those that test it."""
+        """The number of the split that tests each fold in each history, [path, fold]: the p-th split that tests it."""
         tested_in = [[] for _ in range(self.num_folds)]
         for number, chosen in enumerate(self._choices()):
             for fold in chosen:
@@ -170,10 +170,10 @@ class CombinatorialSplits(AbstractSplits):
 
 
 def _purged(folds: list[np.ndarray], chosen: list[int], horizon: int, embargo: int) -> Split:
-    """The chosen folds as the test, and of the other bars those that are far enough from it.
+    """The chosen folds as the test, and the bars far enough from it as the training bars.
 
-    The label of bar t rests on the prices of bars t to t + horizon, both among them. Two labels share a price unless
-    more than `horizon` bars lie from one bar to the other.
+    The label of bar t uses the prices of bars t to t + horizon, both included. Two labels share no price if their bars
+    are more than `horizon` apart.
     """
     distance = horizon + 1
     bars = np.arange(folds[-1][-1] + 1)

@@ -1,4 +1,4 @@
-"""What happened, as plain arrays: every rebalance of every lane, from which all tables and paths are rebuilt."""
+"""The ledger: every rebalance of every lane, as plain arrays. All paths and tables are computed from it."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
@@ -15,24 +15,23 @@ from jaxsim.engine.trading.rebalance import OrderLog
 
 @dataclass(frozen=True, eq=False)
 class Ledger:
-    """The rebalances ("events") of lanes whose groups have the same number of assets, lane by lane. One that was spread
-    over several bars is an event on each of them.
+    """The rebalances ("events") of lanes whose groups have the same number of assets, lane by lane. A rebalance that is
+    spread over several bars is one event on each of them.
 
     lanes: number of each lane among all lanes of the result, [lane].
     columns: price-frame columns of each lane's assets, [lane, asset].
     counts: number of events of each lane, [lane].
     bar, value, cash, free_cash: [event]; value before the event, cash after it, currency.
-    excess, target, units: [event, asset]; drift beyond the threshold, weights or sizes asked for (NaN: left alone),
-        units after it.
+    excess, target, units: [event, asset]; drift beyond the threshold, target weights or other sizes (NaN: left alone),
+        units after the event.
     request, trade, price, fees, info, rank: [event, asset], as `Fills`.
-    size_type, direction: int [event, asset], what was asked for; None: target weights in both directions.
-    sequence: [event, asset], place of each asset in the order of execution, if that was chosen; else NaN or None.
-    clip: int [event, asset], Clip of each filled order; None: it can only be cash.
-    val_price: [event, asset], what the event was sized at.
-    is_decision: bool [event], whether the allocator was asked, and not only a further part of the rebalance before
-        traded; None: always.
-    log: the account around each order, by name [event, asset], if it was kept (`logs.LOG_FIELDS`).
-    aux: recorded arrays by name, [event, ...].       bar_aux: what `observe` recorded, [lane, time, ...].
+    size_type, direction: int [event, asset], codes of `target`; None: target weights in both directions.
+    sequence: [event, asset], place of each asset in the order of execution, if the allocator chose it; else NaN or
+    None. clip: int [event, asset], Clip of each filled order; None: only cash can cut orders. val_price: [event,
+    asset], valuation prices for the sizes. is_decision: bool [event], whether the allocator was asked; False for a
+    later part of a spread rebalance; None: always. log: the account around each order, by name [event, asset], if the
+    run kept it (`LOG_FIELDS`). aux: recorded arrays by name, [event, ...].       bar_aux: arrays that `observe`
+    recorded, [lane, time, ...].
     """
 
     lanes: np.ndarray
@@ -144,7 +143,8 @@ assert set(_PER_EVENT) < {field.name for field in fields(Ledger)}
 
 
 def ledger_from_pages(pages: Sequence[Page], lanes: np.ndarray, columns: np.ndarray) -> Ledger:
-    """Collect the pages of a compiled run; their rows are of the first `len(lanes)` lanes (others pad the shape)."""
+    """The ledger of a compiled run, from its pages. Their rows belong to the first `len(lanes)` lanes; further lanes
+    only pad the shape."""
     num_lanes = len(lanes)
     rows = _rows_of(pages)
     holdings, event = rows.holdings, rows.event
@@ -192,7 +192,7 @@ def _rows_of(pages: Sequence[Page]) -> Any:
 
 
 def _flat_lanes(page: Page) -> dict:
-    """What `observe` recorded, [lane, bar, ...]."""
+    """The arrays that `observe` recorded, [lane, bar, ...]."""
     num_axes = page.lane.status.fault.ndim
     return jax.tree.map(lambda x: x.reshape(-1, *x.shape[num_axes:]), page.recorded)
 
@@ -200,9 +200,9 @@ def _flat_lanes(page: Page) -> dict:
 def ledger_from_runs(
     runs: list[Any], lanes: np.ndarray, columns: np.ndarray, *, keep_log: bool = False, are_orders: bool = False
 ) -> Ledger:
-    """Collect the lane runs of the reference engine.
+    """The ledger of the lane runs of the reference engine.
 
-    are_orders: what was asked for are plain orders, and no weights even where they count what weights count.
+    are_orders: whether the targets are plain orders, so that their size types are kept even if they are weights.
     """
 
     def joined(name: str) -> np.ndarray:
@@ -243,7 +243,7 @@ _ACCOUNT = ("cash", "position", "debt", "free_cash", "val_price", "value")
 _TERMS = ("fees", "fixed_fees", "slippage", "min_size", "max_size", "size_granularity", "reject_prob")
 _FLAGS = ("lock_cash", "allow_partial", "raise_reject")
 
-#: What a ledger keeps of each order, [event, asset]: the account before it, the order, the account after it.
+#: The fields of the log, [event, asset]: the account before each order, the order, the account after it.
 LOG_FIELDS = (
     *_ACCOUNT,
     *("req_size", "req_price", "req_size_type", "req_direction"),
@@ -304,16 +304,17 @@ def log_of_runs(runs: Sequence[Any], num_assets: int) -> dict[str, np.ndarray]:
 
 # --- from events to bars
 
-#: Numbers of one path that are worked on together: what is made of them on the way stays in the cache.
+#: Numbers of one path that are computed at a time, so that intermediate results stay in the cache.
 BLOCK = 1 << 16
 
 
 @dataclass(frozen=True, eq=False)
 class Spans:
-    """How long each state of each lane lasts. States stand lane by lane, the one at the opening first.
+    """The number of bars that each state of each lane lasts. States are ordered by lane; the first one of a lane is its
+    opening.
 
-    openings: where those of each lane begin, [lane].       events: where that after each event stands, [event].
-    lasts: for how many bars each state lasts, [state].
+    openings: place of the first state of each lane, [lane].       events: place of the state after each event, [event].
+    lasts: number of bars that each state lasts, [state].
     """
 
     openings: np.ndarray
@@ -325,7 +326,7 @@ class Spans:
     def between(cls, counts: np.ndarray, bar: np.ndarray, num_bars: int) -> "Spans":
         """Spans between the events of each lane.
 
-        counts: number of its events, [lane].       bar: at which each happens, ascending within a lane, [event].
+        counts: number of events of each lane, [lane].       bar: of each event, ascending within a lane, [event].
         """
         lanes = np.arange(len(counts))
         openings = np.concatenate([[0], np.cumsum(counts)[:-1]]) + lanes
@@ -337,19 +338,20 @@ class Spans:
         return cls(openings, events, ends - begins, num_bars)
 
     def states(self, opening: Any, after: np.ndarray) -> np.ndarray:
-        """What is so at the opening, [lane] or the same for all, and after each event, [event], in their order."""
+        """The values of all states, from those at the opening, [lane] or one number, and those after each event,
+        [event]."""
         states = np.empty(len(self.lasts), np.float64)
         states[self.openings], states[self.events] = opening, after
         return states
 
     def path(self, states: np.ndarray, lanes: slice = slice(None)) -> np.ndarray:
-        """What is so after each bar, [lane, time]."""
+        """The value after each bar, [lane, time]."""
         begins = np.append(self.openings, len(states))
         begin, end = begins[:-1][lanes], begins[1:][lanes]
         states_of_lanes = slice(begin[0], end[-1])
         return np.repeat(states[states_of_lanes], self.lasts[states_of_lanes]).reshape(len(begin), self.num_bars)
 
     def blocks(self) -> Iterator[slice]:
-        """All lanes, some at a time."""
+        """Slices that together cover all lanes."""
         size = max(1, BLOCK // self.num_bars)
         yield from (slice(begin, begin + size) for begin in range(0, len(self.openings), size))

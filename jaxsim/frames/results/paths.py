@@ -1,4 +1,4 @@
-"""What the ledgers of a run add up to: paths and totals of all lanes, as arrays without labels."""
+"""Paths and totals of all lanes, computed from the ledgers of a run, as arrays without labels."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -15,12 +15,12 @@ from jaxsim.frames.results.ledger import Ledger
 
 @dataclass(frozen=True, eq=False)
 class RunContext:
-    """What a result keeps of the inputs.
+    """The inputs of a run that its result keeps.
 
     index: time labels.     layout: groups and asset names.     close, mark: prices, [time, column].
     init_cash: opening cash of each lane, currency, [lane].
     freq: length of a bar, if known.        year_freq: length of a year.
-    is_of_orders: made of orders that were filled elsewhere, so that nobody knows what was asked for.
+    is_of_orders: whether the portfolio was made of filled orders, whose targets are unknown.
     """
 
     index: pd.Index
@@ -68,7 +68,7 @@ class Paths:
 
     @cached_property
     def first_column(self) -> np.ndarray:
-        """Where the assets of each lane begin among all (lane, asset) columns; the last entry is their number."""
+        """Number of the first (lane, asset) column of each lane; the last entry is the number of all columns."""
         return np.concatenate([[0], np.cumsum([len(c) for c in self.lane_columns])])
 
     def by_asset(self, parts: Sequence[np.ndarray]) -> np.ndarray:
@@ -100,7 +100,7 @@ class Paths:
 
     @cached_property
     def is_member(self) -> np.ndarray:
-        """Which of `assets` each lane has, [lane, asset]."""
+        """Whether each lane has each of `assets`, bool [lane, asset]."""
         out = np.zeros((self.num_lanes, len(self.assets)), bool)
         for lane, columns in enumerate(self.lane_columns):
             out[lane, self._asset_of_column[columns]] = True
@@ -124,7 +124,7 @@ class Paths:
 
     @cached_property
     def units(self) -> list[np.ndarray]:
-        """One array [lane of the ledger, asset, time] per ledger; so for all paths by asset."""
+        """One array [lane of the ledger, asset, time] per ledger; all paths by asset have this form."""
         return [x.units_path(len(self.context.index)) for x in self.ledgers]
 
     @property
@@ -212,8 +212,8 @@ class Paths:
         return np.where(np.isnan(codes), neutral, codes).astype(np.int32)
 
     def sequences_by_asset(self) -> np.ndarray | None:
-        """The place of each asset in the order of execution, [event, asset] over all `assets`, NaN where it was not
-        chosen; None if it never was."""
+        """The place of each asset in the order of execution, [event, asset] over all `assets`; NaN where the allocator
+        did not choose it; None if it never did."""
         if all(x.sequence is None for x in self.ledgers):
             return None
         return self.events_by_asset([x.target * np.nan if x.sequence is None else x.sequence for x in self.ledgers])
@@ -234,7 +234,7 @@ class Paths:
 
 
 def benchmark_growth(close: np.ndarray) -> np.ndarray:
-    """What each unit of money put into a column at the first bar would be worth, [time, column] (rules 6.5)."""
+    """Value over time of one unit of money that buys a column at the first bar, [time, column] (rules 6.5)."""
     mark = pd.DataFrame(close).ffill().bfill().to_numpy()
     return mark / mark[0]
 

@@ -1,4 +1,4 @@
-"""What a run is, as a short text: two runs that have it in common have the same results."""
+"""Digests of arguments: runs with equal digests have the same results."""
 
 import hashlib
 from collections.abc import Callable, Mapping
@@ -14,9 +14,9 @@ from pandas.util import hash_pandas_object
 
 
 def digest(value: Any) -> str:
-    """SHA-256 of numbers, arrays, labels, modules and functions, by what they say and not by where they are in memory.
+    """SHA-256 of numbers, arrays, labels, modules and functions, by their contents and not by their addresses.
 
-    A function counts by its code, its defaults and what it closes over; globals that it uses do not.
+    A function counts by its code, its defaults and its closure; globals that it uses do not count.
     """
     total = hashlib.sha256()
     _add(value, total.update, set())
@@ -32,7 +32,7 @@ def _add(value: Any, add: Callable[[bytes], None], above: set[int]) -> None:
     elif isinstance(value, pd.Index | pd.Series):
         names = list(value.names) if isinstance(value, pd.Index) else [value.name]
         add(repr((names, str(value.dtype))).encode())
-        hashes: Any = hash_pandas_object  # whose annotations say that it is none
+        hashes: Any = hash_pandas_object  # its annotations are wrong
         add(hashes(value, index=isinstance(value, pd.Series)).to_numpy().tobytes())
     elif isinstance(value, jax.Array) and jnp.issubdtype(value.dtype, jax.dtypes.prng_key):
         add(str(jax.random.key_impl(value)).encode())
@@ -49,7 +49,7 @@ def _add(value: Any, add: Callable[[bytes], None], above: set[int]) -> None:
 
 
 def _parts(value: Any) -> Any:
-    """What a composite thing is made of."""
+    """The parts of a composite value."""
     if isinstance(value, CodeType):
         return value.co_code, value.co_names, value.co_varnames, value.co_consts
     if isinstance(value, FunctionType):

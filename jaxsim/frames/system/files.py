@@ -1,5 +1,5 @@
-"""A pytree of arrays in one file, without pickle: a line of JSON that says what is in it, then the arrays in NumPy's
-own format (`equinox.tree_serialise_leaves`)."""
+"""A pytree of arrays in one file, without pickle: a line of JSON that describes it, then the arrays in the format of
+NumPy (`equinox.tree_serialise_leaves`)."""
 
 import json
 import re
@@ -21,7 +21,7 @@ FORMAT = 1
 def write_tree(path: Path, kind: str, tree: Any, **header: Any) -> None:
     """Write a pytree, whole or not at all.
 
-    kind: what the file is.      header: what else is to be known about it, as JSON.
+    kind: kind of the file.      header: further entries of the first line, as JSON.
     """
     tree = jax.device_get(tree)
     about = {"kind": kind, "version": FORMAT, "jaxsim": VERSION, "leaves": describe(tree), **header}
@@ -31,7 +31,7 @@ def write_tree(path: Path, kind: str, tree: Any, **header: Any) -> None:
 
 
 def read_header(path: Path, kind: str) -> dict[str, Any]:
-    """What is said in the first line. Raises ValueError that begins with `path` for a file of another kind."""
+    """The first line of a file. Raises ValueError that begins with `path` for a file of another kind."""
     with path.open("rb") as file:
         line = file.readline(1 << 24)
     try:
@@ -78,7 +78,7 @@ def _words(leaf: Any) -> str:
 
 
 def structure_of(tree: Any) -> str:
-    """The classes and settings of a pytree, without what differs from one process to the next."""
+    """The classes and settings of a pytree, without addresses, which differ between processes."""
     return without_addresses(str(jax.tree.structure(tree)))
 
 

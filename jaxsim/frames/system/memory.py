@@ -1,4 +1,4 @@
-"""How much memory there is, and how people say it."""
+"""Free memory, and sizes in words."""
 
 import os
 import re
@@ -9,7 +9,7 @@ _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "KI": 2**10, "
 
 
 def available() -> int | None:
-    """Bytes that a process may still take before the machine swaps or the container is killed; None if unknown."""
+    """Bytes that the process can still use before the machine swaps or the container is killed; None if unknown."""
     limits = [x for x in (_of_machine(), _of_container()) if x is not None]
     return min(limits, default=None)
 
@@ -53,7 +53,7 @@ def read_size(value: Any, argument: str) -> int:
 
 
 def show_size(size: float) -> str:
-    """Bytes as people say them: 1.2 GB."""
+    """A size in words: 1.2 GB."""
     for unit, name in ((10**12, "TB"), (10**9, "GB"), (10**6, "MB")):
         if size >= unit:
             return f"{size / unit:.{0 if size >= 10 * unit else 1}f} {name}"

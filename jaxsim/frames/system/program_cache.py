@@ -11,16 +11,16 @@ from jaxsim.datasets.archive import CACHE_VARIABLE
 
 
 def cache_programs(path: Any = None, *, min_seconds: float = 0.1) -> Path:
-    """Keep compiled programs on disk, so that the next process finds them: JAX's persistent compilation cache.
+    """Keep compiled programs on disk for the next process, in JAX's persistent compilation cache.
 
-    Nothing is kept unless this is called, once, before anything is compiled that should be. It sets options of JAX
-    for the whole process, for programs of others too.
+    Call it once, before the first program is compiled; without it, nothing is kept. It sets options of JAX for the
+    whole process, also for programs of other libraries.
 
     path: a folder; default `programs` in the folder of the environment variable JAXSIM_CACHE, else in the cache folder
         of the user.
-    min_seconds: what took less time to compile is not kept.
+    min_seconds: programs that compile in less time are not kept.
 
-    Returns the folder. Raises TypeError or ValueError for what is none.
+    Returns the folder. Raises TypeError or ValueError that begins with `path` if there can be no such folder.
     """
     if path is not None and not isinstance(path, str | os.PathLike):
         raise TypeError(f"path: expected the path of a folder, got {path!r}")
@@ -32,7 +32,7 @@ def cache_programs(path: Any = None, *, min_seconds: float = 0.1) -> Path:
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", min_seconds)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
-    compilation_cache.reset_cache()  # one that has been opened, at another place or at none
+    compilation_cache.reset_cache()  # JAX may have opened a cache already, or decided for none
     return folder
 
 

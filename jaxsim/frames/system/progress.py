@@ -1,4 +1,4 @@
-"""A progress bar, where somebody wants one."""
+"""The progress bar."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -6,9 +6,9 @@ from contextlib import contextmanager
 
 @contextmanager
 def progress_bar(total: int, unit: str, is_shown: bool, done: int = 0) -> Iterator[Callable[..., object]]:
-    """A function that is told of what has been done, and by keyword of figures to be shown beside the bar.
+    """A function to call with the number of finished units, and by keyword with figures to show beside the bar.
 
-    done: what had been before.
+    done: number of units that were finished before.
 
     Raises ImportError naming the pip command if a bar is to be shown without tqdm; TypeError unless `is_shown` is a
     bool.

@@ -16,7 +16,7 @@ _NAMES = ("processes", "dask")
 
 
 def check_engine(engine: Any, engines: Iterable[str]) -> None:
-    """Raises ValueError for what is neither one of the engines of this process, `here`, nor one of others."""
+    """Raises ValueError unless `engine` is one of `engines`, those of this process, or names other processes."""
     names = [*engines, *_NAMES]
     if not _is_client(engine) and not (isinstance(engine, str) and engine in names):
         raise ValueError(
@@ -30,18 +30,17 @@ def is_distributed(engine: Any) -> bool:
 
 
 def shares(count: int, engine: Any) -> list[np.ndarray]:
-    """Numbers 0 to count - 1 in consecutive parts of one size (the last may be smaller), a few for each worker, so that
-    none waits long for the last."""
+    """Numbers 0 to count - 1 in consecutive parts of one size (the last may be smaller). Each worker gets a few, so
+    that no worker waits long at the end."""
     size = max(1, -(-count // (2 * num_workers(engine))))
     return [np.arange(begin, min(begin + size, count)) for begin in range(0, count, size)]
 
 
 def run_everywhere(function: Callable, common: Any, parts: Sequence[Any], engine: Any) -> Iterator[tuple[int, Any]]:
-    """(number, function(common, part)) for each part, as they are done.
+    """(number, function(common, part)) for each part, in the order in which they finish.
 
-    A worker unpacks `common` once, so that functions in it stay the same objects, which JAX compiles once.
-    Raises what the function raises, with the traceback that it has over there as a note; ImportError naming the pip
-    command without the library.
+    A worker unpacks `common` once: its functions stay the same objects, so JAX compiles them once. Raises the exception
+    of the function, with the traceback on the worker as a note; ImportError naming the pip command without the library.
     """
     run = _on_processes if engine == "processes" else _on_dask
     failures: dict[int, Exception] = {}
@@ -52,7 +51,7 @@ def run_everywhere(function: Callable, common: Any, parts: Sequence[Any], engine
             failures[number] = result.error
         elif not failures:
             yield number, result
-        # The first part that fails speaks for all, whichever worker is the faster.
+        # The exception is always that of the first failed part, whichever worker is faster.
         if failures and done.issuperset(range(min(failures))):
             raise failures[min(failures)]
 
@@ -71,7 +70,7 @@ def _on_processes(function: Callable, common: Any, parts: Sequence[Any], engine:
             yield result
     finally:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # that tasks have been cancelled, where one has failed
+            warnings.simplefilter("ignore", UserWarning)  # a warning of cancelled tasks, after one has failed
             results.close()
 
 
@@ -100,18 +99,18 @@ def _on_dask(function: Callable, common: Any, parts: Sequence[Any], engine: Any)
 
 @dataclass(frozen=True)
 class _Failure:
-    """What a worker hands back instead of a result."""
+    """The answer of a worker that has failed."""
 
     error: Exception
 
 
 def _run(packed: bytes, number: int, part: Any) -> tuple[int, Any]:
-    """On a worker."""
+    """Run one part on a worker."""
     function, common = _unpacked(packed)
     try:
         return number, function(common, part)
     except Exception as error:
-        # A chain of exceptions does not survive the way back; a note does.
+        # Pickling drops the chain of exceptions, but keeps notes.
         error.add_note("On the worker:\n" + traceback.format_exc())
         try:
             pickle.loads(pickle.dumps(error))
@@ -126,7 +125,7 @@ def _unpacked(packed: bytes) -> Any:
 
 
 def num_workers(engine: Any) -> int:
-    """How many workers `engine` has, or will have."""
+    """Number of workers that `engine` has, or will have."""
     if _is_client(engine):
         return max(1, len(engine.scheduler_info(n_workers=-1)["workers"]))
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,5 +1,5 @@
-"""What `fit` makes of its arguments, and what it says of those that it can make nothing of. All raise TypeError or
-ValueError that begins with the argument's name."""
+"""The arguments of `fit`, checked and converted. All functions raise TypeError or ValueError that begins with the name
+of the argument."""
 
 import inspect
 from functools import cache
@@ -57,7 +57,7 @@ def _bars_per_year(ann_factor: Any) -> np.ndarray | None:
 
 @cache
 def _default_optimizer() -> Any:
-    """One object, so that nothing is compiled twice for it."""
+    """Always the same object, so that no program is compiled twice."""
     import optax
 
     return optax.adam(1e-2)

@@ -1,4 +1,4 @@
-"""A training run on disk, to go on from."""
+"""The state of a training run on disk."""
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,7 +22,7 @@ KIND, FILE = "training checkpoint", "checkpoint.eqx"
 class Checkpoint:
     """The file of one run.
 
-    marks: of each argument of the run, a digest: that of another run is not to be continued by this one.
+    marks: a digest of each argument of the run. A run continues only from a file with equal digests.
     """
 
     path: Path
@@ -30,7 +30,7 @@ class Checkpoint:
 
     @classmethod
     def of_run(cls, folder: Any, problem: Problem, state: TrainState, data: Data, every: int) -> "Checkpoint":
-        """Raises TypeError or ValueError that begins with `checkpoint` for what is no directory."""
+        """Raises TypeError or ValueError that begins with `checkpoint` if `folder` is no directory."""
         if not isinstance(folder, str | Path):
             raise TypeError(f"checkpoint: expected the path of a directory, got {folder!r}"[:200])
         if Path(folder).is_file():
@@ -48,7 +48,7 @@ class Checkpoint:
         write_tree(self.path, KIND, (state, log.best_params), **header)
 
     def read(self, state: TrainState, log: TrainingLog) -> tuple[TrainState, TrainingLog]:
-        """The state and log in the file; those given if there is none.
+        """The state and the log in the file; the arguments themselves if there is no file.
 
         Raises ValueError that begins with `checkpoint` if the file is of another run, naming the arguments that differ.
         """
@@ -74,8 +74,8 @@ class Checkpoint:
 
 
 def marks_of(problem: Problem, state: TrainState, data: Data, every: int) -> dict[str, str]:
-    """A digest of each argument that the course of a run depends on. Functions count by what they compute where that is
-    known before the run, else by their names."""
+    """A digest of each argument that changes the course of a run. Functions that can be traced before the run count by
+    their programs, other functions by their names."""
     returns = jax.ShapeDtypeStruct((8,), data.dtype)
     score = problem.score
     one = jax.tree.map(lambda x: x[0], state.params)
@@ -122,6 +122,6 @@ def _digest(tree: Any) -> str:
 
 
 def _program(function: Any, *arguments: Any) -> str:
-    """A digest of what a function computes, constants and all."""
+    """A digest of the program of a function, including its constants."""
     program = jax.make_jaxpr(function)(*arguments)
     return digest((without_addresses(str(program)), [np.asarray(constant) for constant in program.consts]))

@@ -1,4 +1,4 @@
-"""What a training run looks at: one market, several, a stack of them, or a function that makes them."""
+"""The data of a training run: one market, several, a stack of them, or a function that makes them."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,9 +17,9 @@ from jaxsim.engine.training.minibatches import first_bars, num_bars
 class Data:
     """Stacks of markets, [path, time, asset].
 
-    training: what is trained on, or a function of a key that makes it.
-    held_out: for the validation, None without any.     split: its first bar that counts.
-    num_bars, num_assets, dtype: of the markets as they were given.
+    training: the training data, or a function of a random key that makes them.
+    held_out: the validation data, None without any.     split: first bar of `held_out` that counts.
+    num_bars, num_assets, dtype: of the user's markets.
     """
 
     training: Market | Callable
@@ -31,7 +31,7 @@ class Data:
 
     @property
     def is_x64(self) -> bool:
-        """Whether the computation needs x64: that of a function that makes markets runs as the process is set."""
+        """Whether the computation needs x64. A function that makes markets runs with the setting of the process."""
         return self.dtype == np.float64
 
     @property
@@ -40,7 +40,7 @@ class Data:
 
 
 def read_markets(market: Any, validation: Any) -> Data:
-    """Raises TypeError or ValueError that begins with `market` or `validation` for what cannot be trained on."""
+    """Raises TypeError or ValueError that begins with `market` or `validation` for data that cannot be used."""
     if callable(market) and not isinstance(market, Market):
         try:
             shape = jax.eval_shape(market, jax.random.key(0))

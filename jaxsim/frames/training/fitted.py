@@ -1,4 +1,4 @@
-"""What a training run has found."""
+"""The result of a training run."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,17 +13,17 @@ from jaxsim.engine.policy.policy import Policy
 class Fitted:
     """The result of `js.fit`.
 
-    policy: the best policy found, with the hard gate: to be backtested, saved, traded. Best by the score on the
-        validation period; without one, on the data that it was trained on.
-    trained: the same with the gate it was trained under, to go on training from.
+    policy: the best policy, with the gate `Hard`, for backtests, files and trading. Best by the score on the validation
+        data; without any, on the training data.
+    trained: the same policy with the gate of the training, to continue the training.
     history: one row per evaluation, indexed by step; with several restarts by (restart, step). `score`: on the training
-        data, under the gate trained with; `hard`: the same policy under the hard gate; `gap`: score - hard;
-        `validation`: under the hard gate, where there is any; `batch_score`: of the last minibatch, where there are
-        some; `grad_norm`: length of the last gradient; `temperature`: of the gate, if it has one.
-    best_step, best_restart: where in the history the policy is from.
-    scores: best score of each restart, on the validation period if there is one; under the hard gate; index restart.
+        data, under the gate of the training; `hard`: under the gate `Hard`; `gap`: score - hard; `validation`: under
+        `Hard` on the validation data, if there is any; `batch_score`: of the last minibatch, if there are minibatches;
+        `grad_norm`: length of the last gradient; `temperature`: of the gate, if it has one.
+    best_step, best_restart: the row of the history with the policy.
+    scores: best score of each restart under `Hard`, on the validation data if there is any; index restart.
     candidates: the best policy of each restart.
-    stopped: why a restart did not run to the end, index restart; empty where all did.
+    stopped: the reason why a restart stopped early, index restart; empty if none did.
     """
 
     policy: Policy
@@ -66,8 +66,8 @@ class Fitted:
         return f"Fitted(score={self.score:.6g}, gap={self.gap:.3g}{held_out}, best_step={self.best_step})"
 
     def plot_history(self, **kwargs: Any) -> Any:
-        """The scores against the steps: as trained, under the hard gate, on the validation period. With several
-        restarts, those under the hard gate, one line each.
+        """The scores against the steps: under the gate of the training, under `Hard`, on the validation data. With
+        several restarts, one line for each, under `Hard`.
 
         Raises ImportError naming the pip command where Plotly is missing.
         """

@@ -1,4 +1,4 @@
-"""What the host keeps of a training run: the rows of its history, the best parameters, why restarts stopped."""
+"""The log of a training run: the rows of its history, the best parameters, the reasons why restarts stopped."""
 
 import warnings
 from dataclasses import dataclass, field
@@ -17,7 +17,7 @@ from jaxsim.frames.training.fitted import Fitted
 
 @dataclass(frozen=True)
 class Stop:
-    """Why a restart goes no further: at which step, and what went wrong in the simulation, if it was there."""
+    """The reason why a restart stopped: the step, and the fault of the simulation, if it had one."""
 
     step: int
     fault: LaneFault
@@ -40,7 +40,7 @@ class Stop:
 class TrainingLog:
     """rows: of the history, [evaluation][restart].
     best_params: of each restart, stacked; best_score, best_step: [restart].
-    stopped: why a restart goes no further, by its number.      has_moved: [leaf][restart].
+    stopped: reason of each stopped restart, by number.      has_moved: [leaf][restart].
     """
 
     best_params: Any
@@ -56,7 +56,7 @@ class TrainingLog:
         return cls(params, np.full(count, -np.inf), np.zeros(count, int))
 
     def add(self, problem: Problem, state: TrainState, evaluation: Evaluation) -> None:
-        """Write down an evaluation, and keep the parameters of the restarts that have never been better."""
+        """Add an evaluation, and keep the parameters of each restart that has a new best score."""
         progress, judgement = jax.device_get((state, evaluation))
         judged = judgement.hard if judgement.validation is None else judgement.validation
         for failure in (progress.failure, judgement.failure):
@@ -95,19 +95,19 @@ class TrainingLog:
 
     @property
     def figures(self) -> dict[str, str]:
-        """Beside the progress bar: of the best restart."""
+        """Figures of the best restart for the progress bar."""
         row = self.rows[-1][int(np.argmax(self.best_score))]
         names = [name for name in ("score", "gap", "validation") if name in row]
         return {name: f"{row[name]:.4g}" for name in names}
 
     def is_over(self, patience: int | None) -> bool:
-        """Whether all restarts have stopped, or none has become better for so many steps."""
+        """Whether all restarts have stopped, or no score has improved for `patience` steps."""
         if len(self.stopped) == len(self.best_score):
             return True
         return patience is not None and self.last_step - int(self.best_step.max()) >= patience
 
     def raise_if_hopeless(self) -> None:
-        """Raise if no restart has taken a single step."""
+        """Raises AllocationError or ValueError if all restarts have failed at their first step."""
         if len(self.stopped) < len(self.best_score) or self.best_step.max() > 0:
             return
         first = self.stopped[0]

@@ -64,14 +64,14 @@ def fit(
     checkpoint: str | Path | None = None,
     progress: bool = False,
 ) -> Fitted:
-    """Learn the numbers of a policy: gradient ascent on the score of the simulated, fee-paying portfolio.
+    """Learn the numbers of a policy: gradient ascent on a score of the simulated portfolio, after costs.
 
-    policy: where to start, and how to differentiate the decision to trade: `Policy.gate`.
+    policy: the start; its gate says how derivatives pass through the decision to trade.
     market: a `Market`; several of the same shape, in a list or stacked along a leading axis [path, time, asset]; or a
         function of a random key that makes one, drawn anew at every step. Scores are means over the paths. Its dtype is
         that of the computation, float64 whatever the process's setting.
     costs: default no fees.     account: default a cash of 100.
-    objective: what is maximised: a metric of the returns [time], called with `ann_factor` by keyword if that is given;
+    objective: the metric to maximise, a function of the returns [time], called with `ann_factor=` if that is given;
         default `js.metrics.sharpe_ratio`.
     ann_factor: bars per year.
     score: instead of an objective, a function of the whole `Simulation` that returns one number.
@@ -82,32 +82,31 @@ def fit(
         or a pytree of bools. Default: all floating-point arrays of allocator, trigger and destination.
     constraints: pairs (where, constraint), as `(lambda p: p.allocator.weights, js.Simplex())`; after every step the
         leaf goes to the nearest point that satisfies it. Fields with bounds (a threshold is >= 0) keep them anyway.
-    batch: what a step looks at: `js.WindowBatch(length, count)` or `js.PathBatch(count)`; default all of the data.
-    validation: data to choose the best step by: a fraction in (0, 1), the last part of the bars, which is then not
-        trained on (the account and the history go on from the part before it); or a market, or several.
-    patience: stop when so many steps have brought no better score on the validation data (without any: on the data
-        trained on).
+    batch: the data of one step: `js.WindowBatch(length, count)` or `js.PathBatch(count)`; default all of the data.
+    validation: data that choose the best step: a fraction in (0, 1), the last part of the bars, which is then left out
+        of the training (account and history continue from the part before it); or a market, or several.
+    patience: stop after this number of steps without a better score on the validation data, or, without any, on the
+        training data.
     anneal: temperature of the gate as a function of the step, as optax schedules are.
-    restarts: number of runs side by side, of which the best is kept.
-    init: function of a random key that makes the policy that a restart begins with, for all but the first.
+    restarts: number of runs side by side; the best one is kept.
+    init: function of a random key that makes the start of each restart but the first.
     jitter: without `init`, the standard deviation of the noise on the trained leaves of all restarts but the first, in
-        parts of the leaf's root mean square (of 1 where the leaf is zero).
+        units of the leaf's root mean square (of 1 where the leaf is zero).
     adjoint: how derivatives are computed, as in `js.simulate`; default `js.Checkpointed()`.
     key: random key or int, for batches, restarts and the policy's own randomness.
-    every: number of steps from one evaluation to the next. Each is a row of the history and a chance to be kept.
-    checkpoint: directory to keep the state of the run in, after every evaluation; a run with the same arguments
+    every: number of steps between two evaluations. Each evaluation is a row of the history and a candidate for the
+    best. checkpoint: directory to keep the state of the run in, after every evaluation; a run with the same arguments
         (`steps` and `patience` aside) goes on from there and ends, bit for bit, where it would have without the break.
     progress: whether to show a progress bar, with the score and the gap.
 
     The steps between two evaluations are one compiled loop. It is compiled anew for another shape, or another function:
     hand in the same optimizer, objective and schedule objects to avoid it.
 
-    A restart whose score, derivative or next step is not a finite number keeps what it has, and `Fitted.stopped` says
-    why. If
-    none gets past its first step, an AllocationError or ValueError says so.
+    A restart whose score, derivative or next step is not finite stops and keeps its best parameters; `Fitted.stopped`
+    has the reason. If all restarts fail at their first step, raises AllocationError or ValueError.
 
-    Warns of trained leaves whose derivative was zero throughout. Raises TypeError or ValueError that begins with the
-    argument's name for arguments of the wrong kind.
+    Warns of trained leaves whose derivative was zero at every step. Raises TypeError or ValueError that begins with the
+    name of the argument.
     """
     if not isinstance(policy, Policy):
         raise TypeError(f"policy: expected a Policy, got {type(policy).__name__}; see js.Policy(allocator, trigger)")

@@ -1,4 +1,4 @@
-"""How much of a good score is luck: the probability of overfitting, and the deflated Sharpe ratio of trials."""
+"""The share of luck in a good score: the probability of overfitting, and the deflated Sharpe ratio of trials."""
 
 from dataclasses import dataclass
 from itertools import combinations
@@ -148,17 +148,17 @@ def _judged(inside: np.ndarray, outside: np.ndarray, trials: pd.Index) -> tuple[
 def deflate_sharpe_ratio(
     returns: pd.Series | pd.DataFrame, trials: Any, *, ann_factor: float, num_independent: int | None = None
 ) -> float | pd.Series:
-    """Probability that a Sharpe ratio beats the best that luck alone would bring in all that was tried (Bailey and
-    López de Prado, The Deflated Sharpe Ratio, 2014), for a portfolio chosen in a sweep.
+    """Probability, in [0, 1], that the Sharpe ratio of a chosen portfolio is above the highest one to expect by luck
+    among all trials (Bailey and López de Prado, The Deflated Sharpe Ratio, 2014).
 
-    returns: of what was chosen, [time], or of several, [time, lane].
-    trials: the annualized Sharpe ratio of everything that was tried, the chosen ones among it, as from
-        `bt.sharpe_ratio()`. Trials without one (NaN) count as not tried.
+    returns: of the chosen portfolio, [time], or of several, [time, lane]; fractions.
+    trials: the annualized Sharpe ratios of all trials, the chosen ones included, as from `bt.sharpe_ratio()`. Trials
+        without one (NaN) do not count.
     ann_factor: bars per year.
-    num_independent: number of trials, where many are alike and count as fewer; default all of them.
+    num_independent: number of independent trials, if many of them are alike; default all of them.
 
-    Where all that was tried is lanes of one backtest, `bt.deflated_sharpe_ratio()` says the same.
-    Raises TypeError or ValueError naming the argument.
+    If the trials are the lanes of one backtest, `bt.deflated_sharpe_ratio()` is the same.
+    Raises TypeError or ValueError that begins with the name of the argument.
     """
     if not isinstance(returns, pd.Series | pd.DataFrame):
         raise TypeError(f"returns: expected a Series [time] or a DataFrame [time, lane], got {type(returns).__name__}")

@@ -24,7 +24,7 @@ from jaxsim.frames.verbs.backtest import backtest
 
 Learner = Callable[[Market], Any]
 
-#: Arguments of `backtest` that have no place here, and why.
+#: Arguments of `backtest` that `walk_forward` does not take, and the reason.
 _REFUSED = {
     "size": "plain orders learn nothing",
     "size_type": "a Policy says so itself, as in js.Policy(allocator, size_type=...)",
@@ -36,10 +36,10 @@ _REFUSED = {
 
 @dataclass(frozen=True, eq=False)
 class WalkForward:
-    """What came of learning on the past and trading what came next, fold by fold.
+    """The result of learning on the past and trading on the bars after it, fold by fold.
 
     table: DataFrame, a row for each (policy, fold): `train_start` to `test_end`, the first and last labels of both
-        stretches, and of each metric `<metric>_in` and `<metric>_out`, in and out of sample.
+        periods, and of each metric `<metric>_in` and `<metric>_out`, in and out of sample.
     returns: DataFrame [time, policy], the out-of-sample returns of all folds, one after the other.
     policies: the `Policy` of each fold, by name.
     ann_factor: bars per year; None if no metric needed it.
@@ -58,8 +58,8 @@ class WalkForward:
     @property
     def summary(self) -> pd.DataFrame:
         """DataFrame, a row for each policy. Of each metric: `<metric>_in` and `<metric>_out`, the means over folds; and
-        `<metric>_joined`, the score of `returns`, which is the one to judge by: folds are short, and their mean is not
-        what an investor has earned."""
+        `<metric>_joined`, the score of `returns`. Judge by this one: folds are short, and no investor earns the mean of
+        their scores."""
         columns = {}
         for metric in self._metrics:
             name, score = metric_name(metric), scorer(metric, self.ann_factor)

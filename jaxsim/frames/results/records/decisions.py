@@ -1,4 +1,4 @@
-"""Decisions: for every rebalance and asset, why it came to it, what was asked, what was filled, and why not all."""
+"""Decisions: for every rebalance and asset, the reason, the order, the fill, and why it was not filled in full."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from jaxsim.frames.results.records.logs import plain_name, status_of
 class Decisions:
     """One row for every rebalance and asset, by lane, bar and order of execution.
 
-    columns: what the table shows, by name.     lane, column, bar: of each row; `column` is that of the price frame.
+    columns: the columns of the table, by name.     lane, column, bar: numbers of each row; `column` of the price frame.
     """
 
     columns: dict[str, np.ndarray]
@@ -55,7 +55,7 @@ def _of_ledger(ledger: Ledger) -> Decisions:
     target_before = np.where(is_first[:, None], np.nan, np.roll(_target_weights(ledger), 1, axis=0))
     weight, weight_after = (_weights(units, ledger) for units in (units_before, ledger.units))
     assert ledger.val_price is not None
-    drift = np.where(np.isnan(ledger.val_price), np.nan, weight - target_before)  # what has no price cannot drift
+    drift = np.where(np.isnan(ledger.val_price), np.nan, weight - target_before)  # without a price the drift is unknown
     requested, filled, info = rows(ledger.request), rows(ledger.trade), rows(ledger.info)
     is_filled = info == OrderStatusInfo.NONE
     short = np.abs(requested) - np.abs(filled)
@@ -100,14 +100,14 @@ def _numbers(ledger: Ledger) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _target_weights(ledger: Ledger) -> np.ndarray:
-    """What was asked for where that is weights; else NaN, [event, asset]."""
+    """Target weights, [event, asset]; NaN where the target is another size."""
     if ledger.size_type is None:
         return ledger.target
     return np.where(ledger.size_type == SizeType.TARGET_PERCENT, ledger.target, np.nan)
 
 
 def _weights(units: np.ndarray, ledger: Ledger) -> np.ndarray:
-    """Weights of holdings at the prices and the value that an event was sized by, [event, asset]."""
+    """Weights of holdings at the valuation prices and the value of each event, [event, asset]."""
     assert ledger.val_price is not None
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.where(units == 0, 0.0, units * ledger.val_price / ledger.value[:, None])
@@ -125,7 +125,7 @@ def _codes(codes: np.ndarray | None, neutral: SizeType | Direction, shape: tuple
     return np.array([names.get(k, "") for k in range(max(names) + 1)], object)[values]
 
 
-#: Columns that say nothing where all orders are target weights in both directions, and none is spread over bars.
+#: Columns that are shown only if one of their values differs from this one.
 ONLY_IF_MIXED = {
     "part": 0,
     "size_type": plain_name(SizeType.TARGET_PERCENT),
@@ -150,7 +150,7 @@ def decision_table(decisions: Decisions, assets: pd.Index, index: pd.Index, lane
         labels.append((lanes.names[level], lanes.get_level_values(level).take(lane)))
     labels += [("asset", assets.take(decisions.column)), ("timestamp", index.take(decisions.bar)), *shown.items()]
     table = pd.DataFrame(dict(enumerate(values for _, values in labels)))
-    return table.set_axis([name for name, _ in labels], axis=1)  # a level may be called "price", as a column is
+    return table.set_axis([name for name, _ in labels], axis=1)  # a level and a column may both be named "price"
 
 
 def rows_of_rebalance(table: pd.DataFrame, when: Any) -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""Tables of records: a DataFrame to read, with the records it was made of and what they add up to per lane."""
+"""Tables of records: a DataFrame to read, with the records behind it and their statistics by lane."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,11 +14,11 @@ from jaxsim.frames.inputs.bars_per_year import bar_length
 class LaneRecords:
     """Records of any kind, and the lanes they belong to.
 
-    records: structured array with a field `col`, [record].     lane: number of the lane of each, ascending, [record].
+    records: structured array with a field `col`, [record].     lane: lane number of each record, ascending, [record].
     lanes: labels of all lanes, or None for one unlabelled lane.
     index: labels of the bars.      freq: length of a bar, if known.
 
-    The methods reduce values [record], those of the records in `where`, to [lane]; a lane without any has NaN.
+    The methods reduce values [record] to [lane], over the records in the mask `where`; a lane without any has NaN.
     """
 
     records: np.ndarray
@@ -80,9 +80,9 @@ class LaneRecords:
 
 
 class RecordTable(pd.DataFrame):
-    """Records as a DataFrame, lane after lane; what is cut from it or computed with it is a plain DataFrame.
+    """Records as a DataFrame, ordered by lane. Selections and results of arithmetic are plain DataFrames.
 
-    Each kind of record is a subclass, which says what its statistics are.
+    Each kind of record is a subclass with its own statistics.
     """
 
     _metadata: ClassVar[list[str]] = ["_source"]
@@ -96,7 +96,7 @@ class RecordTable(pd.DataFrame):
             labels = [(level.name, level.take(source.lane)) for level in each]
         columns = [("id", source.number), *labels, *columns]
         super().__init__(dict(enumerate(values for _, values in columns)))
-        self.columns = [name for name, _ in columns]  # a level may be called "fees", as a column is
+        self.columns = [name for name, _ in columns]  # a level and a column may both be named "fees"
         object.__setattr__(self, "_source", source)
 
     @property
@@ -105,7 +105,7 @@ class RecordTable(pd.DataFrame):
 
     @property
     def records(self) -> np.ndarray:
-        """The structured array behind the table, row by row, with codes and numbers of bars; read-only."""
+        """The structured array behind the table, [record], with codes and numbers of bars; read-only."""
         view = self._source.records.view()
         view.flags.writeable = False
         return view
@@ -117,7 +117,7 @@ class RecordTable(pd.DataFrame):
     def stats(self, *, freq: Any = None) -> pd.Series | pd.DataFrame:
         """The usual table: a Series for one unlabelled lane, a DataFrame [lane, statistic] otherwise.
 
-        freq: length of a bar, if other than that of the run. Where it is not known, durations are numbers of bars.
+        freq: length of a bar; default that of the run. If it is unknown, durations are numbers of bars.
         """
         source = self._source
         length = source.freq if freq is None else bar_length(source.index, freq)
@@ -126,7 +126,7 @@ class RecordTable(pd.DataFrame):
         return table.iloc[0].rename(None) if source.lanes is None else table
 
     def _statistics(self) -> dict[str, np.ndarray]:
-        """Statistics by title, [lane], in the order that they are shown in, as `lane_table` takes them."""
+        """Statistics by title, [lane], in the order of the table; see `lane_table`."""
         raise NotImplementedError
 
     def _by_lane(self, values: np.ndarray, name: str) -> Any:
@@ -136,13 +136,13 @@ class RecordTable(pd.DataFrame):
 
 
 def divide_floats(a: Any, b: Any) -> np.ndarray:
-    """a / b as floating-point numbers divide: by zero, NaN or infinite."""
+    """a / b in floating-point arithmetic: NaN or infinite where b is zero."""
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.divide(a, b)
 
 
 def whole(values: np.ndarray) -> np.ndarray:
-    """As integers, unless one is missing."""
+    """The values as integers, unless one is NaN."""
     return values if np.isnan(values).any() else values.astype(np.int64)
 
 
@@ -166,7 +166,7 @@ def lane_table(rows: Mapping[str, Any], lanes: pd.Index, index: pd.Index, length
 def _durations(bars: np.ndarray, length: pd.Timedelta | None) -> Any:
     if length is None:
         return bars
-    fine = length.as_unit("us")  # in days or seconds a mean would be cut
+    fine = length.as_unit("us")  # in days or seconds a mean would be rounded
     return (pd.Series(bars) * (fine if fine == length else length)).array
 
 

@@ -1,4 +1,4 @@
-"""Trades: filled orders matched into what was entered, what was exited, and what came of it (rules 6.7)."""
+"""Trades: filled orders, matched into entries and exits (rules 6.7)."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -37,26 +37,26 @@ TRADE_DTYPE = np.dtype(
 
 
 class TradeDirection(IntEnum):
-    """Whether units were held or owed. The codes are those of the order side that opens such a position."""
+    """Whether the trade is a long or a short one. The codes are those of the order side that opens it."""
 
     LONG = 0
     SHORT = 1
 
 
 class TradeStatus(IntEnum):
-    """Whether anything of the trade is still held."""
+    """Whether the trade is still open."""
 
     OPEN = 0
     CLOSED = 1
 
 
 def exit_trades(orders: np.ndarray, close: np.ndarray, columns: np.ndarray | None = None) -> np.ndarray:
-    """One trade for every order that reduces a position, of the size that it reduces; what is left at the end is an
-    open trade at the last close. Entry price and fees are the averages of the position at the time of the exit.
+    """One trade for every order that reduces a position, with the size of the reduction. A position that is left at the
+    end is an open trade, valued at the last close. Entry price and fees are averages of the position at the exit.
 
     orders: records with the fields of ORDER_DTYPE; those of one column in order of execution.
     close: [time, column]; the last close of a column is its last one that is not NaN.
-    columns: the column of `close` that each column of the orders has its prices in, [col]; default the same.
+    columns: the column of `close` with the prices of each column of the orders, [col]; default the same number.
 
     Returns TRADE_DTYPE, by column and exit. An order that crosses zero is split, its fees pro rata.
     Raises ValueError for orders that do not fit the closes.
@@ -86,8 +86,8 @@ def exit_trades(orders: np.ndarray, close: np.ndarray, columns: np.ndarray | Non
 
 
 def entry_trades(orders: np.ndarray, close: np.ndarray, columns: np.ndarray | None = None) -> np.ndarray:
-    """One trade for every order that opens or increases a position, of the size that it adds. Exit price and fees are
-    the averages of all exits of that position, of which an open remainder at the last close is one.
+    """One trade for every order that opens or increases a position, with the size that it adds. Exit price and fees are
+    averages over all exits of the position; a remainder that is still open counts as an exit at the last close.
 
     Otherwise as `exit_trades`; by column and entry.
     """
@@ -168,10 +168,10 @@ def _finished(out: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True, eq=False)
 class Lots:
-    """What is held of an average-cost position, one per order or per column.
+    """Positions at average cost, one per order or per column.
 
-    size: units, > 0; 0 while flat.     entered: units entered since it was flat, those exited since included.
-    value: what is held cost, currency.             fees: what its entry cost, currency.
+    size: units held, > 0; 0 while flat.     entered: units entered since the position was flat.
+    value: cost of the units held, currency.             fees: fees of their entry, currency.
     begin: bar of the first entry.      direction: TradeDirection.      position: its number in the column.
     """
 
@@ -205,11 +205,12 @@ class Lots:
 
 @dataclass(frozen=True, eq=False)
 class Match:
-    """What every order met and did.
+    """The position that every order met, and its effect on it.
 
     orders: by column, [order].     closed, opened: units by which the order reduced and increased a position, [order].
-    before: what it met, [order].   position_after: number in the column of the position that it left, [order].
-    rest: what is left, [col].      num_positions, first_position: of each column, [col].     last_close: [col].
+    before: the position before the order, [order].   position_after: number of the position after it, in its column.
+    rest: the position at the end, [col].      num_positions, first_position: of each column, [col].     last_close:
+    [col].
     """
 
     orders: np.ndarray
@@ -222,7 +223,7 @@ class Match:
 
     @property
     def exit_fees(self) -> np.ndarray:
-        """The part of each order's fees that its exit bears, [order]; its entry bears the rest."""
+        """The share of the exit in the fees of each order, [order], currency; the entry has the rest."""
         return self.orders["fees"] * ratio_or_zero(self.closed, self.closed + self.opened)
 
     @property
@@ -239,8 +240,8 @@ class Match:
 
 
 def match_lots(orders: np.ndarray, close: np.ndarray, columns: np.ndarray | None, by_volume: bool) -> Match:
-    """Match orders with what they meet: the k-th orders of all columns at once, so that the work in Python does not
-    grow with columns.
+    """Match orders with the positions they meet, the k-th orders of all columns at once: the number of Python steps
+    does not grow with the number of columns.
 
     orders, close, columns: as in `trades.exit_trades`.
     by_volume: an order closes what it matches to 1e-9 of all that was entered since the position was flat; else to
