@@ -99,30 +99,30 @@ def _parameters(lane: SingleLane, wrt: Sequence[str] | None) -> tuple[str, ...]:
         if not there.get(name, True):
             why = "the trigger has no threshold" if name == "threshold" else "the allocator's numbers are no weights"
             raise ValueError(f"wrt: there is no {name} to vary: {why}")
-    found = [name for name in PARAMETERS if name in chosen]
-    return tuple(name for name in found for _ in range(len(lane.assets) if name == "weights" else 1))
+    wanted = [name for name in PARAMETERS if name in chosen]
+    return tuple(name for name in wanted for _ in range(len(lane.assets) if name == "weights" else 1))
 
 
 def _table(lane: SingleLane, names: tuple[str, ...], scores: tuple, gate: Any, step: float, label: str) -> pd.DataFrame:
     steps = default_steps(names, float(lane.account.cash), float(step))
     off = {name: np.zeros(()) for name in COSTS if name in names and getattr(lane.costs, name) is None}
     around = (replace(lane.costs, **off), lane.account, lane.key, names, scores, steps)
-    found = slopes(lane.market, lane.policy.hardened(), *around)
-    if int(found.fault) != LaneFault.NONE:
+    result = slopes(lane.market, lane.policy.hardened(), *around)
+    if int(result.fault) != LaneFault.NONE:
         where = f"{label}, " if label else ""
-        text = fault_text(LaneFault(int(found.fault)), lane.policy.allocator)
-        raise AllocationError(f"{text} ({where}bar {int(found.fault_bar)})")
+        text = fault_text(LaneFault(int(result.fault)), lane.policy.allocator)
+        raise AllocationError(f"{text} ({where}bar {int(result.fault_bar)})")
     assets = iter(lane.assets)
     rows = pd.Index([f"weights[{next(assets)}]" if name == "weights" else name for name in names], name="parameter")
-    derivative, difference = np.asarray(found.derivative), np.asarray(found.difference)
+    derivative, difference = np.asarray(result.derivative), np.asarray(result.difference)
     larger = np.maximum(np.abs(derivative), np.abs(difference))
     error = np.where(larger > 0, np.abs(derivative - difference) / np.where(larger > 0, larger, 1.0), 0.0)
     columns = {
-        "value": np.broadcast_to(np.asarray(found.score)[:, None], derivative.shape),
+        "value": np.broadcast_to(np.asarray(result.score)[:, None], derivative.shape),
         "derivative": derivative,
         "difference": difference,
         "relative_error": np.where(np.isnan(derivative - difference), np.nan, error),
-        "events_differ": np.broadcast_to(np.asarray(found.events_differ), derivative.shape),
+        "events_differ": np.broadcast_to(np.asarray(result.events_differ), derivative.shape),
     }
     if gate is not None:
         gated = slopes(lane.market, replace(lane.policy, gate=gate), *around)

@@ -150,8 +150,8 @@ def walk_forward(
         ann_factor = next(iter(runs.values()))[0][0].ann_factor
     inside, outside = (
         {
-            name: [pair[side].returns.to_numpy()[split[side]] for pair, split in zip(found, pairs, strict=True)]
-            for name, found in runs.items()
+            name: [pair[side].returns.to_numpy()[split[side]] for pair, split in zip(run_pairs, pairs, strict=True)]
+            for name, run_pairs in runs.items()
         }
         for side in (0, 1)
     )
@@ -177,7 +177,7 @@ def _table(
     for metric in scored:
         score = scorer(metric, ann_factor)
         for side, parts in (("in", inside), ("out", outside)):
-            table[f"{metric_name(metric)}_{side}"] = [float(score(x)) for found in parts.values() for x in found]
+            table[f"{metric_name(metric)}_{side}"] = [float(score(x)) for folds in parts.values() for x in folds]
     return table
 
 
@@ -206,8 +206,8 @@ class _Data:
             for name, x in (("open", self.open), ("price", self.price))
             if x is not None
         }
-        close, given = _until(self.close, stop, last=1.0), {**terms, **prices, "features": self.features}
-        run = backtest(close, policy.within(start, stop), **given)
+        close, keywords = _until(self.close, stop, last=1.0), {**terms, **prices, "features": self.features}
+        run = backtest(close, policy.within(start, stop), **keywords)
         if run.lanes is not None:
             raise ValueError(
                 f"learn: one lane is judged at a time, but {list(run.lanes.names)} is swept; call walk_forward for each"
@@ -250,13 +250,13 @@ def _as_policy(policy: Any, default: Mapping[str, Any], argument: str) -> Policy
 
 
 def _named(learn: Any) -> dict[str, Learner]:
-    found = dict(learn) if isinstance(learn, Mapping) else {"learned": learn}
-    for name, one in found.items():
+    learners = dict(learn) if isinstance(learn, Mapping) else {"learned": learn}
+    for name, one in learners.items():
         if isinstance(one, Policy):
             raise TypeError(f"learn: {name!r} is a Policy, which learns nothing; it goes into benchmarks=")
         if not callable(one):
             raise TypeError(f"learn: expected a function of a Market that gives a policy, got {shown(one)}"[:200])
-    return {str(name): one for name, one in found.items()}
+    return {str(name): one for name, one in learners.items()}
 
 
 def _named_policies(benchmarks: Any, taken: set[str]) -> dict[str, Any]:
