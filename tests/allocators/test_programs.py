@@ -12,6 +12,7 @@ import pytest
 import allocators as al
 import jaxsim as js
 from tests.helpers.markets import AS_IT_STANDS, grouped, prices
+from tests.helpers.marks import some_slow
 
 ENGINES = ["compiled", "reference"]
 INF = np.inf
@@ -214,6 +215,7 @@ def test_groups_by_asset_name():
         al.MinimumVariance(limits, lookback=BARS)(observe(jnp.asarray(closes("full")[0]), jnp.zeros(ASSETS)))
 
 
+@pytest.mark.slow
 def test_groups_by_asset_name_in_groups_that_share_cash():
     """Each finds its own assets: "bank" has no A."""
     close, open_ = grouped(1)
@@ -235,7 +237,7 @@ def test_a_flat_account_has_no_cap_on_its_trades():
     assert np.isnan(solve(al.MinimumVariance(limits, lookback=BARS), values)).all()
 
 
-@pytest.mark.parametrize("kind", ["copies", "short"])
+@pytest.mark.parametrize("kind", some_slow(["copies", "short"], ["short"]))
 def test_derivatives_on_singular_covariances_are_finite(kind):
     values = closes(kind)[:3]
     parts = jnp.arange(1.0, ASSETS + 1)

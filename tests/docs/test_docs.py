@@ -16,7 +16,7 @@ from tests.helpers.marks import some_slow
 
 ROOT = Path(__file__).parents[2]
 #: Pages with many policies, each a program of its own.
-SLOW = {"allocators", "pipelines"}
+SLOW = {"allocators", "judging", "lanes-and-labels", "learned-allocators", "pipelines", "plans"}
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 FENCE = re.compile(r"^(?P<indent> *)```(?P<language>[\w+-]*).*?\n(?P<body>.*?)^(?P=indent)```\s*?$", re.M | re.S)
 NOT_RUN = "<!-- not run -->"

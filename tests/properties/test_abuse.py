@@ -304,6 +304,7 @@ def test_from_a_worker_thread(plain):
         np.testing.assert_array_equal(value, plain.value)
 
 
+@pytest.mark.slow
 def test_without_jit():
     bt = run(CLOSE.iloc[:2], EQUAL, OPEN.iloc[:2], 0.01)
     with jax.disable_jit():

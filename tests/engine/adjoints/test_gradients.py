@@ -78,7 +78,7 @@ def test_transformations_in_any_order(lane_axis, one_by_one):
 
 ADJOINTS = [
     pytest.param(js.Checkpointed(1), id="one chunk", marks=pytest.mark.slow),
-    pytest.param(js.Checkpointed(7), id="seven chunks"),
+    pytest.param(js.Checkpointed(7), id="seven chunks", marks=pytest.mark.slow),
     pytest.param(js.AtEvents(), id="at events"),
     pytest.param(js.AtEvents(capacity=64, block=16), id="of some capacity", marks=pytest.mark.slow),
 ]

@@ -115,7 +115,7 @@ def test_without_the_libraries(monkeypatch):
 
 MISUSE = {
     "an allocator": (lambda: js.PortfolioEstimator(al.EqualWeight()).fit(X), TypeError, "policy: expected a js.Policy"),
-    "negative steps": (lambda: estimator(steps=-1).fit(X), ValueError, "steps: .*at least 0"),
+    "negative steps": (lambda: estimator(steps=-1).fit(X), ValueError, "steps: expected a whole number >= 0, got -1"),
     "half a history": (lambda: estimator(history=2.5).fit(X), ValueError, "history: .*whole"),
     "unknown path": (
         lambda: estimator().set_params(policy__trigger__x=1),
