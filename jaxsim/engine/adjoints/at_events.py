@@ -15,7 +15,7 @@ from jaxsim.engine.adjoints.near_misses import find_misses
 from jaxsim.engine.bar.lane_state import LaneState, observe
 from jaxsim.engine.bar.lanes import LaneInputs
 from jaxsim.engine.bar.simulation import BarPaths, Save
-from jaxsim.engine.bar.step import Rebalance, decide, trade_bar
+from jaxsim.engine.bar.step import Rebalance, decide, is_decided, trade_bar
 from jaxsim.engine.base.arrays import Array, where
 from jaxsim.engine.base.numerics import any_lane, dot
 from jaxsim.engine.policy.gates import Hard, StraightThrough
@@ -132,7 +132,7 @@ def find_events(
     def advance(state: _Search) -> _Search:
         first = first_trade(state.lane, state.seen, state.bar)
         is_due, at = first < num_bars, jnp.minimum(first, num_bars - 1)
-        lane = trade_bar(inputs, state.lane, at, is_due, axes, asks_trigger=False).lane
+        lane = trade_bar(inputs, state.lane, at, is_due, axes, decision=is_decided).lane
         is_any_due = any_lane(is_due, axes)
         rows, trades, lanes = jax.tree.map(
             lambda path, now: path.at[state.count].set(now),
@@ -195,7 +195,7 @@ def scan_events(
     def one(lane: LaneState, row: _Row) -> tuple[LaneState, EventRows]:
         if row.added is not None:
             lane = replace(lane, holdings=jax.tree.map(jnp.add, lane.holdings, row.added))
-        outcome = trade_bar(inputs, lane, row.bar, row.trades, axes, asks_trigger=False)
+        outcome = trade_bar(inputs, lane, row.bar, row.trades, axes, decision=is_decided)
         held, event = outcome.lane.holdings, outcome.event
         return outcome.lane, EventRows(held.units, held.cash, event.is_decision, event if save.events else None)
 

@@ -5,7 +5,7 @@ Marking is left to whoever keeps results: units do not change until the next reb
 marked together.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import equinox as eqx
@@ -68,6 +68,10 @@ class BarOutcome(eqx.Module):
     recorded: dict
 
 
+#: Whether a lane that is due trades at a bar.
+Decision = Callable[[Policy, LaneState, Observation], Bool[Array, ""]]
+
+
 def trade_bar(
     inputs: LaneInputs,
     lane: LaneState,
@@ -75,22 +79,22 @@ def trade_bar(
     is_due: Bool[Array, ""] | bool = True,
     axes: Sequence[str] = (),
     *,
-    asks_trigger: bool = True,
+    decision: Decision | None = None,
 ) -> BarOutcome:
     """One bar of one lane: observe, decide, rebalance.
 
     lane: before the bar.       bar: its number.
     is_due: false leaves the lane as it is, beside others that trade at this bar.
     axes: names of the mapped axes over which lanes run side by side; see `rebalance_if`.
-    asks_trigger: false where it is known that the policy wants to trade at this bar if the lane is due.
+    decision: says whether a lane that is due trades; default `decide`. A loop that knows what the trigger says passes
+        `may_trade`. A loop that knows the decision itself passes `is_decided`.
     """
     obs = observe(inputs.market, lane, bar, at_bar_row(inputs.market.val_price, bar), inputs.key)
     recorded = {}
     if observes(inputs.policy.allocator):
         memory, recorded = watch(inputs.policy.allocator, obs, lane.memory)
         lane = replace(lane, memory=as_state(memory, lane.memory, allocator_name(inputs.policy.allocator)))
-    asked = decide if asks_trigger else may_trade
-    trades = is_due & asked(inputs.policy, lane, obs)
+    trades = is_due & (decision or decide)(inputs.policy, lane, obs)
     passage = passage_of(inputs, lane, obs, trades)
     lane, event = rebalance_if(inputs, trades, lane, obs, axes, passage)
     return BarOutcome(lane, trades, event, recorded)
@@ -116,6 +120,11 @@ def must_trade(policy: Policy, lane: LaneState, obs: Observation) -> Bool[Array,
 def may_trade(policy: Policy, lane: LaneState, obs: Observation) -> Bool[Array, ""]:
     """Whether there may be orders at all."""
     return (obs.step >= policy.min_history) & lane.status.is_ok
+
+
+def is_decided(policy: Policy, lane: LaneState, obs: Observation) -> Bool[Array, ""]:
+    """Yes: the loop visits only bars at which the lane was found to trade."""
+    return jnp.asarray(True)
 
 
 def passage_of(inputs: LaneInputs, lane: LaneState, obs: Observation, trades: Bool[Array, ""]) -> Passage | None:

@@ -14,7 +14,7 @@ from jaxtyping import Bool, Int
 
 from jaxsim.engine.bar.lane_state import LaneState
 from jaxsim.engine.bar.lanes import LaneAxis, LaneInputs, names_of, over_lanes, own_and_common, shape_of
-from jaxsim.engine.bar.step import trade_bar
+from jaxsim.engine.bar.step import may_trade, trade_bar
 from jaxsim.engine.base.arrays import Array
 from jaxsim.engine.policy.allocation import Allocation
 from jaxsim.engine.policy.destinations import SpreadOver
@@ -138,7 +138,7 @@ class Replay(eqx.Module):
             bar = jnp.minimum(due, last)
             policy = replace(inputs.policy, allocator=RecordedAllocation(targets, which))
             outcome = trade_bar(
-                replace(inputs, policy=policy), lane, bar, due <= last, names_of(self.axes), asks_trigger=False
+                replace(inputs, policy=policy), lane, bar, due <= last, names_of(self.axes), decision=may_trade
             )
             return outcome.lane, Row.of(number, bar, outcome)
 
