@@ -96,7 +96,7 @@ def peer(mean, covariance, limits, budget):
     return program.value, best if near.value is None else near.value
 
 
-@pytest.mark.parametrize("kind", ["full", "copies", "short"])
+@pytest.mark.parametrize("kind", some_slow(["full", "copies", "short"], ["full"]))
 @pytest.mark.parametrize("name", LIMITS)
 def test_the_best_weights_nearest_to_equal_ones(name, kind):
     constraints, limits = LIMITS[name]
@@ -171,7 +171,7 @@ REFUSED = [
 ]
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("engine", some_slow(ENGINES, ["compiled"]))
 @pytest.mark.parametrize(("allocator", "message"), REFUSED)
 def test_what_has_no_answer_is_refused_by_name(allocator, message, engine):
     close, open_ = prices(0)

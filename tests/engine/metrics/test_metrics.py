@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from jaxsim import metrics
+from tests.helpers.marks import some_slow
 
 ANN_FACTOR = 252.0
 BARS = (1, 2, 3, 12, 60)
@@ -182,7 +183,7 @@ def test_rolling_is_the_metric_of_each_window(name):
         np.testing.assert_allclose(np.asarray(rolled)[end - 1, known], np.asarray(whole)[known], rtol=1e-9, atol=1e-12)
 
 
-@pytest.mark.parametrize("name", COMPARED)
+@pytest.mark.parametrize("name", some_slow(COMPARED, COMPARED[2:]))
 def test_rolling_as_vectorbt(name, vectorbt_score):
     # Drawdowns of 1e-7, in the tiny returns, are known to eight digits: they are what is left of 1 - 1.
     rtol = 1e-8 if name in ("rolling_calmar_ratio", "rolling_martin_ratio") else 1e-9
