@@ -528,7 +528,12 @@ MUTANTS = [
         LANES,
         "return np.flatnonzero(chosen), _drop_levels(",
         "return np.flatnonzero(np.roll(chosen, 1)), _drop_levels(",
-        test("lanes", "test_a_scalar_drops_the_first_level", "test_a_tuple_drops_the_leading_levels", "test_a_group_is_what_it_is_alone"),
+        test(
+            "lanes",
+            "test_a_scalar_drops_the_first_level",
+            "test_a_tuple_drops_the_leading_levels",
+            "test_a_group_is_what_it_is_alone",
+        ),
     ),
     Mutant(
         "fees-of-first-group",
