@@ -46,15 +46,18 @@ class Box(AbstractConstraint):
     lower, upper: numbers, or arrays that broadcast to the leaf, in the unit of the leaf; infinite for no limit, which
         is the default.
 
-    Raises ValueError that begins with the argument for NaN, or for a lower limit above the upper one.
+    Raises ValueError that begins with the argument for NaN, or for a lower limit above the upper one; TypeError for
+    text.
     """
 
     lower: Number = bounded("lower", _LIMIT, default=-np.inf)
     upper: Number = bounded("upper", _LIMIT, default=np.inf)
 
     def __check_init__(self):
-        _LIMIT.check(np.asarray(self.lower), "lower")
-        _LIMIT.check(np.asarray(self.upper), "upper")
+        for name in ("lower", "upper"):
+            if np.asarray(getattr(self, name)).dtype.kind not in "biuf":
+                raise TypeError(f"{name}: expected numbers, got {getattr(self, name)!r}"[:200])
+            _LIMIT.check(np.asarray(getattr(self, name)), name)
         if (np.asarray(self.lower) > np.asarray(self.upper)).any():
             raise ValueError(f"lower: expected at most upper, got {self.lower} and {self.upper}")
 

@@ -2,7 +2,8 @@
 
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, TypedDict, Union
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Any, TypedDict, Union
 
 import numpy as np
 
@@ -105,6 +106,18 @@ class TradingKeywords(TypedDict, total=False):
     key: Key | Swept
     engine: Engine
     schedule: AbstractSchedule | None
+
+
+def terms_of(keywords: Mapping[str, Any]) -> Terms:
+    """The terms that a verb was given as keywords. Raises TypeError naming an argument that `js.backtest` has not."""
+    known = [field.name for field in fields(Terms)]
+    for name in keywords:
+        if name not in known:
+            near = get_close_matches(name, known, 1)
+            raise TypeError(
+                f"{name}: js.backtest has no such argument" + (f"; did you mean {near[0]}?" if near else "")
+            )
+    return Terms(**keywords)
 
 
 class TermsKeywords(TradingKeywords, total=False):

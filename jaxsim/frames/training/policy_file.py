@@ -19,10 +19,10 @@ def save(policy: Policy, path: str | Path) -> None:
 
     path: of the file. A file that exists is replaced whole: a reader finds the old policy or the new one.
 
-    Raises OSError if the file cannot be written.
+    Raises TypeError if `path` is none; OSError if the file cannot be written.
     """
     policy = _with_numpy(policy)
-    write_tree(Path(path), KIND, policy, structure=structure_of(policy))
+    write_tree(_as_path(path), KIND, policy, structure=structure_of(policy))
 
 
 def load(path: str | Path, like: Policy) -> Policy:
@@ -37,11 +37,17 @@ def load(path: str | Path, like: Policy) -> Policy:
     """
     if not isinstance(like, Policy):
         raise TypeError(f"like: expected a Policy, got {type(like).__name__}")
-    header, policy = read_tree(Path(path), KIND, _with_numpy(like))
+    header, policy = read_tree(_as_path(path), KIND, _with_numpy(like))
     structure = structure_of(like)
     if header["structure"] != structure:
         raise ValueError(f"like: built otherwise than the policy in {path}: {structure}, there {header['structure']}")
     return policy
+
+
+def _as_path(path: str | Path) -> Path:
+    if not isinstance(path, str | Path):
+        raise TypeError(f"path: expected the path of a file, got {path!r}"[:200])
+    return Path(path)
 
 
 def _with_numpy(policy: Policy) -> Policy:

@@ -18,7 +18,7 @@ from jaxsim.frames.results.paths import Paths
 from jaxsim.frames.runs.arguments import RunArguments, read_arguments
 from jaxsim.frames.runs.compiled import batch_of, ledger_of
 from jaxsim.frames.runs.faults import raise_fault
-from jaxsim.frames.runs.terms import Terms, TermsKeywords
+from jaxsim.frames.runs.terms import TermsKeywords, terms_of
 
 
 def check_float32(
@@ -38,7 +38,7 @@ def check_float32(
     Raises as `js.backtest`, and ValueError for a policy that calls Python functions, which compute in float64.
     """
     sample = whole_number(sample, "sample")
-    arguments = read_arguments(close, policy, Terms(**terms))
+    arguments = read_arguments(close, policy, terms_of(terms))
     if take_out(arguments.job.policy)[1]:
         raise ValueError("policy: it calls Python functions, which compute in float64 in any case")
     count = arguments.job.num_combinations

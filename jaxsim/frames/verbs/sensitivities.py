@@ -16,7 +16,7 @@ from jaxsim.errors import AllocationError
 from jaxsim.frames.results.metric_names import Metric, metric_list, metric_name, scorer
 from jaxsim.frames.runs.arguments import read_arguments
 from jaxsim.frames.runs.job import SingleLane
-from jaxsim.frames.runs.terms import Terms, TermsKeywords
+from jaxsim.frames.runs.terms import TermsKeywords, terms_of
 from jaxsim.frames.system.progress import progress_bar
 
 PARAMETERS = (*COSTS, "threshold", "weights")
@@ -67,7 +67,7 @@ def sensitivities(
         raise ValueError(f"step: expected one number, got {shown(step)}")
     if terms.get("size") is not None:
         raise TypeError("size: plain orders have no weights and no threshold; js.sensitivities is about policies")
-    arguments = read_arguments(close, policy, Terms(**terms))
+    arguments = read_arguments(close, policy, terms_of(terms))
     job, lanes = arguments.job, arguments.job.lanes
     scores = tuple(scorer(metric, arguments.ann_factor, "metrics") for metric in scored)
     frames = []

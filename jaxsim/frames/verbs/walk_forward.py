@@ -18,7 +18,7 @@ from jaxsim.frames.inputs.prices import as_frame, checked_prices, is_price_table
 from jaxsim.frames.results.backtest import Backtest
 from jaxsim.frames.results.metric_names import Metric, metric_list, metric_name, scorer
 from jaxsim.frames.runs.arguments import as_allocator
-from jaxsim.frames.runs.terms import Terms, TradingKeywords
+from jaxsim.frames.runs.terms import TradingKeywords, terms_of
 from jaxsim.frames.system.progress import progress_bar
 from jaxsim.frames.verbs.backtest import backtest
 
@@ -276,4 +276,4 @@ def _check_terms(terms: Mapping[str, Any], splits: Any) -> None:
     for name, why in _REFUSED.items():
         if terms.get(name) is not None:
             raise TypeError(f"{name}: not in walk_forward: {why}")
-    Terms(**terms)  # raises TypeError for an unknown name
+    terms_of(terms)  # raises TypeError for an unknown name

@@ -45,5 +45,5 @@ def test_other_verbs_have_the_same_types_and_defaults(verb):
 def test_verbs_that_pass_terms_on_name_an_unknown_one(verb):
     close, _ = prices()
     rest = (js.WalkForwardSplits(20, 10),) if verb is js.walk_forward else ()
-    with pytest.raises(TypeError, match="'fee'"):
+    with pytest.raises(TypeError, match=r"^fee: js\.backtest has no such argument; did you mean fees\?"):
         verb(close, lambda obs: obs.weights, *rest, fee=0.1)

@@ -170,7 +170,7 @@ def test_a_gate_has_a_column_of_its_own():
             r"trigger: the Policy has one already",
         ),
         (dict(fees=-2.0), ValueError, r"fees: expected a finite number > -1"),
-        (dict(feed=0.1), TypeError, r"got an unexpected keyword argument 'feed'"),
+        (dict(feed=0.1), TypeError, r"feed: js.backtest has no such argument; did you mean fees\?"),
     ],
 )
 def test_misuse(given, error, message):
