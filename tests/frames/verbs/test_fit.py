@@ -420,3 +420,11 @@ def test_every_argument_is_misused_once():
 def test_bad_batches_and_constraints(message, make):
     with pytest.raises(ValueError, match=f"^{message}"):
         make()
+
+
+def test_text_is_no_limit_and_a_number_is_no_path():
+    with pytest.raises(TypeError, match=r"^lower: expected numbers, got 'a'"):
+        js.Box(lower="a")
+    for call in (POLICY.save, lambda path: js.Policy.load(path, like=POLICY)):
+        with pytest.raises(TypeError, match=r"^path: expected the path of a file, got 3"):
+            call(3)
