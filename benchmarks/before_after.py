@@ -38,7 +38,7 @@ WARM = (
     "gradient Checkpointed",
     "gradient AtEvents",
 )
-FIRST = ("backtest", "sweep", "value_and_grad softmax", "value_and_grad MLP", "demo")
+FIRST = ("backtest", "sweep", "value_and_grad softmax", "value_and_grad MLP", "fit attention", "demo")
 SAME = 1e-9  # relative difference of results that two compilations may have
 DEMO = "import sys; sys.argv[0] = 'jaxsim'; from jaxsim.cli import main; main()"
 

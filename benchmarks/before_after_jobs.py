@@ -180,11 +180,21 @@ def first_mlp(open_: pd.DataFrame, close: pd.DataFrame) -> Any:
     return first_gradient(al.MLP(2), open_, close, features)
 
 
+def first_fit(open_: pd.DataFrame, close: pd.DataFrame) -> Any:
+    features = np.random.default_rng(1).normal(size=(*close.shape, 2))
+    with jax.enable_x64(True):
+        market = js.Market.from_frames(close, open=open_, features=features)
+        policy = js.Policy(al.Attention(2), js.Threshold(0.05))
+        fitted = js.fit(policy, market, costs=js.Costs(0.001), ann_factor=252, steps=3)
+    return (fitted.history.iloc[:, :2],)
+
+
 FIRST = {
     "backtest": first_backtest,
     "sweep": first_sweep,
     "value_and_grad softmax": first_softmax,
     "value_and_grad MLP": first_mlp,
+    "fit attention": first_fit,
 }
 
 

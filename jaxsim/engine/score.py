@@ -15,6 +15,7 @@ from jaxsim.engine.adjoints.forward_only import refuse_derivatives
 from jaxsim.engine.bar.lanes import LaneAxis, LaneInputs
 from jaxsim.engine.base.arrays import Array
 from jaxsim.engine.base.fields import shown
+from jaxsim.engine.base.kept_programs import kept_program
 from jaxsim.engine.metrics.names import needs_ann_factor, read_metric_names
 from jaxsim.engine.metrics.online import NAMES, needs_benchmark
 from jaxsim.engine.policy.policy import Policy
@@ -90,7 +91,7 @@ def _read_ann_factor(value: Any, names: Sequence[str]) -> float | None:
     return float(value)
 
 
-@eqx.filter_jit
+@kept_program
 def _score(
     inputs: LaneInputs, benchmark: Any, names: tuple[str, ...], ann_factor: float | None, schedule: AbstractSchedule
 ) -> dict[str, Array]:

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 
@@ -14,6 +13,7 @@ from jaxsim.engine.adjoints.forward_only import ForwardOnly
 from jaxsim.engine.bar.lanes import LaneInputs, prepared
 from jaxsim.engine.bar.simulation import Save, Simulation
 from jaxsim.engine.base.fields import check_fields
+from jaxsim.engine.base.kept_programs import kept_program
 from jaxsim.engine.base.random import key_or_words
 from jaxsim.engine.metrics.returns import returns_from_value
 from jaxsim.engine.policy.host_callback import refuse_deadlock
@@ -68,7 +68,7 @@ def simulate(
     return _simulate(inputs, save, axes, adjoint)
 
 
-@eqx.filter_jit
+@kept_program
 def _simulate(inputs: LaneInputs, save: Save, axes: tuple[str, ...], adjoint: AbstractAdjoint) -> Simulation:
     inputs = prepared(inputs)
     paths = adjoint.loop(inputs, axes, save)

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
 
-import equinox as eqx
 import jax
 import numpy as np
 from jaxtyping import Float
@@ -18,6 +17,7 @@ from jaxtyping import Float
 from jaxsim.engine.bar.lane_state import LaneState, start_of
 from jaxsim.engine.bar.lanes import LaneAxis, LaneInputs, prepared, shape_of
 from jaxsim.engine.base.fields import shown
+from jaxsim.engine.base.kept_programs import kept_program
 from jaxsim.engine.base.numerics import cast_inexact
 from jaxsim.engine.metrics.online import RunningSums
 from jaxsim.engine.policy.host_callback import refuse_deadlock
@@ -92,12 +92,12 @@ def pages(
         yield _page_of(page, cursor.lane, len(axes), num_lanes)
 
 
-@eqx.filter_jit
+@kept_program
 def _start(inputs: LaneInputs, axes: tuple[LaneAxis, ...]) -> LaneState:
     return start_of(prepared(inputs), axes)
 
 
-@eqx.filter_jit
+@kept_program
 def _next_page(inputs: LaneInputs, cursor: Cursor, axes: tuple[LaneAxis, ...], schedule: AbstractSchedule) -> _Turned:
     cursor, page = schedule.run(prepared(inputs), axes, cursor, RebalanceSink())
     assert isinstance(page, RebalanceSink)
@@ -176,7 +176,7 @@ def _run(
     return schedule.compiled(lambda schedule: program(inputs, *arrays, count, axes, names, schedule))
 
 
-@eqx.filter_jit
+@kept_program
 def _metrics(
     inputs: LaneInputs,
     benchmark: Any,
@@ -190,7 +190,7 @@ def _metrics(
     return sums.finish(names, cast_inexact(ann_factor, inputs.market.dtype)), lane.status
 
 
-@eqx.filter_jit
+@kept_program
 def _sums(
     inputs: LaneInputs,
     benchmark: Any,

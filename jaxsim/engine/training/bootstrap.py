@@ -4,7 +4,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,6 +12,7 @@ from jaxtyping import Float, Int
 
 from jaxsim.engine.base.arrays import Array
 from jaxsim.engine.base.fields import Bounds, whole_number
+from jaxsim.engine.base.kept_programs import kept_program
 from jaxsim.engine.base.random import as_key
 from jaxsim.engine.trading.market import Market
 
@@ -57,7 +57,7 @@ def bootstrap(
     return _bootstrap(market, as_key(key), mean_block, num_paths, num_bars, features)
 
 
-@eqx.filter_jit
+@kept_program
 def _bootstrap(
     market: Market, key: Any, mean_block: Any, num_paths: int, num_bars: int, features: Callable | None
 ) -> Market:

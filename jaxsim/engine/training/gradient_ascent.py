@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float, Int
 from jaxsim.engine.adjoints.adjoint import AbstractAdjoint
 from jaxsim.engine.bar.simulation import Simulation
 from jaxsim.engine.base.arrays import Array
+from jaxsim.engine.base.kept_programs import kept_program
 from jaxsim.engine.base.numerics import Number
 from jaxsim.engine.policy.policy import Policy
 from jaxsim.engine.simulate import simulate
@@ -241,7 +242,7 @@ def first_failure(
     return jax.tree.map(lambda old, new: jnp.where(is_ok | ~before.is_ok, old, new), before, now)
 
 
-@eqx.filter_jit
+@kept_program
 def advance(problem: Problem, state: TrainState, until: Int[Array, ""]) -> TrainState:
     """The state after steps up to number `until`, an argument of the compiled program."""
     return lax.while_loop(lambda now: now.step < until, lambda now: one_step(problem, now), state)
@@ -260,7 +261,7 @@ class Evaluation(eqx.Module):
     failure: TrainingFailure
 
 
-@eqx.filter_jit
+@kept_program
 def evaluate(
     problem: Problem, params: Any, step: Int[Array, ""], markets: Market, held_out: Market | None, split: int
 ) -> Evaluation:

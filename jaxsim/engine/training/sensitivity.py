@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float, Int
 
 from jaxsim.engine.bar.simulation import Save, Simulation
 from jaxsim.engine.base.arrays import Array
+from jaxsim.engine.base.kept_programs import kept_program
 from jaxsim.engine.policy.allocation import Allocation
 from jaxsim.engine.policy.observation import Observation
 from jaxsim.engine.policy.policy import Policy, ask, initial_state, keeps_state, observes, watch
@@ -129,7 +130,7 @@ class Slopes(eqx.Module):
     fault_bar: Int[Array, ""]
 
 
-@eqx.filter_jit
+@kept_program
 def slopes(
     market: Market,
     policy: Policy,

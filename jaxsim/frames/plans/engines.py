@@ -7,12 +7,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxsim.engine.bar.look_back import History, Planned, Range, allocate
+from jaxsim.engine.base.kept_programs import kept_program
 from jaxsim.engine.policy.host_callback import take_out
 from jaxsim.errors import AllocatorError
 from jaxsim.frames.inputs.parameters import LaneParameter, is_parameter, map_parameters, resolve
@@ -163,7 +163,7 @@ def _rounded_up(number: np.ndarray, least: int) -> np.ndarray:
     return powers[np.searchsorted(powers, number)]
 
 
-@eqx.filter_jit
+@kept_program
 def _ask_all(
     tree: tuple[Any, Any],
     item_axes: Any,
