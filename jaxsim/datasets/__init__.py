@@ -1,4 +1,4 @@
-"""Market data: embedded prices for the examples, and prices fetched from a public archive.
+"""Market data: embedded prices for the examples, prices fetched from a public archive, and made-up ones.
 
 `stocks()` is the OHLCV panel of the PyPI package `bokeh-sampledata` 2026.1. Its source is Quandl's WIKI Prices, which
 their publisher declared public domain and free to copy and redistribute. The values are those of that source, without
@@ -13,9 +13,10 @@ import numpy as np
 import pandas as pd
 
 from jaxsim.datasets.binance_spot import binance
+from jaxsim.datasets.made_up import made_up as made_up
 from jaxsim.datasets.prices import Prices
 
-__all__ = ["Prices", "binance", "stocks"]
+__all__ = ["Prices", "binance", "made_up", "stocks"]
 
 _STOCKS = Path(__file__).with_name("stocks.csv.gz")
 _DTYPE = [
