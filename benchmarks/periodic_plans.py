@@ -34,7 +34,7 @@ def ours(open_: pd.DataFrame, close: pd.DataFrame, key: Any) -> pd.Series:
 
     search = al.RandomSearchSharpe(js.grid(num_tests=NUM_TESTS), ann_factor=ANN_FACTOR)
     plan = js.optimize(close, search, every=js.grid(every=EVERY), key=key)
-    return js.replay(plan, close, open=open_, fees=js.grid(fees=FEES), freq="1h").sharpe_ratio()
+    return js.replay(plan, close, open=open_, fees=js.grid(fees=FEES), freq="1h", start=0).sharpe_ratio()
 
 
 def judge() -> dict[str, Any]:

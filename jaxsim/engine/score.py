@@ -2,6 +2,7 @@
 together, as in a sweep."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import equinox as eqx
@@ -14,7 +15,7 @@ from jaxtyping import Float
 from jaxsim.engine.adjoints.forward_only import refuse_derivatives
 from jaxsim.engine.bar.lanes import LaneAxis, LaneInputs
 from jaxsim.engine.base.arrays import Array
-from jaxsim.engine.base.fields import shown
+from jaxsim.engine.base.fields import shown, whole_number
 from jaxsim.engine.base.kept_programs import kept_program
 from jaxsim.engine.metrics.names import needs_ann_factor, read_metric_names
 from jaxsim.engine.metrics.online import NAMES, needs_benchmark
@@ -38,6 +39,7 @@ def score(
     costs: Costs | None = None,
     account: Account | None = None,
     key: Any = None,
+    start: int | None = None,
     schedule: AbstractSchedule | None = None,
 ) -> dict[str, Float[Array, ""]]:
     """Metrics of one policy in one market, without its path; pure, so that it goes under `jit` and `vmap`. Lanes side
@@ -50,6 +52,7 @@ def score(
         common_sense_ratio, deflated_sharpe_ratio).
     ann_factor: bars per year, 252 or 8760, say; only for metrics that need it.
     benchmark: its simple returns, one for all lanes; only for metrics that need it.
+    start: the first bar that the metrics count; default the `min_history` of the policy (rules 7.17).
     schedule: default the fastest for the policy.
 
     Returns the metrics by name, with their options as they are by default, in the dtype of the market. They are NaN
@@ -58,6 +61,8 @@ def score(
     """
     names = read_metric_names(metrics, NAMES, "cannot be told from running sums")
     inputs = inputs_of(market, policy, costs, account, key)
+    first = policy.min_history if start is None else np.asarray(read_start(start, market.num_bars), np.int32)
+    inputs = replace(inputs, start=first)
     ann_factor = _read_ann_factor(ann_factor, names)
     if needs_benchmark(names) == (benchmark is None):
         raise ValueError("benchmark: " + ("none of the metrics needs one" if benchmark is not None else _NEEDED))
@@ -75,6 +80,14 @@ def score(
             "policy: its functions close over arrays that differ by lane, which js.score does not see; make these "
             "arrays fields of an eqx.Module"
         ) from error
+
+
+def read_start(start: Any, num_bars: int) -> int:
+    """The first bar that metrics count. Raises ValueError naming the argument for what is no bar of the market."""
+    number = whole_number(start, "start", 0)
+    if number >= num_bars:
+        raise ValueError(f"start: there is no bar {number}, only {num_bars} from 0 on")
+    return number
 
 
 _NEEDED = "some of the metrics need its returns, [time]"

@@ -41,6 +41,7 @@ class Batch:
             trigger=js.Threshold(self.threshold),
             fees=self.fees,
             min_history=self.min_history,
+            start=0,
             init_cash=self.init_cash,
             freq="1D",
             engine=engine,

@@ -67,7 +67,14 @@ def backtest_of(p: Pipelines, ledger) -> Backtest:
     close = np.concatenate(list(p.close), axis=1)
     mark = np.concatenate([m.mark for m in markets(p)], axis=1)
     context = RunContext(
-        index, arrangement, close, mark, p.init_cash.astype(float), pd.Timedelta("1h"), pd.Timedelta("365D")
+        index,
+        arrangement,
+        close,
+        mark,
+        p.init_cash.astype(float),
+        np.zeros(p.shape[0], int),
+        pd.Timedelta("1h"),
+        pd.Timedelta("365D"),
     )
     return Backtest(Paths(context, [ledger]), pd.Index(range(p.shape[0]), name="case"))
 

@@ -25,6 +25,7 @@ class LaneInputs(eqx.Module):
     key: a typed random key; for a compiled program of many lanes also its words, see `prepared`.
     keep_log: whether the account around each order is recorded.
     ticket: int32 [2], by which Python functions on the host know the lane; None without such functions.
+    start: the first bar that the metrics of the lane count; None where no metrics are asked for, or all bars count.
     """
 
     market: Market
@@ -34,6 +35,7 @@ class LaneInputs(eqx.Module):
     key: Any
     keep_log: bool = eqx.field(static=True, default=False)
     ticket: Any = None
+    start: Any = None
 
 
 @dataclass(frozen=True)

@@ -312,10 +312,15 @@ class RunningSums(eqx.Module):
         """The metrics by name, one number per lane: those of `jaxsim.metrics` with their default options.
 
         ann_factor: bars per year, for the metrics that need it.
-        NumPy where the fields are NumPy. `deflated_sharpe_ratio` is one of many trials: here are its `PIECES`.
+        Metrics of returns are NaN before the first bar. NumPy where the fields are NumPy. `deflated_sharpe_ratio` is
+        one of many trials: here are its `PIECES`.
         """
         with np.errstate(all="ignore"):
-            return {name: ONLINE_METRICS[name].of(self, ann_factor) for name in names}
+            return {name: self._finished(ONLINE_METRICS[name], ann_factor) for name in names}
+
+    def _finished(self, metric: "OnlineMetric", ann_factor: Any) -> Any:
+        value = metric.of(self, ann_factor)
+        return value if metric.parts == ("trades",) else namespace(value).where(self.bars > 0, value, np.nan)
 
 
 def _growth(r: Block, counts: Flags) -> Block:

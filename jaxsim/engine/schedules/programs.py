@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
@@ -134,10 +135,11 @@ def running_sums(
     schedule: AbstractSchedule | None = None,
 ) -> tuple[RunningSums, LaneState]:
     """Run all lanes to the end of the market: the sums that their metrics are made of, and the lanes after it. The lane
-    axes are in front.
+    axes are in front. Bars before `LaneInputs.start` enter no sum.
 
     names: the metrics, of `ONLINE_METRICS`.
-    benchmark: its simple returns, where a metric needs them, [time], or [group, time] where groups are an axis.
+    benchmark: its simple returns, where a metric needs them, [time], or with the innermost lane axes in front, as
+        [group, time].
     num_bars: number of bars of the market; bars after them only fill up its shape. Default all.
     schedule: default the fastest for the policy.
     """
@@ -199,10 +201,21 @@ def _sums(
     names: tuple[str, ...],
     schedule: AbstractSchedule,
 ) -> tuple[RunningSums, LaneState]:
+    start = first_bars(inputs, axes)
     inputs, benchmark = prepared(inputs), cast_inexact(benchmark, inputs.market.dtype)
-    cursor, sink = schedule.run(inputs, axes, Cursor.start(inputs, axes), MetricSink(names, benchmark), num_bars)
+    sink = MetricSink(names, benchmark, start)
+    cursor, sink = schedule.run(inputs, axes, Cursor.start(inputs, axes), sink, num_bars)
     assert isinstance(sink, MetricSink) and sink.sums is not None
     return sink.sums, cursor.lane
+
+
+def first_bars(inputs: LaneInputs, axes: tuple[LaneAxis, ...]) -> Any:
+    """The first bar that the metrics of each lane count, int [lane axes...], of size one along axes whose lanes share
+    it; None: all bars count."""
+    if inputs.start is None:
+        return None
+    shape = tuple(1 if axis.in_axes.start is None else axis.size for axis in axes)
+    return jnp.asarray(inputs.start).astype(jnp.int32).reshape(shape)
 
 
 _compiling = threading.Lock()

@@ -184,7 +184,8 @@ class MetricSink(AbstractSink):
     """Keeps no more than the metrics need.
 
     names: of the metrics.      sums: their running sums; None until it is opened.
-    benchmark: its returns, where a metric needs them, [time] or [group, time].
+    benchmark: its returns, where a metric needs them, [time], or with the innermost lane axes in front.
+    start: the first bar that counts, int [lane axes...] or of size one along them; None: all bars count.
     values: of each lane before the block, and after each of its bars, as far as that is known; currency,
         [1 + bar, lane axes...].
     first: the first bar of the block.
@@ -192,6 +193,7 @@ class MetricSink(AbstractSink):
 
     names: tuple[str, ...] = eqx.field(static=True)
     benchmark: Any = None
+    start: Any = None
     sums: RunningSums | None = None
     values: Any = None
     first: Any = None
@@ -229,14 +231,23 @@ class MetricSink(AbstractSink):
         if old is None:
             return self
         before = replace(self.sums, trades=old if slots is None else slots.gather(old))
-        new = with_rebalance(before, row.event, row.traded).trades
+        new = with_rebalance(before, row.event, row.traded & self._counts(row.bar, slots)).trades
         return replace(self, sums=replace(self.sums, trades=new if slots is None else slots.put_back(new, old)))
+
+    def _counts(self, bar: Int[Array, "*lanes"], slots: AbstractLaneSlots | None) -> Bool[Array, "*lanes"] | bool:
+        """Whether the bar of each lane, or of the lanes in the slots, enters the metrics."""
+        if self.start is None:
+            return True
+        is_by_lane = slots is not None and self.start.shape[0] > 1
+        return bar >= (slots.gather(self.start) if is_by_lane else self.start)
 
     def finish(self, block: Block, num_bars: Int[Array, ""]) -> "MetricSink":
         assert self.sums is not None
         returns, benchmark = returns_in_block(self.values), self.benchmark
         is_bar = (block.bars >= 0) & (block.bars < num_bars)
         is_new = block.by_bar(is_bar & (block.bars >= block.begin), returns.ndim - 1)
+        if self.start is not None:
+            is_new &= block.by_bar(block.bars, returns.ndim - 1) >= self.start
         if benchmark is not None:
             benchmark = jnp.moveaxis(block.rows(benchmark, benchmark.ndim - 1), -1, 0)
             shape = (len(benchmark), *(1,) * (returns.ndim - benchmark.ndim), *benchmark.shape[1:])

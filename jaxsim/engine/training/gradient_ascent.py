@@ -63,7 +63,7 @@ class Problem(eqx.Module):
     markets: a stack [path, time, asset], or a function of a random key that makes one market or a stack.
     batch: the rule that chooses the markets of a step; None: all.
     anneal: temperature of the gate as a function of the step; None: as it is.
-    adjoint: as in `simulate`.
+    adjoint: as in `simulate`.      start: the first bar of each market that scores count.
     """
 
     fixed: Policy
@@ -77,6 +77,11 @@ class Problem(eqx.Module):
     anneal: Callable | None
     key: Any
     adjoint: AbstractAdjoint | None = None
+    start: int = eqx.field(static=True, default=0)
+
+    def counted(self, bars: slice) -> slice:
+        """Those of some bars that scores count."""
+        return slice(max(bars.start or 0, self.start) or None, bars.stop)
 
 
 class TrainingFailure(eqx.Module):
@@ -156,7 +161,7 @@ def score_paths(
     """The score of one policy in each market of a stack, NaN where the simulation failed, and the status of each. To be
     called inside a `vmap` over restarts.
 
-    parts: slices of bars; there is one score for each.
+    parts: slices of bars; there is one score for each, of those of its bars that count.
     """
 
     def one(market: Market, key: Any) -> tuple[Float[Array, " part"], LaneStatus]:
@@ -169,7 +174,7 @@ def score_paths(
             adjoint=problem.adjoint,
             lane_axis=(RESTART, PATH),
         )
-        scores = jnp.stack([problem.score(part_of(sim, part)) for part in parts])
+        scores = jnp.stack([problem.score(part_of(sim, problem.counted(part))) for part in parts])
         return jnp.where(sim.status.is_ok, scores, jnp.nan), sim.status
 
     return jax.vmap(one, axis_name=PATH)(markets, jax.random.split(key, markets.close.shape[0]))

@@ -140,14 +140,18 @@ def slopes(
     parameters: tuple[str, ...],
     scores: tuple[Callable[[Any], Any], ...],
     steps: Float[Array, " parameter"],
+    start: int = 0,
 ) -> Slopes:
-    """Forward derivatives of each score with respect to each parameter of `moved`, and differences over +-`steps`."""
+    """Forward derivatives of each score with respect to each parameter of `moved`, and differences over +-`steps`.
+
+    start: the first bar that scores count.
+    """
 
     def run(by: Float[Array, " parameter"]) -> tuple[Float[Array, " metric"], Simulation]:
         other, terms = moved(policy, costs, parameters, by)
         save = Save(units=False, events=True)
         sim = simulate(market, other, costs=terms, account=account, key=key, save=save, lane_axis="run")
-        return jnp.stack([jnp.asarray(score(sim.returns)) for score in scores]), sim
+        return jnp.stack([jnp.asarray(score(sim.returns[start:])) for score in scores]), sim
 
     # One program for all: the unchanged policy once for each direction, then a step up and a step down.
     num, directions = len(parameters), jnp.eye(len(parameters), dtype=market.dtype)

@@ -156,12 +156,20 @@ class PortfolioEstimator(BaseEstimator):
         return pd.Series(value[1:] / before - 1, returns.index, name="returns")
 
     def score(self, X: Any, y: Any = None) -> float:
-        """The objective of the predicted returns."""
-        returns = self._returns(X).to_numpy()
+        """The objective of the predicted returns, from the first row on at which the policy may trade."""
+        # Row k is bar k + 1 of the closes.
+        idle = max(int(self.policy_.min_history) - 1 - self._num_past(X), 0)
+        returns = self._returns(X).to_numpy()[idle:]
+        if not len(returns):
+            raise ValueError(f"X: min_history of {int(self.policy_.min_history)} leaves no row to score")
         objective = sharpe_ratio if self.objective is None else self.objective
         return float(objective(returns) if self.ann_factor is None else objective(returns, ann_factor=self.ann_factor))
 
     # --- prices of returns
+
+    def _num_past(self, X: Any) -> int:
+        """Number of rows of the training data that come before these."""
+        return len(self._past) if self._goes_on(_read(X)) else 0
 
     def _goes_on(self, returns: pd.DataFrame) -> bool:
         """Whether these rows are later than the training data, so that what is remembered of it is their past."""

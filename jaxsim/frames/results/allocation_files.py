@@ -39,6 +39,7 @@ def write_allocations(path: Path, fields: dict[str, Any]) -> None:
         "assets": _packed(assets.to_frame(index=False, name="asset"), assets.name),
         "is_member": fields["is_member"].tolist(),
         "num_group_levels": fields["num_group_levels"],
+        "start": None if fields["start"] is None else fields["start"].tolist(),
         "aux": {name: [*x.shape[1:]] for name, x in fields["aux"].items()},
         "aux_dtypes": {name: x.dtype.str for name, x in fields["aux"].items()},
     }
@@ -85,6 +86,7 @@ def read_allocations(path: Path) -> dict[str, Any]:
         **{name: matrix(name) for name in _CODES},
         "range_start": table["range_start"].to_numpy() if "range_start" in table.column_names else None,
         "aux": {name: aux(name, shape) for name, shape in about["aux"].items()},
+        "start": None if about["start"] is None else np.array(about["start"], np.int64),
     }
 
 

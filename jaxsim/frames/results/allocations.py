@@ -30,6 +30,8 @@ class Allocations:
     sequence: place of each asset in the order of execution, [allocation, asset], NaN or None where it was not chosen.
     range_start: of a plan: first bar of the range that each allocation looked back on, [allocation].
     aux: of a plan: what the allocator handed out, by name, [allocation, ...].
+    start: of recorded allocations: the first bar of each lane that the metrics of their source count, [lane]; None:
+        that of the first allocation of each lane.
     """
 
     index: pd.Index
@@ -45,6 +47,7 @@ class Allocations:
     sequence: np.ndarray | None = None
     range_start: np.ndarray | None = None
     aux: dict[str, np.ndarray] = field(default_factory=dict)
+    start: np.ndarray | None = None
 
     def __len__(self) -> int:
         """Number of allocations."""
@@ -52,6 +55,19 @@ class Allocations:
 
     def __repr__(self) -> str:
         return f"Allocations({len(self)} of {len(self.is_member)} lanes, {len(self.assets)} assets)"
+
+    @property
+    def starts(self) -> np.ndarray:
+        """The first bar of each lane that the metrics of a replay count, int [lane]; 0 for a lane that never traded."""
+        return self._first_bars(0) if self.start is None else self.start
+
+    def _first_bars(self, without: int) -> np.ndarray:
+        """The bar of the first allocation of each lane, int [lane].     without: for a lane that has none."""
+        first = np.searchsorted(self.lane, np.arange(len(self.is_member)))
+        has_some = np.bincount(self.lane, minlength=len(self.is_member)) > 0
+        out = np.full(len(self.is_member), without, np.int64)
+        out[has_some] = self.bar[first[has_some]]
+        return out
 
     @property
     def records(self) -> pd.DataFrame:
@@ -110,8 +126,17 @@ class Allocations:
         member = self.is_member[chosen]
         levels = [] if lanes is None else [name for name in self._group_levels if name in lanes.names]
         lane, rows = np.repeat(np.arange(len(chosen)), last - first), self._rows(order)
-        taken = replace(rows, lanes=lanes, lane=lane, is_member=member, num_group_levels=len(levels))
+        start = None if self.start is None else self.start[chosen]
+        taken = replace(rows, lanes=lanes, lane=lane, is_member=member, num_group_levels=len(levels), start=start)
         return taken._of_assets(np.flatnonzero(member.any(axis=0)))
+
+    def _some(self, mask: np.ndarray) -> "Allocations":
+        """Some of the allocations, by mask. A lane whose first one is left out starts at the first one that is left."""
+        some = self._rows(mask)
+        if self.start is None:
+            return some
+        before, after = self._first_bars(-1), some._first_bars(-1)
+        return replace(some, start=np.where((before == after) | (after < 0), self.start, after))
 
     def _rows(self, rows: np.ndarray) -> "Allocations":
         """Some of the allocations, by number or mask."""
@@ -134,12 +159,12 @@ class Allocations:
             raise TypeError(f"keep: expected booleans, one per allocation, got {mask.dtype}")
         if mask.shape != (len(self),):
             raise ValueError(f"keep: expected one boolean per allocation, ({len(self)},), got shape {mask.shape}")
-        return self._rows(mask)
+        return self._some(mask)
 
     def between(self, start: Any = None, end: Any = None) -> "Allocations":
         """The allocations from one time to another, both included, as `.loc[start:end]` of a Series would."""
         bars = np.arange(len(self.index))[self.index.slice_indexer(start, end)]
-        return self._rows(np.isin(self.bar, bars))
+        return self._some(np.isin(self.bar, bars))
 
     @staticmethod
     def from_weights(weights: Any, index: pd.Index) -> "Allocations":
@@ -250,6 +275,7 @@ def recorded_allocations(paths: Paths, lanes: pd.Index | None) -> Allocations:
         size_type=paths.codes_by_asset("size_type"),
         direction=paths.codes_by_asset("direction"),
         sequence=paths.sequences_by_asset(),
+        start=paths.context.start,
     )
 
 
@@ -317,7 +343,15 @@ def _one_after_the_other(parts: list[Allocations]) -> Allocations:
     order = np.lexsort([bar, lane])
     if ((np.diff(lane[order]) == 0) & (np.diff(bar[order]) == 0)).any():
         raise ValueError("parts: a lane has two allocations at one bar")
-    return _joined(parts, lane, order, first.lanes, first.is_member, first.assets, first.num_group_levels)
+    joined = _joined(parts, lane, order, first.lanes, first.is_member, first.assets, first.num_group_levels)
+    if all(x.start is None for x in parts):
+        return joined
+    return replace(joined, start=np.min([_first_counted(x) for x in parts], axis=0) % len(first.index))
+
+
+def _first_counted(part: Allocations) -> np.ndarray:
+    """The start of each lane, [lane]; for a plan's lane without allocations the number of bars, as if it were never."""
+    return part._first_bars(len(part.index)) if part.start is None else part.start
 
 
 def _side_by_side(labels: list, parts: list[Allocations], name: str) -> Allocations:
@@ -338,7 +372,10 @@ def _side_by_side(labels: list, parts: list[Allocations], name: str) -> Allocati
     for start, part in zip(starts, parts, strict=True):
         member[start : start + len(part.is_member), assets.get_indexer(part.assets)] = part.is_member
     lane = np.concatenate([x.lane + start for x, start in zip(parts, starts, strict=True)])
-    return _joined(parts, lane, np.arange(len(lane)), lane_index(levels), member, assets, first.num_group_levels)
+    joined = _joined(parts, lane, np.arange(len(lane)), lane_index(levels), member, assets, first.num_group_levels)
+    if all(x.start is None for x in parts):
+        return joined
+    return replace(joined, start=np.concatenate([x.starts for x in parts]))
 
 
 def _first(parts: list[Allocations]) -> Allocations:

@@ -20,6 +20,7 @@ from jaxsim.frames.results.records.drawdowns import DrawdownTable
 from jaxsim.frames.results.records.logs import LogTable
 from jaxsim.frames.results.records.orders import OrderTable
 from jaxsim.frames.results.records.trades import TradeTable
+from jaxsim.frames.results.scoring import score_from_start
 from jaxsim.frames.results.tables import Tables
 
 #: pandas 3 copies shared data when it is written to.
@@ -62,6 +63,11 @@ class Backtest:
     def _index(self) -> pd.Index:
         return self._paths.context.index
 
+    @property
+    def start(self) -> Any:
+        """Number of the first bar that metrics count (rules 7.17): an int, or a Series over the lanes."""
+        return self._labels.score(self._paths.context.start, "start")
+
     def __getitem__(self, key: Any) -> "Backtest":
         """Lanes by label, as the columns of a DataFrame are selected.
 
@@ -102,8 +108,15 @@ class Backtest:
     @property
     def returns(self) -> pd.Series | pd.DataFrame:
         """Simple returns per bar, a fraction. Bar 0 is measured against the initial cash, so that it includes the costs
-        of entry."""
-        return self._path("returns")
+        of entry.
+
+        All bars are there; where metrics count from a later bar on, `attrs["start"]` is the text of its label, the
+        latest one of all lanes, which `js.probability_of_overfitting` and `js.deflate_sharpe_ratio` go by.
+        """
+        returns, latest = self._path("returns"), int(self._paths.context.start.max())
+        if 0 < latest < len(self._index):
+            returns.attrs["start"] = str(self._index[latest])
+        return returns
 
     @property
     def cash(self) -> pd.Series | pd.DataFrame:
@@ -132,8 +145,9 @@ class Backtest:
 
     @property
     def benchmark_value(self) -> pd.Series | pd.DataFrame:
-        """Value of a portfolio that buys equal amounts of the group's assets at the first bar, without costs, and holds
-        them (rules 6.5); currency. An asset that is listed later counts as unchanged until then."""
+        """Value of a portfolio that buys equal amounts of the group's assets at the close of the bar before `start`,
+        without costs, and holds them (rules 6.5); currency. An asset that is listed later counts as unchanged until
+        then."""
         return self._path("benchmark_value")
 
     # --- rebalances and allocations
@@ -273,7 +287,8 @@ class Backtest:
         return self._tables.returns_stats(self._bar_length(freq), self._ann_factor(freq, year_freq))
 
     def turnover(self) -> Any:
-        """One-way turnover: sum over bars of sum(abs(traded value)) / (2 x value before); a fraction."""
+        """One-way turnover: sum over bars of sum(abs(traded value)) / (2 x value before); a fraction. It and the three
+        below count the bars from `start` on."""
         return self._labels.score(self._paths.turnover_two_way / 2, "turnover")
 
     def turnover_two_way(self) -> Any:
@@ -299,7 +314,7 @@ class Backtest:
         return np.broadcast_to(values[:, None] if values.ndim == 1 else values, self._paths.value.shape)
 
     def _score(self, function: Callable, name: str, options: dict[str, Any]) -> Any:
-        score = np.asarray(function(self._paths.returns, **options))
+        score = score_from_start(function, self._paths.returns, self._paths.context.start, options)
         return self._labels.score(score, name) if score.ndim == 1 else self._labels.path(score, name)
 
     total_return = metric_method(metrics.total_return)

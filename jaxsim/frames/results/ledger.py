@@ -14,6 +14,22 @@ from jaxsim.engine.trading.rebalance import OrderLog
 
 
 @dataclass(frozen=True, eq=False)
+class Opening:
+    """What lanes hold before their first bar.
+
+    cash, free_cash: currency, [lane].      units: [lane, asset].      price: that they are worth then, [lane, asset].
+    """
+
+    cash: np.ndarray
+    free_cash: np.ndarray
+    units: np.ndarray
+    price: np.ndarray
+
+    def take(self, lanes: np.ndarray) -> "Opening":
+        return Opening(self.cash[lanes], self.free_cash[lanes], self.units[lanes], self.price[lanes])
+
+
+@dataclass(frozen=True, eq=False)
 class Ledger:
     """The rebalances ("events") of lanes whose groups have the same number of assets, lane by lane. A rebalance that is
     spread over several bars is one event on each of them.
@@ -32,6 +48,7 @@ class Ledger:
     later part of a spread rebalance; None: always. log: the account around each order, by name [event, asset], if the
     run kept it (`LOG_FIELDS`). aux: recorded arrays by name, [event, ...].       bar_aux: arrays that `observe`
     recorded, [lane, time, ...].
+    opening: of a stretch of a run: what was held before it; None: cash alone.
     """
 
     lanes: np.ndarray
@@ -59,6 +76,7 @@ class Ledger:
     val_price: np.ndarray | None = None
     is_decision: np.ndarray | None = None
     log: dict[str, np.ndarray] | None = None
+    opening: Opening | None = None
 
     @property
     def lane_of_event(self) -> np.ndarray:
@@ -79,19 +97,54 @@ class Ledger:
         """The lanes at positions `wanted`, renumbered."""
         starts = np.concatenate([[0], np.cumsum(self.counts)])
         events = np.concatenate([np.arange(0), *(np.arange(*starts[i : i + 2].tolist()) for i in wanted)])
-        per_event = {name: getattr(self, name)[events] for name in _PER_EVENT}
-        optional = {name: None if x is None else x[events] for name, x in self._optional.items()}
         return replace(
-            self,
+            self._of_events(events),
             lanes=numbers,
             columns=self.columns[wanted],
             counts=self.counts[wanted],
-            aux={name: x[events] for name, x in self.aux.items()},
             bar_aux={name: x[wanted] for name, x in self.bar_aux.items()},
-            log=None if self.log is None else {name: x[events] for name, x in self.log.items()},
-            **per_event,
-            **optional,
+            opening=None if self.opening is None else self.opening.take(wanted),
         )
+
+    def cut(self, begin: int, end: int, init_cash: np.ndarray, marks: np.ndarray) -> "Ledger":
+        """The bars from `begin` to `end` - 1.
+
+        init_cash: cash of each lane before the first bar, [lane].       marks: at the bar before `begin`, [column].
+        """
+        events = np.flatnonzero((self.bar >= begin) & (self.bar < end))
+        kept = self._of_events(events)
+        return replace(
+            kept,
+            counts=np.bincount(self.lane_of_event[events], minlength=len(self.lanes)),
+            bar=kept.bar - begin,
+            bar_aux={name: x[:, begin:end] for name, x in self.bar_aux.items()},
+            opening=self.opening if begin == 0 else self._held_before(begin, init_cash, marks),
+        )
+
+    def _of_events(self, events: np.ndarray) -> "Ledger":
+        """With some of the events, by number; lanes and counts are still those of all."""
+        return replace(
+            self,
+            aux={name: x[events] for name, x in self.aux.items()},
+            log=None if self.log is None else {name: x[events] for name, x in self.log.items()},
+            **{name: getattr(self, name)[events] for name in _PER_EVENT},
+            **{name: None if x is None else x[events] for name, x in self._optional.items()},
+        )
+
+    def _held_before(self, bar: int, init_cash: np.ndarray, marks: np.ndarray) -> Opening:
+        """What lanes hold before a bar."""
+        lane_of_event, num_lanes = self.lane_of_event, len(self.lanes)
+        so_far = np.bincount(lane_of_event[self.bar < bar], minlength=num_lanes)
+        has_traded = np.flatnonzero(so_far)
+        last = (np.cumsum(self.counts) - self.counts + so_far - 1)[has_traded]
+        if self.opening is None:
+            cash, free_cash = (np.array(init_cash, np.float64) for _ in range(2))
+            units = np.zeros(self.columns.shape)
+        else:
+            cash, free_cash, units = (getattr(self.opening, x).copy() for x in ("cash", "free_cash", "units"))
+        for state, after in ((cash, self.cash), (free_cash, self.free_cash), (units, self.units)):
+            state[has_traded] = after[last]
+        return Opening(cash, free_cash, units, marks[self.columns])
 
     @property
     def _optional(self) -> dict[str, np.ndarray | None]:
@@ -103,17 +156,22 @@ class Ledger:
     def cash_path(self, init_cash: np.ndarray, num_bars: int) -> np.ndarray:
         """Cash after each bar, [lane, time], currency."""
         spans = Spans.between(self.counts, self.bar, num_bars)
-        return spans.path(spans.states(init_cash, self.cash))
+        return spans.path(spans.states(init_cash if self.opening is None else self.opening.cash, self.cash))
 
     def free_cash_path(self, init_cash: np.ndarray, num_bars: int) -> np.ndarray:
         """Free cash after each bar, [lane, time], currency."""
         spans = Spans.between(self.counts, self.bar, num_bars)
-        return spans.path(spans.states(init_cash, self.free_cash))
+        return spans.path(spans.states(init_cash if self.opening is None else self.opening.free_cash, self.free_cash))
 
     def units_path(self, num_bars: int) -> np.ndarray:
         """Units after each bar, [lane, asset, time]."""
         spans = Spans.between(self.counts, self.bar, num_bars)
-        return np.stack([spans.path(spans.states(0.0, units)) for units in self.units.T], axis=1)
+        return np.stack([spans.path(states) for states in self._unit_states(spans)], axis=1)
+
+    def _unit_states(self, spans: "Spans") -> "list[np.ndarray]":
+        """The units of each asset in each state of `spans`."""
+        opening = [0.0] * self.columns.shape[1] if self.opening is None else list(self.opening.units.T)
+        return [spans.states(before, after) for before, after in zip(opening, self.units.T, strict=True)]
 
     def value_path(self, init_cash: np.ndarray, mark: np.ndarray) -> np.ndarray:
         """Value after each bar, [lane, time], currency: cash plus assets at their marks, left to right.
@@ -121,7 +179,8 @@ class Ledger:
         mark: [time, column].
         """
         spans = Spans.between(self.counts, self.bar, len(mark))
-        cash, units = spans.states(init_cash, self.cash), [spans.states(0.0, x) for x in self.units.T]
+        cash = spans.states(init_cash if self.opening is None else self.opening.cash, self.cash)
+        units = self._unit_states(spans)
         same_columns = (self.columns == self.columns[0]).all()
         prices = np.where(np.isnan(mark), 0.0, mark).T  # not held before its first price
         value = np.empty((len(self.lanes), len(mark)))

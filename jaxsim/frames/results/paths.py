@@ -1,6 +1,6 @@
 """Paths and totals of all lanes, computed from the ledgers of a run, as arrays without labels."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -18,9 +18,12 @@ class RunContext:
     """The inputs of a run that its result keeps.
 
     index: time labels.     layout: groups and asset names.     close, mark: prices, [time, column].
-    init_cash: opening cash of each lane, currency, [lane].
+    init_cash: value of each lane before the first bar, currency, [lane]: its opening cash.
+    start: the first bar of each lane that metrics count, [lane] (rules 7.17).
     freq: length of a bar, if known.        year_freq: length of a year.
     is_of_orders: whether the portfolio was made of filled orders, whose targets are unknown.
+    benchmark_path: of a stretch of a run: the value of the benchmark before its first bar and after each, [1 + time,
+        lane], currency; None: to be told from `close`.
     """
 
     index: pd.Index
@@ -28,9 +31,16 @@ class RunContext:
     close: np.ndarray
     mark: np.ndarray
     init_cash: np.ndarray
+    start: np.ndarray
     freq: pd.Timedelta | None
     year_freq: pd.Timedelta
     is_of_orders: bool = False
+    benchmark_path: np.ndarray | None = None
+
+    def take(self, lanes: np.ndarray) -> "RunContext":
+        """That of some lanes, by number."""
+        path = None if self.benchmark_path is None else self.benchmark_path[:, lanes]
+        return replace(self, init_cash=self.init_cash[lanes], start=self.start[lanes], benchmark_path=path)
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +63,34 @@ class Paths:
             positions = np.flatnonzero(place[chosen] >= 0)
             if len(positions):
                 ledgers.append(ledger.take(place[chosen[positions]], positions))
-        return Paths(replace(self.context, init_cash=self.context.init_cash[chosen]), ledgers)
+        return Paths(self.context.take(chosen), ledgers)
+
+    def cut(self, begin: int, end: int) -> "Paths":
+        """The bars from `begin` to `end` - 1. What was held before them is opened at its value then."""
+        c = self.context
+        before, benchmark = c.init_cash, self._benchmark_path
+        if begin > 0:
+            before = self.value[begin - 1]
+        context = replace(
+            c,
+            index=c.index[begin:end],
+            close=c.close[begin:end],
+            mark=c.mark[begin:end],
+            init_cash=before,
+            start=np.maximum(c.start - begin, 0),
+            benchmark_path=benchmark[begin : end + 1],
+        )
+        marks = c.mark[max(begin - 1, 0)]
+        return Paths(context, [x.cut(begin, end, c.init_cash[x.lanes], marks) for x in self.ledgers])
+
+    def from_start(self) -> "Iterator[tuple[np.ndarray, Paths]]":
+        """The bars that metrics count: the numbers of the lanes that share a start, and these lanes from it on, so that
+        they start at their bar 0; lanes without any such bar come whole."""
+        for start in np.unique(self.context.start):
+            lanes = np.flatnonzero(self.context.start == start)
+            some = self if len(lanes) == self.num_lanes else self.take(lanes)
+            is_whole = start == 0 or start >= len(self.context.index)
+            yield lanes, some if is_whole else some.cut(int(start), len(self.context.index))
 
     # --- columns: every lane has its assets, one after the other
 
@@ -147,14 +184,25 @@ class Paths:
         return ratio_or_zero(invested, invested + free)
 
     @cached_property
+    def _benchmark_path(self) -> np.ndarray:
+        """Value of the benchmark before the first bar and after each, [1 + time, lane]."""
+        c = self.context
+        if c.benchmark_path is not None:
+            return c.benchmark_path
+        growth = BenchmarkGrowth(c.close)
+        path = np.empty((1 + len(c.index), self.num_lanes))
+        path[0] = 1.0
+        for lane, (columns, start) in enumerate(zip(self.lane_columns, c.start, strict=True)):
+            path[1:, lane] = growth.of(columns, int(start))
+        return path * c.init_cash
+
+    @property
     def benchmark_value(self) -> np.ndarray:
-        growth = benchmark_growth(self.context.close)
-        per_lane = [growth[:, columns].mean(axis=1) for columns in self.lane_columns]
-        return np.stack(per_lane, axis=1) * self.context.init_cash
+        return self._benchmark_path[1:]
 
     @property
     def benchmark_returns(self) -> np.ndarray:
-        return metrics.returns_from_value(self.benchmark_value, self.context.init_cash)
+        return metrics.returns_from_value(self.benchmark_value, self._benchmark_path[0])
 
     @property
     def rebalances(self) -> np.ndarray:
@@ -175,15 +223,22 @@ class Paths:
     @property
     def turnover_two_way(self) -> np.ndarray:
         traded = [np.where(x.filled, np.abs(x.trade) * x.price, 0.0).sum(axis=1) for x in self.ledgers]
-        return self.total([ratio_or_zero(t, np.abs(x.value)) for t, x in zip(traded, self.ledgers, strict=True)])
+        return self._from_start([ratio_or_zero(t, np.abs(x.value)) for t, x in zip(traded, self.ledgers, strict=True)])
 
     @property
     def num_rebalances(self) -> np.ndarray:
-        return self.rebalances.sum(axis=0)
+        counts = np.arange(len(self.context.index))[:, None] >= self.context.start
+        return (self.rebalances & counts).sum(axis=0)
 
     @property
     def total_fees(self) -> np.ndarray:
-        return self.total([x.fees.sum(axis=1) for x in self.ledgers])
+        return self._from_start([x.fees.sum(axis=1) for x in self.ledgers])
+
+    def _from_start(self, per_event: Sequence[np.ndarray]) -> np.ndarray:
+        """Amounts [event], one array per ledger, summed by lane over the bars that metrics count."""
+        starts = [self.context.start[x.lanes][x.lane_of_event] for x in self.ledgers]
+        parts = zip(per_event, starts, self.ledgers, strict=True)
+        return self.total([np.where(x.bar >= start, amounts, 0.0) for amounts, start, x in parts])
 
     # --- events at which the allocator was asked
 
@@ -233,10 +288,31 @@ class Paths:
         return self.events([x.bar for x in self.ledgers])
 
 
-def benchmark_growth(close: np.ndarray) -> np.ndarray:
-    """Value over time of one unit of money that buys a column at the first bar, [time, column] (rules 6.5)."""
-    mark = pd.DataFrame(close).ffill().bfill().to_numpy()
-    return mark / mark[0]
+class BenchmarkGrowth:
+    """What becomes of one unit of money that buys equal amounts of some columns and holds them (rules 6.5).
+
+    close: [time, column].
+    """
+
+    def __init__(self, close: np.ndarray):
+        self._mark = pd.DataFrame(close).ffill().bfill().to_numpy()
+        self._by_start: dict[int, np.ndarray] = {}
+        self._known: dict[tuple, np.ndarray] = {}
+
+    def of(self, columns: np.ndarray, start: int) -> np.ndarray:
+        """Its value after each bar, [time], bought at the close of the bar before `start`, or of bar 0; 1 before."""
+        key = (start, *columns.tolist())
+        if key not in self._known:
+            self._known[key] = self._by_column(start)[:, columns].mean(axis=1)
+        return self._known[key]
+
+    def _by_column(self, start: int) -> np.ndarray:
+        if start not in self._by_start:
+            bought = min(max(start - 1, 0), len(self._mark) - 1)
+            growth = self._mark / self._mark[bought]
+            growth[:bought] = 1.0
+            self._by_start[start] = growth
+        return self._by_start[start]
 
 
 def ratio_or_zero(a: np.ndarray, b: np.ndarray) -> np.ndarray:

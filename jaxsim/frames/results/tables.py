@@ -1,6 +1,7 @@
 """The tables of a run: orders, logs, decisions, trades, positions, drawdowns and statistics."""
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -12,10 +13,16 @@ from jaxsim.frames.results.records import trades
 from jaxsim.frames.results.records.decisions import decision_table, decisions_of
 from jaxsim.frames.results.records.drawdowns import DrawdownTable, drawdowns
 from jaxsim.frames.results.records.logs import LogTable, log_records
-from jaxsim.frames.results.records.orders import OrderTable, order_records
+from jaxsim.frames.results.records.orders import OrderTable, opening_records, order_records
 from jaxsim.frames.results.records.record_tables import LaneRecords
 from jaxsim.frames.results.records.trades import TradeTable, portfolio_rows
 from jaxsim.frames.results.stats import portfolio_stats_table, returns_stats_table
+
+#: The statistics of a lane none of whose bars counts.
+_SUMS = (
+    *("End", "Start Value", "End Value", "Total Fees Paid"),
+    *("Total Trades", "Total Closed Trades", "Total Open Trades", "Open Trade PnL"),
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,6 +74,13 @@ class Tables:
         """The price-frame column of each column of the records."""
         return np.concatenate(self._paths.lane_columns)
 
+    @property
+    def _orders_and_openings(self) -> np.ndarray:
+        """The orders, and before them of a stretch what was held before it, as if it were bought at its value then."""
+        orders, _, _ = self.order_records
+        opened = opening_records(self._paths.ledgers, self._paths.first_column)
+        return np.concatenate([opened, orders]) if len(opened) else orders
+
     def _lanes_of_columns(self, records: np.ndarray) -> LaneRecords:
         lane = np.searchsorted(self._paths.first_column, records["col"], side="right") - 1
         return self._of_lanes(records, lane)
@@ -76,12 +90,12 @@ class Tables:
 
     @cached_property
     def _exit_trades(self) -> LaneRecords:
-        orders, _, _ = self.order_records
+        orders = self._orders_and_openings
         return self._lanes_of_columns(trades.exit_trades(orders, self._paths.context.mark, self._columns))
 
     @cached_property
     def entry_trades(self) -> TradeTable:
-        orders, _, _ = self.order_records
+        orders = self._orders_and_openings
         records = trades.entry_trades(orders, self._paths.context.mark, self._columns)
         return self._trade_table(self._lanes_of_columns(records))
 
@@ -96,14 +110,20 @@ class Tables:
 
     @cached_property
     def drawdowns(self) -> DrawdownTable:
-        records = drawdowns(self._paths.value)
-        return DrawdownTable(self._of_lanes(records, records["col"]))
+        value, start = self._paths.value, self._paths.context.start
+        if start.any():
+            value = np.where(np.arange(len(value))[:, None] >= start, value, np.nan)
+        records = drawdowns(value)
+        return DrawdownTable(replace(self._of_lanes(records, records["col"]), start=start))
 
     # --- statistics
 
     def stats(self, bar_length: pd.Timedelta | None, ann_factor: float) -> pd.Series | pd.DataFrame:
+        return self._from_start(lambda tables: tables._portfolio_stats(bar_length, ann_factor))
+
+    def _portfolio_stats(self, bar_length: pd.Timedelta | None, ann_factor: float) -> pd.DataFrame:
         paths, labels = self._paths, self.labels
-        table = portfolio_stats_table(
+        return portfolio_stats_table(
             labels.frame(paths.value),
             labels.frame(paths.returns),
             labels.frame(paths.benchmark_returns),
@@ -114,9 +134,26 @@ class Tables:
             ann_factor,
             portfolio_rows(self._exit_trades),
         )
-        return labels.one_or_all(table)
 
     def returns_stats(self, bar_length: pd.Timedelta | None, ann_factor: float) -> pd.Series | pd.DataFrame:
+        return self._from_start(lambda tables: tables._returns_stats(bar_length, ann_factor))
+
+    def _returns_stats(self, bar_length: pd.Timedelta | None, ann_factor: float) -> pd.DataFrame:
         paths, labels = self._paths, self.labels
         returns, benchmark = labels.frame(paths.returns), labels.frame(paths.benchmark_returns)
-        return labels.one_or_all(returns_stats_table(returns, benchmark, bar_length, ann_factor))
+        return returns_stats_table(returns, benchmark, bar_length, ann_factor)
+
+    def _from_start(self, table: Callable[["Tables"], pd.DataFrame]) -> pd.Series | pd.DataFrame:
+        """A table [lane, statistic] of the bars that metrics count; of a lane without any, only sums are known."""
+        labels, numbers, parts = self.labels, [], []
+        for lanes, paths in self._paths.from_start():
+            own = labels.lanes if labels.lanes is None else labels.lanes.take(lanes)
+            part = table(self if paths is self._paths else Tables(Labels(paths, own)))
+            if (paths.context.start > 0).any():
+                part[[title for title in part if title not in _SUMS]] = np.nan
+            parts.append(part)
+            numbers.append(lanes)
+        if len(parts) == 1:
+            return labels.one_or_all(parts[0])
+        joined = pd.concat(parts).iloc[np.argsort(np.concatenate(numbers))]
+        return joined.set_axis(labels.lane_numbers)

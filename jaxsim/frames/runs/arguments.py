@@ -3,6 +3,7 @@
 `backtest`, `sweep` and `replay` share them, and differ in what they keep of a run.
 """
 
+import datetime
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from types import FunctionType
@@ -13,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from jaxsim.engine.base.enums import SizeType
-from jaxsim.engine.base.fields import BARS, CASH, NUMBERS, shown
+from jaxsim.engine.base.fields import BARS, CASH, NUMBERS, Bounds, shown
 from jaxsim.engine.policy.destinations import AbstractDestination, ToTarget, checked_destination
 from jaxsim.engine.policy.given import given_orders_policy
 from jaxsim.engine.policy.policy import Policy, allocator_name
@@ -24,7 +25,7 @@ from jaxsim.frames.inputs.bars_per_year import bar_length, bars_per_year, to_tim
 from jaxsim.frames.inputs.groups import layout
 from jaxsim.frames.inputs.lanes import read_lanes
 from jaxsim.frames.inputs.market import read_lane_prices
-from jaxsim.frames.inputs.parameters import ParameterReader, module_from, with_fields
+from jaxsim.frames.inputs.parameters import LaneParameter, LaneValue, ParameterReader, module_from, with_fields
 from jaxsim.frames.inputs.prices import PriceFrames, Table, checked_prices, is_price_table
 from jaxsim.frames.inputs.sweep_axes import Sweep
 from jaxsim.frames.results.paths import RunContext
@@ -69,7 +70,8 @@ class RunArguments:
     def context(self) -> RunContext:
         """The inputs that the paths of these lanes are worked out from."""
         prices, job = self.prices, self.job
-        return RunContext(prices.index, job.layout, prices.close, prices.mark, job.opening_cash(), self.bar, self.year)
+        cash, start = job.opening_cash(), job.starts()
+        return RunContext(prices.index, job.layout, prices.close, prices.mark, cash, start, self.bar, self.year)
 
 
 def read_arguments(close: Table, policy: Policy | Callable | None, terms: Terms) -> RunArguments:
@@ -98,15 +100,26 @@ _PARTS = {"allocator": "policy", "trigger": "trigger", "destination": "destinati
 
 
 def arguments_of(
-    prices: PriceFrames, terms: Terms, policy: Policy, policy_fields: dict[str, Any], reader: ParameterReader
+    prices: PriceFrames,
+    terms: Terms,
+    policy: Policy,
+    policy_fields: dict[str, Any],
+    reader: ParameterReader,
+    start: LaneParameter | None = None,
 ) -> RunArguments:
-    """Check and resolve the terms beside a policy, for which `policy_fields` have been read."""
+    """Check and resolve the terms beside a policy, for which `policy_fields` have been read.
+
+    start: the first bar that metrics count, unless the user says so; None: the `min_history` of the policy.
+    """
     price = None if prices.price is not None else terms.price
     moves_prices = is_set(terms.update_value, False)
     lane_prices = read_lane_prices(prices, price, terms.ffill_val_price, moves_prices, reader)
     costs = read_costs(terms, reader)
     if "min_history" not in policy_fields:
         policy_fields = policy_fields | {"min_history": reader.per_lane(policy.min_history, "min_history", BARS)}  # pyright: ignore[reportArgumentType]
+    start = read_start(terms.start, len(prices.index), reader) if terms.start is not None else start
+    if start is None:
+        start = policy_fields["min_history"]
     cash = reader.per_lane(terms.init_cash, "init_cash", CASH)
     lanes = read_lanes(terms.key, reader)
     engine = checked(terms.engine)
@@ -124,9 +137,17 @@ def arguments_of(
         module_from(Account, {"cash": cash}),
         bool(terms.log),
         checked_schedule(terms.schedule, policy),
+        start=start,
     )
     bar, year = bar_length(prices.index, terms.freq), to_timedelta(terms.year_freq, "year_freq")
     return RunArguments(prices, job, bar, year, engine, terms.progress)
+
+
+def read_start(start: LaneValue, num_bars: int, reader: ParameterReader) -> LaneParameter:
+    """The first bar that metrics count. Raises TypeError or ValueError naming `start` for what is no bar."""
+    if isinstance(start, str | datetime.date | np.datetime64):
+        raise TypeError(f"start: expected the number of a bar, got {shown(start)}; bt.between({shown(start)}) cuts")
+    return reader.per_lane(start, "start", Bounds(0.0, num_bars - 1.0, is_integer=True))
 
 
 def _refuse_with_orders(policy: Policy | Callable | None, terms: Terms) -> None:

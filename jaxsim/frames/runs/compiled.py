@@ -88,8 +88,11 @@ class Batch(NamedTuple):
         ]
 
 
-def batch_of(job: Job, groups: np.ndarray, goes_on: bool = False) -> Batch:
-    """The batch of some groups of one size.       goes_on: as in `HostRun`."""
+def batch_of(job: Job, groups: np.ndarray, goes_on: bool = False, for_metrics: bool = False) -> Batch:
+    """The batch of some groups of one size.       goes_on: as in `HostRun`.
+
+    for_metrics: whether the program is to give metrics, which count bars from a start on.
+    """
     combinations, is_grouped, members = job.num_combinations, len(groups) > 1, job.layout.members
     # XLA drops an axis of size one and then rounds differently: a single lane runs beside a copy of itself. Widths are
     # powers of two, so that few of them are ever compiled.
@@ -106,7 +109,7 @@ def batch_of(job: Job, groups: np.ndarray, goes_on: bool = False) -> Batch:
     closes = closes if by_combination else closes[None]
     host = HostRun(closes if by_group else np.expand_dims(closes, 1), lanes.shape, functions, goes_on)
     keys, tickets = (x if is_grouped else x[:, 0] for x in (job.lanes.keys.of(lanes), host.tickets()))
-    of_each_lane = LaneParameter(None)  # stands for the key and the ticket, which are no parameters of the job
+    key, ticket = LaneParameter(None), LaneParameter(None)  # stand for what is no parameter of the job
     inputs = module_from(
         LaneInputs,
         {
@@ -114,14 +117,17 @@ def batch_of(job: Job, groups: np.ndarray, goes_on: bool = False) -> Batch:
             "policy": policy,
             "costs": job.costs,
             "account": job.account,
-            "key": of_each_lane,
+            "key": key,
             "keep_log": job.keep_log,
-            "ticket": of_each_lane,
+            "ticket": ticket,
+            "start": (LaneParameter(np.zeros(())) if job.start is None else job.start) if for_metrics else None,
         },
     )
     leaves, structure = jax.tree.flatten(inputs, is_leaf=is_parameter)
-    arrays_and_axes = [resolve(x).of(groups, members, is_grouped) for x in leaves if x is not of_each_lane]
-    arrays_and_axes += [(keys, (True, is_grouped)), (tickets, (True, is_grouped))]
+    of_each_lane = {id(key): (keys, (True, is_grouped)), id(ticket): (tickets, (True, is_grouped))}
+    arrays_and_axes = [
+        of_each_lane[id(x)] if id(x) in of_each_lane else resolve(x).of(groups, members, is_grouped) for x in leaves
+    ]
     arrays = [fit(array) if by_combination else array for array, (by_combination, _) in arrays_and_axes]
 
     def axis(name: str, size: int, number: int) -> LaneAxis:

@@ -16,7 +16,7 @@ from jaxsim.engine.trading.market import Market
 from jaxsim.frames.inputs.groups import GroupLayout
 from jaxsim.frames.inputs.lanes import Lanes
 from jaxsim.frames.inputs.market import LanePrices, market_of
-from jaxsim.frames.inputs.parameters import is_parameter, map_parameters, resolve
+from jaxsim.frames.inputs.parameters import LaneParameter, is_parameter, map_parameters, resolve
 from jaxsim.frames.results.ledger import Ledger
 
 
@@ -25,6 +25,7 @@ class SingleLane:
     """One lane, with the arguments of `js.simulate`.
 
     number: of the lane.        columns: of its assets in the price frame.      assets: their names.
+    start: the first bar that its metrics count.
     """
 
     number: int
@@ -35,6 +36,7 @@ class SingleLane:
     costs: Costs
     account: Account
     key: jax.Array
+    start: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,6 +48,7 @@ class Job:
     features: as `Market.features`; leaves may be `LaneParameter`.
     keep_log: whether to record the account around every order.
     schedule: None: the fastest for the policy.     names_lanes: whether messages say the labels of a lane.
+    start: the first bar that metrics count, a `LaneParameter`; None: bar 0.
     """
 
     index: pd.Index
@@ -58,6 +61,7 @@ class Job:
     keep_log: bool = False
     schedule: AbstractSchedule | None = None
     names_lanes: bool = True
+    start: LaneParameter | None = None
 
     @property
     def layout(self) -> GroupLayout:
@@ -68,9 +72,9 @@ class Job:
         return self.lanes.num_combinations
 
     @property
-    def parameters(self) -> tuple[LanePrices, Policy, Costs, Account]:
+    def parameters(self) -> tuple[LanePrices, Policy, Costs, Account, LaneParameter | None]:
         """Everything whose leaves are `LaneParameter`."""
-        return self.prices, self.policy, self.costs, self.account
+        return self.prices, self.policy, self.costs, self.account, self.start
 
     def take(self, combinations: np.ndarray | None = None, groups: np.ndarray | None = None) -> "Job":
         """The job of some combinations and groups, by their numbers in this one; None: of all of them."""
@@ -81,26 +85,37 @@ class Job:
         if groups is not None:
             parameters = map_parameters(lambda x: x.of_some_groups(groups), parameters)
             layout = layout.take(groups)
-        prices, policy, costs, account = parameters
+        prices, policy, costs, account, start = parameters
         lanes = self.lanes.take(combinations, layout)
-        return replace(self, lanes=lanes, prices=prices, policy=policy, costs=costs, account=account)
+        return replace(self, lanes=lanes, prices=prices, policy=policy, costs=costs, account=account, start=start)
 
     def opening_cash(self) -> np.ndarray:
         """Opening cash of each lane, currency, [lane]."""
         cash = np.broadcast_to(resolve(self.account.cash).array, (self.num_combinations,))
         return np.repeat(cash, self.layout.num_groups).astype(np.float64)
 
+    def starts(self) -> np.ndarray:
+        """The first bar of each lane that metrics count, int [lane]."""
+        if self.start is None:
+            return np.zeros(len(self.lanes), np.int64)
+        start = resolve(self.start)
+        array = np.asarray(start.array, np.float64)
+        array = array if start.by_combination else array[None]
+        array = array if start.by_group else array[:, None]
+        return np.broadcast_to(array, (self.num_combinations, self.layout.num_groups)).astype(np.int64).ravel()
+
     def each_lane(self) -> Iterator[SingleLane]:
         """The lanes one after the other. Within x64, as their arrays are float64."""
         leaves, structure = jax.tree.flatten((self.parameters, self.features), is_leaf=is_parameter)
-        leaves, layout, keys = [resolve(x) for x in leaves], self.layout, self.lanes.keys
+        leaves, layout, keys, starts = [resolve(x) for x in leaves], self.layout, self.lanes.keys, self.starts()
         for combination in range(self.num_combinations):
             for group, columns in enumerate(layout.members):
                 arrays = [x.of_lane(combination, group, layout.members) for x in leaves]
-                (prices, policy, costs, account), features = jax.tree.unflatten(structure, arrays)
+                (prices, policy, costs, account, _), features = jax.tree.unflatten(structure, arrays)
                 number, market = combination * layout.num_groups + group, market_of(prices, features)
                 assets = layout.assets.take(columns)
-                yield SingleLane(number, columns, assets, market, policy, costs, account, keys[number])
+                start = int(starts[number])
+                yield SingleLane(number, columns, assets, market, policy, costs, account, keys[number], start)
 
     def with_val_prices(self, ledger: Ledger) -> Ledger:
         """A ledger of these lanes with the prices that its events were sized at."""

@@ -35,6 +35,7 @@ class RecordedPolicy:
         num, groups = places.shape
         size = max(len(m) for m in layout.members)
         self._num_bars = len(index)
+        self._starts = _starts(allocations, index)[places]
         self._bars = np.full((num, groups, longest), len(index), np.int32)
         self._weights = np.full((num, groups, longest, size), np.nan)
         self._codes = {
@@ -61,6 +62,10 @@ class RecordedPolicy:
     def first_bar(self, sweep: Sweep) -> LaneParameter:
         """The bar of the first allocation of each lane: nothing trades before it, whatever a trigger says."""
         return _parameter(sweep, self._bars[:, :, 0].astype(np.float64))
+
+    def start(self, sweep: Sweep) -> LaneParameter:
+        """The first bar of each lane that metrics count."""
+        return _parameter(sweep, self._starts.astype(np.float64))
 
     def policy(self, sweep: Sweep, trigger: Callable | None, stops: tuple[AbstractStop, ...]) -> Policy:
         """The policy that replays the allocations.
@@ -103,6 +108,19 @@ def _bars(allocations: Allocations, index: pd.Index) -> np.ndarray:
         missing = allocations.index[allocations.bar[np.argmax(bars < 0)]]
         raise ValueError(f"allocations: {missing} is not in the time index of close")
     return bars
+
+
+def _starts(allocations: Allocations, index: pd.Index) -> np.ndarray:
+    """The first bar of each recorded lane that metrics count, in another time index, [lane]: the first one at or after
+    the time of the recorded one, where the index goes from time to later time."""
+    starts = allocations.starts
+    if allocations.index.equals(index):
+        return starts
+    times = allocations.index.take(np.minimum(starts, len(allocations.index) - 1))
+    bars = index.get_indexer(times)
+    if (bars < 0).any() and index.is_monotonic_increasing:
+        bars = np.where(bars < 0, index.searchsorted(times), bars)
+    return np.where(bars < 0, 0, bars)
 
 
 def _recorded_axis(allocations: Allocations, layout: GroupLayout) -> tuple[np.ndarray, Axis]:

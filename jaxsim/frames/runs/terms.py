@@ -68,6 +68,7 @@ class Terms:
     update_value: LaneValue = False
     # lanes
     min_history: LaneValue = 0
+    start: LaneValue | None = None
     init_cash: LaneValue = 100.0
     groups: Groups | None = None
     by: Hashable = None
@@ -100,6 +101,7 @@ class TradingKeywords(TypedDict, total=False):
     allow_partial: Parameter
     raise_reject: Parameter
     update_value: LaneValue
+    start: LaneValue | None
     init_cash: LaneValue
     freq: Duration | None
     year_freq: Duration

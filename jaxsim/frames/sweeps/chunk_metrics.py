@@ -2,7 +2,7 @@
 are forgotten."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from jaxsim import metrics
-from jaxsim.engine.bar.lanes import LaneInputs, on_device, own_and_common
+from jaxsim.engine.bar.lanes import LaneAxis, LaneInputs, on_device, own_and_common
 from jaxsim.engine.metrics import nan_statistics
 from jaxsim.engine.metrics.names import needs_ann_factor
 from jaxsim.engine.metrics.online import needs_benchmark
@@ -20,14 +20,15 @@ from jaxsim.engine.schedules.programs import compiled_once, lane_metrics
 from jaxsim.errors import AllocationError, AllocatorError, OrderError
 from jaxsim.frames.results.backtest import Backtest
 from jaxsim.frames.results.metric_names import ONE_PER_LANE
-from jaxsim.frames.results.paths import Paths, benchmark_growth
+from jaxsim.frames.results.paths import BenchmarkGrowth, Paths, RunContext
+from jaxsim.frames.results.scoring import score_from_start
 from jaxsim.frames.runs.arguments import RunArguments
 from jaxsim.frames.runs.compiled import Batch, batch_of, ledger_of, run_programs
 from jaxsim.frames.runs.faults import Fault, failure_message, fault_message
 from jaxsim.frames.runs.job import Job
 from jaxsim.frames.runs.reference import run_reference
 from jaxsim.frames.sweeps.chunking import with_room
-from jaxsim.frames.sweeps.columns import are_online
+from jaxsim.frames.sweeps.columns import are_online, counts_from_latest, number_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +47,8 @@ class BatchInputs:
     """A batch of groups that is ready to be simulated.
 
     run: the inputs of its program, with room for more bars.
-    benchmark: returns of each group's benchmark, [time], or [group, time] for several; None if no column needs it.
+    benchmark: returns of each lane's benchmark, [time], [group, time] or [combination, ..., time], with axes only where
+        they differ; None if no column needs it.
     """
 
     batch: Batch
@@ -126,9 +128,11 @@ class ChunkedSweep:
         return ChunkMetrics(values[:count], failures)
 
     def _inputs(self, job: Job, groups: np.ndarray) -> BatchInputs:
-        batch = batch_of(job, groups, goes_on=True)
+        batch = batch_of(job, groups, goes_on=True, for_metrics=True)
         run = self._with_room(batch)
-        benchmark = self._benchmark(job, groups, run) if needs_benchmark(self.columns) else None
+        benchmark = (
+            self._benchmark(job, groups, run, batch.axes) if needs_benchmark(map(number_of, self.columns)) else None
+        )
         return BatchInputs(batch, run, benchmark)
 
     def _online(self, chunk: SweepChunk, num_bars: int | None) -> tuple[np.ndarray, dict[int, str]]:
@@ -138,9 +142,14 @@ class ChunkedSweep:
         values, failures = np.empty((len(job.lanes), len(self.columns))), {}
         for inputs in chunk.batches:
             batch = inputs.batch
-            columns, status = run_programs(job, batch, self._program(inputs, bars))
-            columns = batch.by_lane(columns)
-            values[batch.lanes.ravel()] = np.stack([columns[name] for name in self.columns], axis=1)
+            numbers, status = run_programs(job, batch, self._program(inputs, bars))
+            of_latest = {}
+            if any(map(counts_from_latest, self.columns)):
+                latest = replace(inputs.run, start=np.full_like(inputs.run.start, self._latest_start))
+                of_latest, _ = run_programs(job, batch, self._program(replace(inputs, run=latest), bars))
+            numbers, of_latest = batch.by_lane(numbers), batch.by_lane(of_latest)
+            columns = [(of_latest if counts_from_latest(name) else numbers)[number_of(name)] for name in self.columns]
+            values[batch.lanes.ravel()] = np.stack(columns, axis=1)
             failures |= _failures(job, batch, batch.faults(status))
         return values, failures
 
@@ -148,7 +157,8 @@ class ChunkedSweep:
         """The function that runs the program of a batch. Chunks on other threads wait until one has compiled it."""
 
         def work() -> Any:
-            result = lane_metrics(inputs.run, inputs.batch.axes, self.columns, self.ann_factor, inputs.benchmark, bars)
+            names = map(number_of, self.columns)
+            result = lane_metrics(inputs.run, inputs.batch.axes, names, self.ann_factor, inputs.benchmark, bars)
             return jax.block_until_ready(result)
 
         return (lambda: compiled_once(inputs.run, work)) if self.num_chunks > 1 else work
@@ -175,13 +185,18 @@ class ChunkedSweep:
         """Without `_common`: other processes have devices of their own."""
         return {name: value for name, value in vars(self).items() if name != "_common"}
 
-    def _benchmark(self, job: Job, groups: np.ndarray, run: LaneInputs) -> np.ndarray:
-        """Returns of each group's benchmark, [time], or [group, time] for several."""
-        growth = benchmark_growth(self.arguments.prices.close)
-        value = np.stack([growth[:, job.layout.members[g]].mean(axis=1) for g in groups], axis=1)
-        returns = metrics.returns_from_value(value, 1.0).T
+    def _benchmark(self, job: Job, groups: np.ndarray, run: LaneInputs, axes: tuple[LaneAxis, ...]) -> np.ndarray:
+        """Returns of each lane's benchmark; see `BatchInputs`."""
+        growth, members = BenchmarkGrowth(self.arguments.prices.close), job.layout.members
+        starts = job.starts().reshape(job.num_combinations, -1)[:, groups]
+        starts = starts[:1] if (starts == starts[:1]).all() else starts
+        value = np.stack([growth.of(members[g], int(s)) for row in starts for g, s in zip(groups, row, strict=True)])
+        returns = metrics.returns_from_value(value.T, 1.0).T
         returns = np.pad(returns, ((0, 0), (0, run.market.close.shape[-2] - returns.shape[1])))
-        return returns if len(groups) > 1 else returns[0]
+        returns = returns.reshape(*starts.shape, -1)
+        returns = returns if len(groups) > 1 else returns[:, 0]
+        width = axes[0].size
+        return returns[0] if len(starts) == 1 else returns[np.minimum(np.arange(width), len(starts) - 1)]
 
     def _from_paths(self, arguments: RunArguments) -> tuple[np.ndarray, dict[int, str]]:
         """Columns from the paths of all lanes of a chunk."""
@@ -195,7 +210,17 @@ class ChunkedSweep:
 
     def _columns(self, paths: Paths) -> np.ndarray:
         bt = Backtest(paths, pd.RangeIndex(paths.num_lanes, name="lane"))
-        return np.stack([_column(bt, name, self.ann_factor) for name in self.columns], axis=1)
+        late = Backtest(replace(paths, context=self._from_latest(paths.context)), bt.lanes)
+        by_column = [(late if counts_from_latest(name) else bt, number_of(name)) for name in self.columns]
+        return np.stack([_column(which, name, self.ann_factor) for which, name in by_column], axis=1)
+
+    def _from_latest(self, context: RunContext) -> RunContext:
+        return replace(context, start=np.full_like(context.start, self._latest_start))
+
+    @cached_property
+    def _latest_start(self) -> int:
+        """The latest first bar that metrics of any lane count."""
+        return int(self.arguments.job.starts().max())
 
     def _one_by_one(self, combinations: np.ndarray) -> ChunkMetrics:
         """Columns by the reference engine, which raises at the first thing that goes wrong."""
@@ -216,11 +241,22 @@ def _column(bt: Backtest, name: str, ann_factor: float | None) -> np.ndarray:
     if name in ONE_PER_LANE:
         options = {"ann_factor": ann_factor} if needs_ann_factor(name) else {}
         return np.asarray(getattr(bt, name)(**options), np.float64)
-    returns = bt._paths.returns
-    known = ~np.isnan(returns)
-    if name == "num_returns":
-        return known.sum(axis=0).astype(np.float64)
-    return nan_statistics.standardized_moment(returns, known, {"skew_biased": 3, "kurtosis_biased": 4}[name])
+    return score_from_start(_PIECES[name], bt._paths.returns, bt._paths.context.start, {})
+
+
+def _num_returns(returns: np.ndarray) -> np.ndarray:
+    return (~np.isnan(returns)).sum(axis=0).astype(np.float64)
+
+
+def _skew_biased(returns: np.ndarray) -> np.ndarray:
+    return nan_statistics.standardized_moment(returns, ~np.isnan(returns), 3)
+
+
+def _kurtosis_biased(returns: np.ndarray) -> np.ndarray:
+    return nan_statistics.standardized_moment(returns, ~np.isnan(returns), 4)
+
+
+_PIECES = {"num_returns": _num_returns, "skew_biased": _skew_biased, "kurtosis_biased": _kurtosis_biased}
 
 
 def _failures(job: Job, batch: Batch, faults: list[Fault]) -> dict[int, str]:

@@ -15,15 +15,38 @@ from jaxsim.engine.metrics.returns import deflated
 DEFLATED = "deflated_sharpe_ratio"
 
 
-def columns_of(names: Sequence[str]) -> tuple[str, ...]:
-    """The columns that these metrics are made from."""
-    pieces = PIECES if DEFLATED in names else ()
+#: What the names of columns begin with that count the bars from the latest start of all lanes on.
+_LATEST = "latest "
+
+
+def columns_of(names: Sequence[str], share_start: bool = True) -> tuple[str, ...]:
+    """The columns that these metrics are made from.
+
+    share_start: whether all lanes count the same bars; else comparisons count the bars from the latest start on.
+    """
+    pieces = () if DEFLATED not in names else PIECES if share_start else tuple(_LATEST + name for name in PIECES)
     return tuple(dict.fromkeys([*(name for name in names if name != DEFLATED), *pieces]))
+
+
+def counts_from_latest(column: str) -> bool:
+    """Whether a column counts the bars from the latest start of all lanes on."""
+    return column.startswith(_LATEST)
+
+
+def number_of(column: str) -> str:
+    """The name of the number in a column."""
+    return column.removeprefix(_LATEST)
 
 
 def are_online(columns: Sequence[str]) -> bool:
     """Whether running sums give all columns, so that no paths are kept."""
-    return all(name in ONLINE_METRICS for name in columns)
+    return all(number_of(name) in ONLINE_METRICS for name in columns)
+
+
+def piece(columns: Sequence[str], name: str) -> int:
+    """The place of a piece of the deflated Sharpe ratio among the columns."""
+    latest = _LATEST + name
+    return columns.index(latest if latest in columns else name)
 
 
 class Trials:
@@ -51,7 +74,7 @@ def metrics_from_columns(
     if DEFLATED in names:
         assert trials is not None
         with np.errstate(all="ignore"):
-            pieces = (known[name] for name in PIECES)
+            pieces = (values[:, piece(columns, name)] for name in PIECES)
             ratio = deflated(*pieces, ann_factor=ann_factor, var_sharpe=trials.variance, nb_trials=trials.count)
         known[DEFLATED] = ratio
     return np.stack([known[name] for name in names], axis=1)

@@ -117,6 +117,7 @@ def _identity(sweep: ChunkedSweep, names: Sequence[str]) -> dict[str, Any]:
         "labels": digest([axis.levels for axis in job.lanes.sweep.axes]),
         "policy": digest(job.policy),
         "costs": digest((job.prices, job.costs, job.account)),
+        "start": digest(job.start),
         "key": digest((job.lanes.key, job.lanes.seeds)),
         "bars per year": sweep.ann_factor,
         "engine": "reference" if arguments.engine == "reference" else "compiled",

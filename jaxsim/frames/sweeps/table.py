@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from jaxsim.frames.sweeps.chunk_metrics import ChunkedSweep
-from jaxsim.frames.sweeps.columns import DEFLATED, Trials, metrics_from_columns
+from jaxsim.frames.sweeps.columns import DEFLATED, Trials, metrics_from_columns, piece
 from jaxsim.frames.sweeps.store import Parts, statuses, write_table
 
 
@@ -66,7 +66,7 @@ class SweepTable:
         """All lanes that did not fail; None where no metric compares lanes."""
         if DEFLATED not in self.names:
             return None
-        column, sharpe = self.sweep.columns.index("sharpe_ratio"), []
+        column, sharpe = piece(self.sweep.columns, "sharpe_ratio"), []
         for number in range(self.sweep.num_chunks):
             part = self.parts.get(number)
             sharpe.append(np.delete(part.values[:, column], list(part.failures)))

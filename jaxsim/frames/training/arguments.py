@@ -10,13 +10,13 @@ import numpy as np
 
 from jaxsim.engine.adjoints.at_events import AtEvents
 from jaxsim.engine.adjoints.checkpointed import checked_adjoint
-from jaxsim.engine.base.fields import shown
+from jaxsim.engine.base.fields import shown, whole_number
 from jaxsim.engine.metrics.returns import sharpe_ratio
 from jaxsim.engine.policy.given import RecordedTargets
 from jaxsim.engine.policy.policy import Policy
 from jaxsim.engine.policy.triggers import AtBars
 from jaxsim.engine.training.gradient_ascent import Score
-from jaxsim.engine.training.minibatches import AbstractBatch, PathBatch, WindowBatch, num_paths
+from jaxsim.engine.training.minibatches import AbstractBatch, PathBatch, WindowBatch, num_bars, num_paths
 from jaxsim.frames.training.data import Data
 
 
@@ -94,6 +94,21 @@ def check_restarts(restarts: int, init: Any, jitter: Any) -> None:
     number = isinstance(jitter, int | float | np.number) and not isinstance(jitter, bool)
     if not number or not 0 <= jitter < np.inf:
         raise ValueError(f"jitter: expected a finite number >= 0, got {shown(jitter)}"[:200])
+
+
+def read_first_bar(start: Any, policy: Policy, batch: Any, data: Data) -> int:
+    """The first bar that scores count."""
+    name = "min_history" if start is None else "start"
+    first = int(policy.min_history) if start is None else whole_number(start, name, 0)
+    lengths = {"market": data.num_training_bars}
+    if isinstance(batch, WindowBatch):
+        lengths["batch"] = batch.length
+    if data.held_out is not None:
+        lengths["validation"] = num_bars(data.held_out)
+    for what, length in lengths.items():
+        if first >= length:
+            raise ValueError(f"{name}: {first} bars leave none of the {length} bars of {what}= to score")
+    return first
 
 
 def check_batch(batch: Any, policy: Policy, data: Data) -> None:

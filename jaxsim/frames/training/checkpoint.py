@@ -89,6 +89,7 @@ def marks_of(problem: Problem, state: TrainState, data: Data, every: int) -> dic
         "batch": problem.batch,
         "key": jax.random.key_data(problem.key),
         "every": every,
+        "start": problem.start,
     }
     marks = {name: _digest(part) for name, part in parts.items()}
     memory = jax.tree.map(lambda x: x[0], state.memory)

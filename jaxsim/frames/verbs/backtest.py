@@ -54,6 +54,7 @@ def backtest(
     raise_reject: Parameter = False,
     update_value: LaneValue = False,
     min_history: LaneValue = 0,
+    start: LaneValue | None = None,
     init_cash: LaneValue = 100.0,
     groups: Groups | None = None,
     by: Hashable = None,
@@ -91,6 +92,7 @@ def backtest(
     allow_partial: whether orders may fill in part.     raise_reject: whether a rejection ends the run with an error.
     update_value: whether a fill moves the valuation price and value that later orders of the bar are sized by.
     min_history: number of bars before the first trade.
+    start: the first bar that metrics count, by number; default `min_history`, and 0 for plain orders (rules 7.17).
     init_cash: opening cash of each group, currency, > 0.
     groups: asset -> group, as a mapping, a Series or a sequence.     by: column level that names the assets.
     features: the tables or arrays behind `obs.features`, one row per bar, known at its open.
@@ -116,8 +118,8 @@ def backtest(
         ffill_val_price=ffill_val_price, trigger=trigger, destination=destination, fees=fees, fixed_fees=fixed_fees,
         slippage=slippage, min_size=min_size, max_size=max_size, size_granularity=size_granularity,
         reject_prob=reject_prob, lock_cash=lock_cash, allow_partial=allow_partial, raise_reject=raise_reject,
-        update_value=update_value, min_history=min_history, init_cash=init_cash, groups=groups, by=by,
-        features=features, freq=freq, year_freq=year_freq, key=key, engine=engine, schedule=schedule, log=log,
+        update_value=update_value, min_history=min_history, start=start, init_cash=init_cash, groups=groups,
+        by=by, features=features, freq=freq, year_freq=year_freq, key=key, engine=engine, schedule=schedule, log=log,
         progress=progress,
     )  # fmt: skip
     return run_backtest(read_arguments(close, policy, terms))

@@ -29,6 +29,7 @@ from jaxsim.frames.training.arguments import (
     check_anneal,
     check_batch,
     check_restarts,
+    read_first_bar,
     read_optimizer,
     read_score,
 )
@@ -52,6 +53,7 @@ def fit(
     trainable: Any = None,
     constraints: Any = (),
     batch: AbstractBatch | None = None,
+    start: int | None = None,
     validation: Any = None,
     patience: int | None = None,
     anneal: Callable | None = None,
@@ -74,7 +76,8 @@ def fit(
     objective: the metric to maximise, a function of the returns [time], called with `ann_factor=` if that is given;
         default `js.metrics.sharpe_ratio`.
     ann_factor: bars per year.
-    score: instead of an objective, a function of the whole `Simulation` that returns one number.
+    score: instead of an objective, a function of the `Simulation`, from the first bar that counts on, that returns one
+        number.
     optimizer: an optax gradient transformation; default `optax.adam(1e-2)`. Also one that asks for the value
         (`optax.lbfgs()`).
     steps: number of steps.
@@ -83,6 +86,8 @@ def fit(
     constraints: pairs (where, constraint), as `(lambda p: p.allocator.weights, js.Simplex())`; after every step the
         leaf goes to the nearest point that satisfies it. Fields with bounds (a threshold is >= 0) keep them anyway.
     batch: the data of one step: `js.WindowBatch(length, count)` or `js.PathBatch(count)`; default all of the data.
+    start: the first bar of each market, or of each window of a batch, that scores count; default `min_history` of the
+        policy (rules 7.17).
     validation: data that choose the best step: a fraction in (0, 1), the last part of the bars, which is then left out
         of the training (account and history continue from the part before it); or a market, or several.
     patience: stop after this number of steps without a better score on the validation data, or, without any, on the
@@ -118,6 +123,7 @@ def fit(
     data = read_markets(market, validation)
     for module in (policy, costs, account):
         check_fields(module, data.num_bars, data.num_assets)
+    first = read_first_bar(start, policy, batch, data)
     check_batch(batch, policy, data)
     goal = read_score(objective, ann_factor, score)
     optimizer = read_optimizer(optimizer)
@@ -132,7 +138,9 @@ def fit(
         trained, _ = eqx.partition(cast_inexact(policy, data.dtype), spec)
         _, fixed = eqx.partition(policy, spec)
         params = _starts(trained, policy, spec, restarts, init, float(jitter), for_starts, data.dtype)
-        problem = Problem(fixed, goal, costs, account, optimizer, rules, data.training, batch, anneal, for_run, adjoint)
+        problem = Problem(
+            fixed, goal, costs, account, optimizer, rules, data.training, batch, anneal, for_run, adjoint, first
+        )
         log = _train(problem, params, data, steps, every, patience, checkpoint, progress)
     best = [_policy(policy, log.best_params, restart) for restart in range(restarts)]
     _warn_of_still(log, trained)

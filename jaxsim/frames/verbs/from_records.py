@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from jaxsim.engine.base.enums import OrderSide
+from jaxsim.engine.score import read_start
 from jaxsim.engine.trading.status import OrderStatusInfo
 from jaxsim.frames.inputs.bars_per_year import Duration, bar_length, to_timedelta
 from jaxsim.frames.inputs.groups import GroupLayout, Groups, layout
@@ -34,6 +35,7 @@ def from_records(
     groups: Groups | None = None,
     by: Hashable = None,
     lanes: str | Sequence[str] | None = None,
+    start: int = 0,
     freq: Duration | None = None,
     year_freq: Duration = "365D",
 ) -> Backtest:
@@ -47,7 +49,7 @@ def from_records(
     init_cash: opening cash of each group, currency; a number, or one for each lane (a Series by its label).
     groups, by: as in `js.backtest`. Where columns have several levels, the table has them as columns too.
     lanes: names of columns that tell several portfolios apart; those of a `Backtest.orders` are known.
-    freq, year_freq: as in `js.backtest`.
+    start: the first bar that metrics count.        freq, year_freq: as in `js.backtest`.
 
     The result has everything that a result of `js.backtest` has, except `allocations` and the targets in `decisions`:
     without a policy they are unknown. Cash may fall below zero, with a warning.
@@ -68,7 +70,10 @@ def from_records(
             f"the orders cost more than the account had: cash falls to {poorest:g}; see init_cash", stacklevel=2
         )
     bar, year = bar_length(prices.index, freq), to_timedelta(year_freq, "year_freq")
-    context = RunContext(prices.index, arrangement, prices.close, prices.mark, opening, bar, year, is_of_orders=True)
+    starts = np.full(num_lanes, read_start(start, len(prices.index)))
+    context = RunContext(
+        prices.index, arrangement, prices.close, prices.mark, opening, starts, bar, year, is_of_orders=True
+    )
     return Backtest(Paths(context, ledgers), labels)
 
 

@@ -10,6 +10,7 @@ import pandas as pd
 
 from jaxsim import metrics
 from jaxsim.engine.base.fields import is_whole, shown
+from jaxsim.frames.results.backtest import Backtest
 from jaxsim.frames.results.metric_names import Metric, metric_name, scorer
 
 
@@ -60,13 +61,14 @@ class Overfitting:
 
 
 def probability_of_overfitting(
-    returns: pd.DataFrame, num_blocks: int = 16, metric: Metric = "sharpe_ratio", *, ann_factor: float = 1.0
+    returns: pd.DataFrame | Backtest, num_blocks: int = 16, metric: Metric = "sharpe_ratio", *, ann_factor: float = 1.0
 ) -> Overfitting:
     """Probability of backtest overfitting by combinatorially symmetric cross-validation (Bailey, Borwein, López de
     Prado and Zhu, The Probability of Backtest Overfitting, 2017): the time is cut into blocks; on every half of them
     the best trial is chosen, and ranked among all trials on the other half.
 
-    returns: [time, trial], those of all that was tried, as `bt.returns` of a sweep; finite.
+    returns: the run of all that was tried, or its `bt.returns`, of which the bars from the latest start of the lanes on
+        count (rules 7.17); or another table [time, trial] of finite numbers.
     num_blocks: even, from 2 to 20; blocks are of equal length, and the first bars that do not fill one are left out.
         There are C(num_blocks, num_blocks / 2) halves, 12,870 of 16 blocks.
     metric: name of a metric of returns, or a function of them, [time, trial] -> [trial]; higher is better. The
@@ -78,6 +80,7 @@ def probability_of_overfitting(
 
     Raises TypeError or ValueError naming the argument.
     """
+    returns = _counted(returns)
     if not isinstance(returns, pd.DataFrame):
         raise TypeError(f"returns: expected a DataFrame [time, trial], got {type(returns).__name__}")
     if not is_whole(num_blocks) or not 2 <= num_blocks <= 20:
@@ -106,6 +109,16 @@ def probability_of_overfitting(
     inside = np.where(np.isnan(inside), -np.inf, inside)
     outside = inside[::-1]  # the other half of the first is the last, and so on
     return Overfitting(*_judged(inside, outside, returns.columns), metric_name(metric))
+
+
+def _counted(returns: Any) -> Any:
+    """The returns of a run, or a table of returns as it stands, from the latest start of its lanes on."""
+    if isinstance(returns, Backtest):
+        returns = returns.returns
+    start = returns.attrs.get("start") if isinstance(returns, pd.Series | pd.DataFrame) else None
+    if start is None:
+        return returns
+    return returns.iloc[next((row for row, label in enumerate(returns.index) if str(label) == start), 0) :]
 
 
 def _halves(num_blocks: int) -> np.ndarray:
@@ -146,12 +159,13 @@ def _judged(inside: np.ndarray, outside: np.ndarray, trials: pd.Index) -> tuple[
 
 
 def deflate_sharpe_ratio(
-    returns: pd.Series | pd.DataFrame, trials: Any, *, ann_factor: float, num_independent: int | None = None
+    returns: pd.Series | pd.DataFrame | Backtest, trials: Any, *, ann_factor: float, num_independent: int | None = None
 ) -> float | pd.Series:
     """Probability, in [0, 1], that the Sharpe ratio of a chosen portfolio is above the highest one to expect by luck
     among all trials (Bailey and López de Prado, The Deflated Sharpe Ratio, 2014).
 
-    returns: of the chosen portfolio, [time], or of several, [time, lane]; fractions.
+    returns: of the chosen portfolio, [time], or of several, [time, lane]; fractions. Or the run itself; of it, and of
+        its `bt.returns`, the bars from the latest start of the lanes on count (rules 7.17).
     trials: the annualized Sharpe ratios of all trials, the chosen ones included, as from `bt.sharpe_ratio()`. Trials
         without one (NaN) do not count.
     ann_factor: bars per year.
@@ -160,6 +174,7 @@ def deflate_sharpe_ratio(
     If the trials are the lanes of one backtest, `bt.deflated_sharpe_ratio()` is the same.
     Raises TypeError or ValueError that begins with the name of the argument.
     """
+    returns = _counted(returns)
     if not isinstance(returns, pd.Series | pd.DataFrame):
         raise TypeError(f"returns: expected a Series [time] or a DataFrame [time, lane], got {type(returns).__name__}")
     tried = np.asarray(trials, np.float64).ravel()

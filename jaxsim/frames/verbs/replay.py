@@ -43,6 +43,7 @@ def replay(
     allow_partial: Parameter = True,
     raise_reject: Parameter = False,
     update_value: LaneValue = False,
+    start: LaneValue | None = None,
     init_cash: LaneValue = 100.0,
     groups: Groups | None = None,
     by: Hashable = None,
@@ -63,6 +64,8 @@ def replay(
         bands of `js.ToEdge` and `js.OnlyBreached` are those of `trigger`.
     stops: rules that close positions between the recorded bars: one, such as `js.StopLoss(0.1)`, or a list of them. A
         position that a rule has closed stays closed until the next recorded bar.
+    start: the first bar that metrics count; default that of the run that the allocations were recorded from, and for a
+        plan the bar of the first allocation of each lane (rules 7.17).
     The other arguments are those of `backtest`.
 
     An asset of `close` that the allocations do not know is left alone.
@@ -75,8 +78,8 @@ def replay(
         trigger=trigger, destination=destination, call_seq=call_seq, open=open, price=price,
         ffill_val_price=ffill_val_price, fees=fees, fixed_fees=fixed_fees, slippage=slippage, min_size=min_size,
         max_size=max_size, size_granularity=size_granularity, lock_cash=lock_cash, allow_partial=allow_partial,
-        raise_reject=raise_reject, update_value=update_value, init_cash=init_cash, groups=groups, by=by, freq=freq,
-        year_freq=year_freq, engine=engine, log=log, progress=progress,
+        raise_reject=raise_reject, update_value=update_value, start=start, init_cash=init_cash, groups=groups, by=by,
+        freq=freq, year_freq=year_freq, engine=engine, log=log, progress=progress,
     )  # fmt: skip
     prices = checked_prices(close, open, price if is_price_table(price, close) else None)
     arrangement = layout(prices.columns, groups, by)
@@ -92,7 +95,7 @@ def replay(
         "min_history": recorded.first_bar(reader.sweep),
     }
     policy = recorded.policy(reader.sweep, trigger_parts, stop_parts)
-    return run_backtest(arguments_of(prices, terms, policy, policy_fields, reader))
+    return run_backtest(arguments_of(prices, terms, policy, policy_fields, reader, recorded.start(reader.sweep)))
 
 
 def _stops(

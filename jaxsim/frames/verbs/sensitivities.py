@@ -106,7 +106,9 @@ def _parameters(lane: SingleLane, wrt: Sequence[str] | None) -> tuple[str, ...]:
 def _table(lane: SingleLane, names: tuple[str, ...], scores: tuple, gate: Any, step: float, label: str) -> pd.DataFrame:
     steps = default_steps(names, float(lane.account.cash), float(step))
     off = {name: np.zeros(()) for name in COSTS if name in names and getattr(lane.costs, name) is None}
-    around = (replace(lane.costs, **off), lane.account, lane.key, names, scores, steps)
+    if lane.start >= lane.market.num_bars:
+        raise ValueError(f"min_history: {lane.start} bars leave none of {lane.market.num_bars} to score")
+    around = (replace(lane.costs, **off), lane.account, lane.key, names, scores, steps, lane.start)
     result = slopes(lane.market, lane.policy.hardened(), *around)
     if int(result.fault) != LaneFault.NONE:
         where = f"{label}, " if label else ""

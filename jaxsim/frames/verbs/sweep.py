@@ -62,6 +62,7 @@ def sweep(
     raise_reject: Parameter = False,
     update_value: LaneValue = False,
     min_history: LaneValue = 0,
+    start: LaneValue | None = None,
     init_cash: LaneValue = 100.0,
     groups: Groups | None = None,
     by: Hashable = None,
@@ -109,14 +110,15 @@ def sweep(
         ffill_val_price=ffill_val_price, trigger=trigger, destination=destination, fees=fees, fixed_fees=fixed_fees,
         slippage=slippage, min_size=min_size, max_size=max_size, size_granularity=size_granularity,
         reject_prob=reject_prob, lock_cash=lock_cash, allow_partial=allow_partial, raise_reject=raise_reject,
-        update_value=update_value, min_history=min_history, init_cash=init_cash, groups=groups, by=by,
-        features=features, freq=freq, year_freq=year_freq, key=key, engine=engine, progress=progress,
+        update_value=update_value, min_history=min_history, start=start, init_cash=init_cash, groups=groups,
+        by=by, features=features, freq=freq, year_freq=year_freq, key=key, engine=engine, progress=progress,
     )  # fmt: skip
     names = read_metric_names(metrics, ONE_PER_LANE, "is none that is one number per lane")
     arguments = _without_lane_names(read_arguments(close, policy, terms))
     ann_factor = _ann_factor(arguments, names)
     workers = _num_workers(arguments, threads)
-    columns = columns_of(names)
+    starts = arguments.job.starts()
+    columns = columns_of(names, bool((starts == starts[0]).all()))
     chunked = ChunkedSweep(arguments, columns, ann_factor, chunk_size(arguments, columns, max_memory, workers))
     folder = None if out is None else _new_folder(out)
     with Store(chunked, names, checkpoint, folder) as store:

@@ -40,7 +40,8 @@ class WalkForward:
 
     table: DataFrame, a row for each (policy, fold): `train_start` to `test_end`, the first and last labels of both
         periods, and of each metric `<metric>_in` and `<metric>_out`, in and out of sample.
-    returns: DataFrame [time, policy], the out-of-sample returns of all folds, one after the other.
+    returns: DataFrame [time, policy], the out-of-sample returns of all folds, one after the other; NaN before the
+        `min_history` of the policy, where it could not trade.
     policies: the `Policy` of each fold, by name.
     ann_factor: bars per year; None if no metric needed it.
     """
@@ -65,7 +66,7 @@ class WalkForward:
             name, score = metric_name(metric), scorer(metric, self.ann_factor)
             for side in ("in", "out"):
                 columns[f"{name}_{side}"] = self.table[f"{name}_{side}"].groupby(level="policy", sort=False).mean()
-            joined = {label: float(score(self.returns[label].to_numpy())) for label in self.returns}
+            joined = {label: _scored(score, self.returns[label].dropna().to_numpy()) for label in self.returns}
             columns[f"{name}_joined"] = pd.Series(joined)
         return pd.DataFrame(columns).loc[list(self.policies)].rename_axis("policy")
 
@@ -150,7 +151,10 @@ def walk_forward(
         ann_factor = next(iter(runs.values()))[0][0].ann_factor
     inside, outside = (
         {
-            name: [pair[side].returns.to_numpy()[split[side]] for pair, split in zip(run_pairs, pairs, strict=True)]
+            name: [
+                _from(policy, pair[side].returns.to_numpy(), split[side])
+                for policy, pair, split in zip(policies[name], run_pairs, pairs, strict=True)
+            ]
             for name, run_pairs in runs.items()
         }
         for side in (0, 1)
@@ -177,8 +181,19 @@ def _table(
     for metric in scored:
         score = scorer(metric, ann_factor)
         for side, parts in (("in", inside), ("out", outside)):
-            table[f"{metric_name(metric)}_{side}"] = [float(score(x)) for folds in parts.values() for x in folds]
+            scores = [_scored(score, x[~np.isnan(x)]) for folds in parts.values() for x in folds]
+            table[f"{metric_name(metric)}_{side}"] = scores
     return table
+
+
+def _from(policy: Policy, returns: np.ndarray, bars: np.ndarray) -> np.ndarray:
+    """The returns of a stretch, NaN before the first bar at which the policy may trade."""
+    return np.where(bars < int(policy.min_history), np.nan, returns[bars])
+
+
+def _scored(score: Callable[[Any], Any], returns: np.ndarray) -> float:
+    """The score of the bars that count; NaN where there are none."""
+    return float(score(returns)) if len(returns) else np.nan
 
 
 @dataclass(frozen=True, eq=False)

@@ -332,6 +332,7 @@ BAD = {
     "objective: expected a metric": {"objective": "sharpe_ratio"},
     "objective: expected one number": {"objective": js.metrics.drawdown, "ann_factor": None},
     "ann_factor: sharpe_ratio needs": {"ann_factor": None},
+    "start: expected a whole number >= 0": {"start": -1},
     "ann_factor: total_return takes none": {"objective": js.metrics.total_return},
     "ann_factor: expected a finite number > 0": {"ann_factor": -1},
     "ann_factor: score= is a function": {"score": final_log_value},

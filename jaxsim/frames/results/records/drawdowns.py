@@ -90,7 +90,7 @@ class DrawdownTable(RecordTable):
         rebound = divide_floats(r["end_val"] - r["valley_val"], r["valley_val"]) * 100
         recovered = divide_floats(r["end_val"] - r["valley_val"], r["peak_val"] - r["valley_val"]) * 100
         down, up = r["valley_idx"] - r["peak_idx"], r["end_idx"] - r["valley_idx"]
-        covered = divide_floats(lanes.total(bars), len(lanes.index)) * 100
+        covered = divide_floats(lanes.total(bars), lanes.num_bars) * 100
         return {
             "Coverage [%]": np.where(lanes.count() > 0, covered, np.nan),
             "Total Records": lanes.count(),

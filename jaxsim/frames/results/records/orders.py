@@ -54,6 +54,22 @@ def order_records(ledgers: Sequence[Ledger], first_column: np.ndarray) -> tuple[
     return records, lane, column
 
 
+def opening_records(ledgers: Sequence[Ledger], first_column: np.ndarray) -> np.ndarray:
+    """What lanes of a stretch hold before it, as orders of its first bar at what it is worth, without fees."""
+    parts = [np.empty(0, ORDER_DTYPE)]
+    for ledger in ledgers:
+        if ledger.opening is None:
+            continue
+        units = ledger.opening.units
+        lane, asset = np.nonzero(units)
+        part = np.zeros(len(lane), ORDER_DTYPE)
+        part["col"] = first_column[ledger.lanes[lane]] + asset
+        part["size"], part["side"] = np.abs(units[lane, asset]), units[lane, asset] < 0
+        part["price"] = ledger.opening.price[lane, asset]
+        parts.append(part)
+    return np.concatenate(parts)
+
+
 #: By OrderSide.
 _SIDES = pd.Index(["Buy", "Sell"])
 

@@ -17,6 +17,7 @@ class LaneRecords:
     records: structured array with a field `col`, [record].     lane: lane number of each record, ascending, [record].
     lanes: labels of all lanes, or None for one unlabelled lane.
     index: labels of the bars.      freq: length of a bar, if known.
+    start: the first bar of each lane that its statistics count, [lane]; None: bar 0.
 
     The methods reduce values [record] to [lane], over the records in the mask `where`; a lane without any has NaN.
     """
@@ -26,6 +27,13 @@ class LaneRecords:
     lanes: pd.Index | None
     index: pd.Index
     freq: pd.Timedelta | None
+    start: np.ndarray | None = None
+
+    @property
+    def num_bars(self) -> np.ndarray:
+        """The number of bars of each lane that its statistics count, [lane]."""
+        start = np.zeros(self.num_lanes, np.int64) if self.start is None else self.start
+        return np.maximum(len(self.index) - start, 0)
 
     @property
     def num_lanes(self) -> int:
@@ -122,7 +130,7 @@ class RecordTable(pd.DataFrame):
         source = self._source
         length = source.freq if freq is None else bar_length(source.index, freq)
         lanes = pd.RangeIndex(1) if source.lanes is None else source.lanes
-        table = lane_table(self._statistics(), lanes, source.index, length)
+        table = lane_table(self._statistics(), lanes, source.index, length, source.num_bars)
         return table.iloc[0].rename(None) if source.lanes is None else table
 
     def _statistics(self) -> dict[str, np.ndarray]:
@@ -146,14 +154,23 @@ def whole(values: np.ndarray) -> np.ndarray:
     return values if np.isnan(values).any() else values.astype(np.int64)
 
 
-def lane_table(rows: Mapping[str, Any], lanes: pd.Index, index: pd.Index, length: pd.Timedelta | None) -> pd.DataFrame:
+def lane_table(
+    rows: Mapping[str, Any],
+    lanes: pd.Index,
+    index: pd.Index,
+    length: pd.Timedelta | None,
+    num_bars: np.ndarray | None = None,
+) -> pd.DataFrame:
     """A table [lane, statistic] that begins with Start, End and Period.
+
+    num_bars: how many bars, the last ones, each lane counts, [lane]; None: all.
 
     rows: statistics by title, [lane]. Those titled "... Duration" and "... Coverage" are numbers of bars and become
     durations if the length of a bar is known; "... Trade Start" and "... Trade End" are bars and become their labels.
     """
-    bars = np.full(len(lanes), len(index))
-    shown: dict[str, Any] = {"Start": index[0], "End": index[-1], "Period": _durations(bars, length)}
+    bars = np.full(len(lanes), len(index)) if num_bars is None else num_bars
+    begin = _moments(np.where(bars > 0, len(index) - bars, np.nan), index)
+    shown: dict[str, Any] = {"Start": begin, "End": index[-1], "Period": _durations(bars, length)}
     for title, values in rows.items():
         if title.endswith(("Duration", "Coverage")):
             values = _durations(values, length)
