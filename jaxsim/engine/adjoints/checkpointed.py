@@ -19,6 +19,7 @@ from jaxsim.engine.bar.lanes import LaneInputs
 from jaxsim.engine.bar.simulation import BarPaths, Save
 from jaxsim.engine.bar.step import BarOutcome, Rebalance, trade_bar
 from jaxsim.engine.base.arrays import Array, where
+from jaxsim.engine.base.tracing import depending_on
 from jaxsim.engine.policy.gates import AbstractGate, Hard
 
 #: Longer series are cut into chunks unless the user says otherwise.
@@ -61,7 +62,7 @@ class Checkpointed(AbstractAdjoint):
             return outcome.lane, paths
 
         chunks = self.chunks_of(market.num_bars)
-        end, paths = scan_in_chunks(one_bar, LaneState.start(inputs), market.num_bars, chunks)
+        end, paths = scan_in_chunks(one_bar, depending_on(LaneState.start(inputs), inputs), market.num_bars, chunks)
         return replace(paths, status=end.status)
 
 
