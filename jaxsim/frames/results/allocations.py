@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from itertools import product
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -171,20 +172,22 @@ class Allocations:
         """A user's own table of target weights.
 
         weights: DataFrame [allocation, asset], indexed by time or by (lane levels, time); NaN leaves an asset alone.
-            A DataFrame [time, asset] over all bars, all NaN where nothing is due, will do.
+            A DataFrame [time, asset] over all bars, all NaN where nothing is due, will do. A lane whose rows are all
+            NaN stays, and so does one that has no rows, if the row levels know its label, as those of `pd.concat` do.
         index: time labels of the market, `close.index`.
 
         Raises TypeError or ValueError naming the argument for a time that is not in the index, one that occurs twice in
         a lane, or weights that are infinite or no numbers.
         """
         table = _numbers(weights)
-        table = table[table.notna().any(axis=1)]
+        lane, lanes = _lanes_of(table.index)
+        due = table.notna().any(axis=1).to_numpy()
+        table, lane = table[due], lane[due]
         rows = table.index
         times = rows.get_level_values(-1)
         bars = index.get_indexer(times)
         if (bars < 0).any():
             raise ValueError(f"weights: {times[np.argmax(bars < 0)]} is not in the time index")
-        lane, lanes = _lanes_of(rows)
         order = np.lexsort([bars, lane])
         lane, bars = lane[order], bars[order]
         twice = (np.diff(lane) == 0) & (np.diff(bars) == 0)
@@ -234,7 +237,12 @@ class Allocations:
         if self.lanes is None:
             return self.weights.describe(*args, **kwargs)
         by_lane = self.weights.groupby(level=list(range(self.lanes.nlevels)), sort=False)
-        return by_lane.describe(*args, **kwargs)
+        table = by_lane.describe(*args, **kwargs)
+        if self.lanes.is_unique and len(table) < len(self.lanes):
+            table = table.reindex(self.lanes)
+            counts = table.columns[table.columns.get_level_values(-1) == "count"]
+            table[counts] = table[counts].fillna(0.0)
+        return table
 
     def plot(self, key: Any = None, **kwargs: Any) -> Any:
         """Stacked target weights of one lane with the dates of the allocations (Plotly figure).
@@ -309,7 +317,8 @@ def _numbers(weights: Any) -> pd.DataFrame:
 
 
 def _lanes_of(rows: pd.Index) -> tuple[np.ndarray, pd.Index | None]:
-    """Lane number of each row, and the labels of the lanes in the order in which they occur."""
+    """Lane number of each row, and the labels of the lanes in the order in which they occur; labels that occur in no
+    row, but that the levels know, are of lanes without allocations."""
     if rows.nlevels == 1:
         return np.zeros(len(rows), np.int64), None
     levels = {}
@@ -322,13 +331,23 @@ def _lanes_of(rows: pd.Index) -> tuple[np.ndarray, pd.Index | None]:
         if levels[str(name)].hasnans:
             raise ValueError(f"weights: a label of level {name!r} is missing (NaN)")
     labels = lane_index(levels)
-    assert labels is not None
-    lane, lanes = pd.factorize(labels)
+    assert labels is not None and isinstance(rows, pd.MultiIndex)
+    known = [level.unique() for level in rows.levels[:-1]]
+    if any(len(x) == 0 for x in known):
+        raise ValueError("weights: there is no row, and so nothing that says which lanes there are")
+    lanes = labels.unique()
     if isinstance(lanes, pd.MultiIndex):
+        unused = [set(x) - set(level) for x, level in zip(known, levels.values(), strict=True)]
+        missing = [x for x in product(*known) if any(a in b for a, b in zip(x, unused, strict=True))]
+        if missing:
+            lanes = lanes.append(pd.MultiIndex.from_tuples(missing))
         lanes.names = list(levels)
     else:
-        lanes = pd.Index(lanes, name=next(iter(levels)))
-    return lane.astype(np.int64), lanes
+        (whole,) = known
+        in_order = whole[whole.isin(lanes)].equals(lanes)
+        lanes = whole if in_order else lanes.append(whole[~whole.isin(lanes)])
+        lanes = lanes.rename(next(iter(levels)))
+    return lanes.get_indexer(labels).astype(np.int64), lanes
 
 
 def _one_after_the_other(parts: list[Allocations]) -> Allocations:

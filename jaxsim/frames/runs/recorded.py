@@ -1,5 +1,6 @@
 """`RecordedPolicy`: recorded allocations as a policy that replays them."""
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -34,7 +35,8 @@ class RecordedPolicy:
         longest = _room(np.bincount(allocations.lane, minlength=1))
         num, groups = places.shape
         size = max(len(m) for m in layout.members)
-        self._num_bars = len(index)
+        self._num_bars, self._members = len(index), layout.members
+        self._is_plan = allocations.start is None and allocations.size_type is None
         self._starts = _starts(allocations, index)[places]
         self._bars = np.full((num, groups, longest), len(index), np.int32)
         self._weights = np.full((num, groups, longest, size), np.nan)
@@ -62,6 +64,29 @@ class RecordedPolicy:
     def first_bar(self, sweep: Sweep) -> LaneParameter:
         """The bar of the first allocation of each lane: nothing trades before it, whatever a trigger says."""
         return _parameter(sweep, self._bars[:, :, 0].astype(np.float64))
+
+    def warn_of_unsized(self, val_price: np.ndarray, index: pd.Index) -> None:
+        """Warn of a plan whose first row cannot be sized, as none of its assets has a price then.
+
+        val_price: the prices that orders are sized at, [time, column].
+        """
+        if not self._is_plan:
+            return
+        for group, columns in enumerate(self._members):
+            bars, weights = self._bars[:, group, 0], self._weights[:, group, 0, : len(columns)]
+            lanes = np.flatnonzero(bars < len(index))
+            wanted = np.nan_to_num(weights[lanes]) != 0
+            sized = wanted & ~np.isnan(val_price[bars[lanes]][:, columns])
+            lost = lanes[wanted.any(axis=1) & ~sized.any(axis=1)]
+            if len(lost):
+                first = int(bars[lost[0]])
+                why = "the bar before has no close" if first == 0 else "none of its assets has a price yet"
+                warnings.warn(
+                    f"allocations: the first row, of {index[first]}, cannot be sized and is not traded, as {why}; pass "
+                    "open=, the prices that orders are sized at, or begin a bar later",
+                    stacklevel=3,
+                )
+                return
 
     def start(self, sweep: Sweep) -> LaneParameter:
         """The first bar of each lane that metrics count."""

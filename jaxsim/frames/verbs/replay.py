@@ -12,7 +12,7 @@ from jaxsim.engine.policy.stops import AbstractStop
 from jaxsim.frames.inputs.bars_per_year import Duration
 from jaxsim.frames.inputs.groups import Groups, layout
 from jaxsim.frames.inputs.parameters import LaneValue, Parameter, ParameterReader
-from jaxsim.frames.inputs.prices import Table, checked_prices, is_price_table
+from jaxsim.frames.inputs.prices import Table, checked_prices, is_price_table, valuation_prices
 from jaxsim.frames.inputs.sweep_axes import Sweep
 from jaxsim.frames.results.allocations import Allocations
 from jaxsim.frames.results.backtest import Backtest
@@ -68,8 +68,9 @@ def replay(
         plan the bar of the first allocation of each lane (rules 7.17).
     The other arguments are those of `backtest`.
 
-    An asset of `close` that the allocations do not know is left alone.
+    An asset of `close` that the allocations do not know is left alone. A lane without allocations stays, in cash.
 
+    Warns of a plan whose first row cannot be sized: at the first bar, without `open=`, nothing has a price before.
     Raises ValueError if a time, an asset or a group of the allocations is not in `close`.
     """
     if not isinstance(allocations, Allocations):
@@ -84,6 +85,7 @@ def replay(
     prices = checked_prices(close, open, price if is_price_table(price, close) else None)
     arrangement = layout(prices.columns, groups, by)
     recorded = RecordedPolicy(allocations, arrangement, prices.index)
+    recorded.warn_of_unsized(valuation_prices(prices.close, prices.open), prices.index)
     reader = ParameterReader(prices.index, arrangement, Sweep(recorded.axis))
     trigger_or_never, destination = rules(trigger, destination)
     trigger_parts = None if trigger is None else reader.module(trigger_or_never, "trigger")

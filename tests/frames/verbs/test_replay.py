@@ -72,6 +72,7 @@ def test_the_same_portfolio_comes_out(name, engine):
     assert_same(bt, again)
 
 
+@pytest.mark.filterwarnings("ignore:allocations.*the first row")  # random plans begin at the first bar, too
 def test_more_allocations_than_a_page_holds():
     """In lanes of unequal number; the programs of a replay hand out 256 rows at a time."""
     bars, rng = pd.RangeIndex(700, name="time"), np.random.default_rng(0)
@@ -92,6 +93,7 @@ COHORTS = {
 }
 
 
+@pytest.mark.filterwarnings("ignore:allocations.*the first row")  # random plans begin at the first bar, too
 @pytest.mark.parametrize("page", [2, pytest.param(None, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", COHORTS)
 def test_lanes_of_unequal_number_go_in_cohorts(name, page, monkeypatch):
@@ -317,3 +319,65 @@ def test_a_replay_that_holds_nothing_waits_for_the_next_date(engine):
     plan = js.Allocations.from_weights(weights, INDEX)
     bt = js.replay(plan, CLOSE, trigger=js.Threshold(10.0), engine=engine)
     assert bt.rebalance_index.tolist() == dates.tolist()
+
+
+# --- plans that trade nothing, in some lanes or in all
+
+DAYS = pd.date_range("2024-01-01", periods=6, freq="D")
+TWO = pd.DataFrame({"A": [1.0, 2, 3, 2, 3, 4], "B": [5.0, 5, 6, 5, 5, 5]}, DAYS)
+ROW = pd.DataFrame({"A": [0.5], "B": [0.5]}, DAYS[[2]])
+#: 50 of A at 3, 50 of B at 6.
+WORTH = 50 / 3 * 4 + 50 / 6 * 5
+PLANS = {
+    "an empty table beside another": (pd.concat({"x": ROW, "y": ROW.iloc[:0]}, names=["lane"]), [WORTH, 100]),
+    "an empty table before another": (pd.concat({"y": ROW.iloc[:0], "x": ROW}, names=["lane"]), [100, WORTH]),
+    "rows of NaN": (pd.concat({"x": ROW * np.nan, "y": ROW}, names=["lane"]), [100, WORTH]),
+    "all empty": (pd.concat({"x": ROW.iloc[:0], "y": ROW.iloc[:0]}, names=["lane"]), [100, 100]),
+    "all NaN": (pd.concat({"x": ROW, "y": ROW}, names=["lane"]) * np.nan, [100, 100]),
+    "one lane of several levels": (
+        pd.concat({("x", 1): ROW, ("x", 2): ROW, ("y", 2): ROW.iloc[:0]}, names=["lane", "n"]),
+        [WORTH, WORTH, 100, 100],
+    ),
+}
+
+
+@pytest.mark.parametrize("engine", ["reference", "compiled"])
+@pytest.mark.parametrize("case", PLANS)
+def test_lanes_that_trade_nothing_stay_flat(case, engine):
+    table, worth = PLANS[case]
+    plan = js.Allocations.from_weights(table, DAYS)
+    bt = js.replay(plan, TWO, open=TWO, freq="1D", engine=engine)
+    assert len(plan.describe()) == len(worth)
+    np.testing.assert_allclose(bt.value.iloc[-1], worth, rtol=1e-12)
+    assert bt.num_rebalances().tolist() == [int(x > 100) for x in worth]
+    assert bt.total_return()[bt.value.iloc[-1] == 100].eq(0).all()
+    assert list(bt.stats()["End Value"]) == list(bt.value.iloc[-1])
+
+
+@pytest.mark.parametrize("engine", ["reference", "compiled"])
+def test_groups_that_trade_nothing_stay_flat(engine):
+    rows = pd.concat({"a": ROW[["A"]] * 2, "b": ROW[["B"]] * np.nan}, names=["group"])
+    for table, worth in ((rows, 400 / 3), (rows * np.nan, 100)):
+        plan = js.Allocations.from_weights(table, DAYS)
+        bt = js.replay(plan, TWO, open=TWO, groups={"A": "a", "B": "b"}, freq="1D", engine=engine)
+        np.testing.assert_allclose(bt.value.iloc[-1], [worth, 100])
+
+
+def test_a_table_without_rows_has_no_lanes_unless_its_levels_know_them():
+    nothing = ROW.iloc[:0].set_index(pd.MultiIndex.from_arrays([[], DAYS[:0]], names=["lane", "time"]))
+    with pytest.raises(ValueError, match="weights: there is no row"):
+        js.Allocations.from_weights(nothing, DAYS)
+
+
+def test_a_plan_whose_first_row_cannot_be_sized_warns():
+    first = js.Allocations.from_weights(ROW.set_axis(DAYS[[0]]), DAYS)
+    with pytest.warns(UserWarning, match="allocations: the first row, of 2024-01-01 00:00:00, cannot .* pass open="):
+        bt = js.replay(first, TWO, freq="1D", engine="reference")
+    assert len(bt.orders) == 0
+    assert len(js.replay(first, TWO, open=TWO, freq="1D", engine="reference").orders) == 2
+    unlisted = TWO.copy()
+    unlisted.iloc[:4] = np.nan
+    with pytest.warns(UserWarning, match="of 2024-01-03 .* as none of its assets has a price yet"):
+        js.replay(js.Allocations.from_weights(ROW, DAYS), unlisted, freq="1D", engine="reference")
+    bt = js.backtest(TWO, al.EqualWeight(), freq="1D", engine="reference")
+    js.replay(bt.allocations, TWO, freq="1D", engine="reference")  # asked at the first bar, and again at the second
