@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 import jaxsim as js
-from allocators.scores import Inputs, allocation, dense, in_float64, last_layer, positive, random_key, softmax
+from allocators.scores import Inputs, allocation, dense_layers, in_float64, last_layer, positive, random_key, softmax
 
 
 class SoftmaxWeights(eqx.Module):
@@ -132,7 +132,7 @@ class MLP(AbstractScored):
         super().__init__(num_features, cash, sees_weights, width)
         keys = jax.random.split(random_key(key), positive(depth, "depth"))
         sizes = [self.num_inputs] + [width] * (depth - 1)
-        self.layers = tuple(dense(size, width, k) for size, k in zip(sizes, keys, strict=True))
+        self.layers = dense_layers([(size, width) for size in sizes], keys)
 
     def describe(self, inputs: Inputs) -> Float[Array, "asset hidden"]:
         x = inputs.values
@@ -174,9 +174,8 @@ class Attention(AbstractScored):
         super().__init__(num_features, cash, sees_weights, width)
         if positive(width, "width") % positive(num_heads, "num_heads"):
             raise ValueError(f"width: expected a multiple of num_heads={num_heads}, got {width}")
-        first, *keys = jax.random.split(random_key(key), 6)
-        self.embed, self.num_heads = dense(self.num_inputs, width, first), num_heads
-        layers = (dense(width, width, k) for k in keys)
+        sizes, self.num_heads = [(self.num_inputs, width)] + [(width, width)] * 5, num_heads
+        self.embed, *layers = dense_layers(sizes, jax.random.split(random_key(key), 6))
         self.query_layer, self.key_layer, self.value_layer, self.output_layer, self.hidden_layer = layers
 
     def describe(self, inputs: Inputs) -> Float[Array, "asset hidden"]:
@@ -219,7 +218,7 @@ class Recurrent(eqx.Module):
         self.num_features = positive(num_features, "num_features")
         self.cash, self.sees_weights = bool(cash), bool(sees_weights)
         num_inputs, width = self.num_features + self.sees_weights, positive(width, "width")
-        self.cell = in_float64(eqx.nn.GRUCell(num_inputs, width, dtype=jnp.float32, key=random_key(key)))
+        self.cell = in_float64(_recurrent_unit(num_inputs, width, random_key(key)))
         self.head = last_layer(width, self.cash)
 
     def init(self, num_assets: int) -> np.ndarray:
@@ -231,6 +230,11 @@ class Recurrent(eqx.Module):
     def __call__(self, obs: js.Observation, state: Any) -> tuple[js.Allocation, Any]:
         inputs = Inputs.of(obs, self.num_features, self.sees_weights)
         return _allocate(self.head, inputs, jnp.asarray(state)), state
+
+
+@eqx.filter_jit
+def _recurrent_unit(num_inputs: int, width: int, key: Any) -> eqx.nn.GRUCell:
+    return eqx.nn.GRUCell(num_inputs, width, dtype=jnp.float32, key=key)
 
 
 @eqx.filter_jit

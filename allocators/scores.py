@@ -1,5 +1,6 @@
 """The inputs of a learned allocator, and weights from its scores; one rule for all learned allocators."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import equinox as eqx
@@ -119,13 +120,25 @@ def in_float64(tree: Any) -> Any:
     return jax.tree.map(convert, tree)
 
 
-def dense(num_inputs: int, num_outputs: int, key: jax.Array) -> eqx.nn.Linear:
-    """A layer with random weights, in float64 (see `in_float64`)."""
-    return in_float64(eqx.nn.Linear(num_inputs, num_outputs, dtype=jnp.float32, key=key))
+def dense_layers(sizes: Sequence[tuple[int, int]], keys: jax.Array) -> tuple[eqx.nn.Linear, ...]:
+    """Layers with random weights, in float64 (see `in_float64`).
+
+    sizes: number of inputs and of outputs of each.     keys: one for each.
+    """
+    return in_float64(_dense_layers(tuple(sizes), keys))
+
+
+@eqx.filter_jit
+def _dense_layers(sizes: tuple[tuple[int, int], ...], keys: jax.Array) -> tuple[eqx.nn.Linear, ...]:
+    # One program: outside of it each of the draws would compile one of its own.
+    return tuple(eqx.nn.Linear(*size, dtype=jnp.float32, key=key) for size, key in zip(sizes, keys, strict=True))
 
 
 def last_layer(num_inputs: int, cash: bool) -> eqx.nn.Linear:
     """The last layer, zero at the start: equal scores, equal weights. Without cash it has no bias, which would
     cancel."""
-    layer = eqx.nn.Linear(num_inputs, 2 if cash else 1, use_bias=cash, dtype=jnp.float32, key=jax.random.key(0))
-    return jax.tree.map(lambda x: np.zeros(x.shape), layer)
+
+    def layer() -> eqx.nn.Linear:
+        return eqx.nn.Linear(num_inputs, 2 if cash else 1, use_bias=cash, dtype=jnp.float32, key=jax.random.key(0))
+
+    return jax.tree.map(lambda x: np.zeros(x.shape), eqx.filter_eval_shape(layer))
