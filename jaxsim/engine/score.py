@@ -68,6 +68,7 @@ def score(
         raise ValueError("benchmark: " + ("none of the metrics needs one" if benchmark is not None else _NEEDED))
     if benchmark is not None and np.shape(benchmark) != (market.num_bars,):
         raise ValueError(f"benchmark: expected {market.num_bars} returns, got shape {np.shape(benchmark)}")
+    _refuse_prices(benchmark)
     inputs = eqx.tree_at(lambda inputs: inputs.policy, inputs, exact(policy))
     schedule = checked_schedule(schedule, policy) or forward_schedule(policy)
     try:
@@ -88,6 +89,19 @@ def read_start(start: Any, num_bars: int) -> int:
     if number >= num_bars:
         raise ValueError(f"start: there is no bar {number}, only {num_bars} from 0 on")
     return number
+
+
+def _refuse_prices(benchmark: Any) -> None:
+    """Raises ValueError for known numbers that cannot be returns."""
+    if benchmark is None or isinstance(benchmark, jax.core.Tracer):
+        return
+    known = np.asarray(benchmark)
+    known = known[~np.isnan(known)]
+    if len(known) and known.min() > 0 and known.mean() > 0.01:
+        raise ValueError(
+            f"benchmark: expected simple returns, but all are above 0 and their mean is {known.mean():.4g}; of prices "
+            "pass js.metrics.returns_from_value(prices, prices[0])"
+        )
 
 
 _NEEDED = "some of the metrics need its returns, [time]"

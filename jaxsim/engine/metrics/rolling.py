@@ -141,6 +141,19 @@ def _with_window(signature: inspect.Signature) -> inspect.Signature:
     return signature.replace(parameters=[*signature.parameters.values(), *extra])
 
 
+def _refuse_other_labels(series: dict[str, Any]) -> None:
+    """Raises ValueError naming the first label of a pandas series that is not that of the first one at this place."""
+    (first, reference), *others = series.items()
+    for name, x in others:
+        index, theirs = getattr(x, "index", None), getattr(reference, "index", None)
+        if not hasattr(index, "equals") or not hasattr(theirs, "equals") or index.equals(theirs):
+            continue
+        pairs = zip(index, theirs, strict=False)
+        strange = next((label for label, other in pairs if label != other), None)
+        if strange is not None:
+            raise ValueError(f"{name}: it has {strange} where {first} has another label; {name}.reindex({first}.index)")
+
+
 def _checked(names: list[str], args: tuple, settings: dict) -> tuple[list, dict]:
     """The series, of one namespace, dtype and shape, and the settings in that dtype."""
     named = dict(zip(names, args, strict=False))
@@ -149,6 +162,7 @@ def _checked(names: list[str], args: tuple, settings: dict) -> tuple[list, dict]
     if len(args) > len(names) or len(named) < len(names):
         received = [*named, *("another" for _ in args[len(names) :])]
         raise TypeError(f"expected the series {', '.join(names)} and then keywords, got {', '.join(received)}")
+    _refuse_other_labels(named)
     xp = namespace(*named.values(), *settings.values())
     series = [as_float(x, xp) for x in named.values()]
     for name, x in zip(names, series, strict=True):

@@ -194,3 +194,14 @@ def listed(labels: Iterable) -> str:
     """At most ten labels, for messages."""
     plain = [x.item() if isinstance(x, np.generic) else x for x in labels]
     return ", ".join(repr(x) for x in plain[:10]) + (", ..." if len(plain) > 10 else "")
+
+
+def first_misfit(labels: pd.Index, index: pd.Index, of: str = "close") -> str:
+    """The first label that does not fit those of `index`, for the end of a message.      of: what those belong to."""
+    try:
+        missing, strange = ~index.isin(labels), ~labels.isin(index)
+    except TypeError:
+        return ""
+    if missing.any():
+        return f"; it lacks {index[missing][0]}"
+    return f"; {of} lacks {labels[strange][0]}" if strange.any() else "; its labels are in another order"

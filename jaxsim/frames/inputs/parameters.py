@@ -17,7 +17,7 @@ from jaxsim.engine.base.fields import ANY, NUMBERS, Bounds, Kind
 from jaxsim.engine.policy.triggers import AbstractCalendar, AtBars, Every, On
 from jaxsim.frames.inputs.calendar import index_points
 from jaxsim.frames.inputs.groups import GroupLayout
-from jaxsim.frames.inputs.labels import ByAsset
+from jaxsim.frames.inputs.labels import ByAsset, first_misfit
 from jaxsim.frames.inputs.sweep_axes import Sweep, Swept, is_swept, labels_of
 
 #: One value for all lanes, or an index of values to sweep.
@@ -309,7 +309,7 @@ def _rows_of(index: pd.Index, labels: pd.Index, argument: str) -> np.ndarray:
         places = labels.get_indexer(index)
         if (places >= 0).all():
             return places
-    raise ValueError(f"{argument}: its time index is not that of close")
+    raise ValueError(f"{argument}: its time index is not that of close{first_misfit(labels, index)}")
 
 
 def _refuse_static_indexes(tree: Any, argument: str) -> None:

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 import pandas as pd
 
+from jaxsim.frames.inputs.labels import first_misfit
 from jaxsim.frames.inputs.parameters import LaneParameter
 
 #: A table of prices or features as users give it.
@@ -91,7 +92,9 @@ def read_features(features: Features, close: pd.DataFrame) -> Any:
 
     def read(leaf: Any) -> Any:
         if isinstance(leaf, pd.DataFrame | pd.Series) and not leaf.index.equals(close.index):
-            raise ValueError("features: the time index is not that of close")
+            raise ValueError(f"features: the time index is not that of close{first_misfit(leaf.index, close.index)}")
+        if isinstance(leaf, pd.DataFrame) and _are_in_other_order(leaf.columns, close.columns):
+            leaf = leaf[close.columns]
         array = np.asarray(leaf)
         if array.ndim == 0 or len(array) != len(close):
             raise ValueError(f"features: expected one row per bar, {len(close)}, got shape {array.shape}")
@@ -104,6 +107,12 @@ def read_features(features: Features, close: pd.DataFrame) -> Any:
     if features is None:
         return None
     return jax.tree.map(read, features, is_leaf=lambda x: isinstance(x, pd.DataFrame | pd.Series))
+
+
+def _are_in_other_order(labels: pd.Index, columns: pd.Index) -> bool:
+    """Whether labels are those of close, but in another order."""
+    same = labels.nlevels == columns.nlevels and len(labels) == len(columns) and labels.is_unique and columns.is_unique
+    return same and not labels.equals(columns) and bool(labels.isin(columns).all())
 
 
 def _stacked(table: pd.DataFrame, close: pd.DataFrame) -> LaneParameter:
@@ -135,7 +144,7 @@ def _aligned(value: Table, close: pd.DataFrame, argument: str) -> pd.DataFrame:
 def align(frame: pd.DataFrame, other: pd.DataFrame, argument: str, of: str = "the first table") -> pd.DataFrame:
     """A frame with the labels of another, in its order. Raises ValueError naming the argument for other labels."""
     if not frame.index.equals(other.index):
-        raise ValueError(f"{argument}: its time index is not that of {of}")
+        raise ValueError(f"{argument}: its time index is not that of {of}{first_misfit(frame.index, other.index, of)}")
     if frame.columns.equals(other.columns):
         return frame
     if len(frame.columns) != len(other.columns) or not other.columns.isin(frame.columns).all():

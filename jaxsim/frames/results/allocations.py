@@ -151,11 +151,13 @@ class Allocations:
     def filter(self, keep: Any) -> "Allocations":
         """Some of the allocations; lanes stay, if only as those without any.
 
-        keep: bool [allocation], or a function of `weights` that returns such, as
+        keep: bool [allocation], in their order or a Series by their labels, or a function of `weights` that returns
+            such, as
             `lambda weights: weights.max(axis=1) < 0.5`.
         Raises ValueError or TypeError for anything else.
         """
-        mask = np.asarray(keep(self.weights) if callable(keep) else keep)
+        chosen = keep(self.weights) if callable(keep) else keep
+        mask = np.asarray(_in_order(chosen, self.row_labels) if isinstance(chosen, pd.Series) else chosen)
         if mask.dtype != bool:
             raise TypeError(f"keep: expected booleans, one per allocation, got {mask.dtype}")
         if mask.shape != (len(self),):
@@ -298,6 +300,19 @@ def compared_allocations(asked: Allocations, paths: Paths) -> pd.DataFrame:
     columns = [(asset, name) for asset in asked.assets for name in frames]
     table = pd.concat([frames[name][asset] for asset, name in columns], axis=1)
     return table.set_axis(pd.MultiIndex.from_tuples(columns, names=[asked.assets.name, None]), axis=1)
+
+
+def _in_order(keep: pd.Series, rows: pd.Index) -> np.ndarray:
+    """A labelled mask in the order of the allocations. Raises ValueError naming the first label that does not fit."""
+    if keep.index.equals(rows) or isinstance(keep.index, pd.RangeIndex):
+        return keep.to_numpy()
+    for labels, others, what in ((rows, keep.index, "no entry for"), (keep.index, rows, "an entry for no allocation,")):
+        strange = ~labels.isin(others)
+        if strange.any():
+            raise ValueError(f"keep: it has {what} {labels[strange][0]!r}")
+    if keep.index.has_duplicates:
+        raise ValueError(f"keep: it has {keep.index[keep.index.duplicated()][0]!r} twice")
+    return keep.reindex(rows).to_numpy()
 
 
 # --- tables of weights, and several allocations in one

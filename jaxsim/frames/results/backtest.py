@@ -20,7 +20,7 @@ from jaxsim.frames.results.records.drawdowns import DrawdownTable
 from jaxsim.frames.results.records.logs import LogTable
 from jaxsim.frames.results.records.orders import OrderTable
 from jaxsim.frames.results.records.trades import TradeTable
-from jaxsim.frames.results.scoring import score_from_start
+from jaxsim.frames.results.scoring import returns_of_benchmark, score_from_start, setting_by_label
 from jaxsim.frames.results.tables import Tables
 
 #: pandas 3 copies shared data when it is written to.
@@ -145,9 +145,9 @@ class Backtest:
 
     @property
     def benchmark_value(self) -> pd.Series | pd.DataFrame:
-        """Value of a portfolio that buys equal amounts of the group's assets at the close of the bar before `start`,
-        without costs, and holds them (rules 6.5); currency. An asset that is listed later counts as unchanged until
-        then."""
+        """Value of the benchmark of the run, by default equal amounts of the group's assets, which is bought at the
+        close of the bar before `start`, without costs, and held (rules 6.5); currency. What is listed later counts as
+        unchanged until then."""
         return self._path("benchmark_value")
 
     # --- rebalances and allocations
@@ -308,12 +308,14 @@ class Backtest:
     def _benchmark(self, benchmark: Any) -> np.ndarray:
         if benchmark is None:
             return self._paths.benchmark_returns
-        values = np.asarray(benchmark, dtype=np.float64)
-        if values.ndim not in (1, 2) or len(values) != len(self._index):
-            raise ValueError(f"benchmark: expected returns [time] or [time, lane], got shape {values.shape}")
-        return np.broadcast_to(values[:, None] if values.ndim == 1 else values, self._paths.value.shape)
+        return returns_of_benchmark(benchmark, self._index, self.lanes, self._paths.value.shape)
 
     def _score(self, function: Callable, name: str, options: dict[str, Any]) -> Any:
+        options = {key: setting_by_label(value, key, self._index, self.lanes) for key, value in options.items()}
+        if name.startswith("rolling_") and (
+            by_bar := [x for x in options if x != "benchmark" and np.ndim(options[x]) > 1]
+        ):
+            raise ValueError(f"{by_bar[0]}: of a rolling metric one number, or one for each lane")
         score = score_from_start(function, self._paths.returns, self._paths.context.start, options)
         return self._labels.score(score, name) if score.ndim == 1 else self._labels.path(score, name)
 

@@ -29,7 +29,7 @@ def metric_method(function: Callable[..., Any]) -> Callable[..., Any]:
 
     The method hands in the returns of the portfolio, the returns of the benchmark (`benchmark=` replaces them) and the
     number of bars per year (from `freq=` and `year_freq=`, or `ann_factor=` itself). It takes the settings of the
-    function by keyword.
+    function by keyword: numbers, arrays, or Series and DataFrames, which are aligned by label.
     """
     name = function.__name__
     parameters = inspect.signature(function).parameters

@@ -9,6 +9,7 @@ import pandas as pd
 
 from jaxsim.engine.base.enums import Direction, SizeType
 from jaxsim.engine.metrics import returns as metrics
+from jaxsim.frames.inputs.benchmark import BenchmarkGrowth, BenchmarkPrices
 from jaxsim.frames.inputs.groups import GroupLayout
 from jaxsim.frames.results.ledger import Ledger
 
@@ -22,8 +23,9 @@ class RunContext:
     start: the first bar of each lane that metrics count, [lane] (rules 7.17).
     freq: length of a bar, if known.        year_freq: length of a year.
     is_of_orders: whether the portfolio was made of filled orders, whose targets are unknown.
+    benchmark: the prices that each lane is compared with; None: equal amounts of its assets.
     benchmark_path: of a stretch of a run: the value of the benchmark before its first bar and after each, [1 + time,
-        lane], currency; None: to be told from `close`.
+        lane], currency; None: to be told from prices.
     """
 
     index: pd.Index
@@ -35,12 +37,16 @@ class RunContext:
     freq: pd.Timedelta | None
     year_freq: pd.Timedelta
     is_of_orders: bool = False
+    benchmark: BenchmarkPrices | None = None
     benchmark_path: np.ndarray | None = None
 
     def take(self, lanes: np.ndarray) -> "RunContext":
         """That of some lanes, by number."""
         path = None if self.benchmark_path is None else self.benchmark_path[:, lanes]
-        return replace(self, init_cash=self.init_cash[lanes], start=self.start[lanes], benchmark_path=path)
+        given = None if self.benchmark is None else self.benchmark.take(lanes)
+        return replace(
+            self, init_cash=self.init_cash[lanes], start=self.start[lanes], benchmark=given, benchmark_path=path
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,6 +84,7 @@ class Paths:
             mark=c.mark[begin:end],
             init_cash=before,
             start=np.maximum(c.start - begin, 0),
+            benchmark=None,
             benchmark_path=benchmark[begin : end + 1],
         )
         marks = c.mark[max(begin - 1, 0)]
@@ -189,10 +196,12 @@ class Paths:
         c = self.context
         if c.benchmark_path is not None:
             return c.benchmark_path
-        growth = BenchmarkGrowth(c.close)
+        given = c.benchmark
+        growth = BenchmarkGrowth(c.close if given is None else given.prices)
+        bought = self.lane_columns if given is None else given.series_of[:, None]
         path = np.empty((1 + len(c.index), self.num_lanes))
         path[0] = 1.0
-        for lane, (columns, start) in enumerate(zip(self.lane_columns, c.start, strict=True)):
+        for lane, (columns, start) in enumerate(zip(bought, c.start, strict=True)):
             path[1:, lane] = growth.of(columns, int(start))
         return path * c.init_cash
 
@@ -286,33 +295,6 @@ class Paths:
     def event_bar(self) -> np.ndarray:
         """The bar of each event."""
         return self.events([x.bar for x in self.ledgers])
-
-
-class BenchmarkGrowth:
-    """What becomes of one unit of money that buys equal amounts of some columns and holds them (rules 6.5).
-
-    close: [time, column].
-    """
-
-    def __init__(self, close: np.ndarray):
-        self._mark = pd.DataFrame(close).ffill().bfill().to_numpy()
-        self._by_start: dict[int, np.ndarray] = {}
-        self._known: dict[tuple, np.ndarray] = {}
-
-    def of(self, columns: np.ndarray, start: int) -> np.ndarray:
-        """Its value after each bar, [time], bought at the close of the bar before `start`, or of bar 0; 1 before."""
-        key = (start, *columns.tolist())
-        if key not in self._known:
-            self._known[key] = self._by_column(start)[:, columns].mean(axis=1)
-        return self._known[key]
-
-    def _by_column(self, start: int) -> np.ndarray:
-        if start not in self._by_start:
-            bought = min(max(start - 1, 0), len(self._mark) - 1)
-            growth = self._mark / self._mark[bought]
-            growth[:bought] = 1.0
-            self._by_start[start] = growth
-        return self._by_start[start]
 
 
 def ratio_or_zero(a: np.ndarray, b: np.ndarray) -> np.ndarray:

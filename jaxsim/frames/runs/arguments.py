@@ -22,6 +22,7 @@ from jaxsim.engine.policy.triggers import Never
 from jaxsim.engine.schedules.programs import checked_schedule
 from jaxsim.engine.trading.account import Account
 from jaxsim.frames.inputs.bars_per_year import bar_length, bars_per_year, to_timedelta
+from jaxsim.frames.inputs.benchmark import BenchmarkPrices, read_benchmark
 from jaxsim.frames.inputs.groups import layout
 from jaxsim.frames.inputs.lanes import read_lanes
 from jaxsim.frames.inputs.market import read_lane_prices
@@ -40,7 +41,7 @@ class RunArguments:
 
     prices: of all columns.     job: all lanes.
     bar: length of a bar, if known.     year: length of a year.
-    engine, progress: as the user said.
+    engine, progress: as the user said.     benchmark: the prices that each group is compared with; None: its assets.
     """
 
     prices: PriceFrames
@@ -49,6 +50,7 @@ class RunArguments:
     year: pd.Timedelta
     engine: Engine
     progress: bool
+    benchmark: BenchmarkPrices | None = None
 
     @property
     def num_lanes(self) -> int:
@@ -65,13 +67,17 @@ class RunArguments:
 
     def take(self, combinations: np.ndarray | None = None, groups: np.ndarray | None = None) -> "RunArguments":
         """The arguments of some combinations and groups; see `Job.take`."""
-        return replace(self, job=self.job.take(combinations, groups))
+        given = self.benchmark if self.benchmark is None or groups is None else self.benchmark.take(groups)
+        return replace(self, job=self.job.take(combinations, groups), benchmark=given)
 
     def context(self) -> RunContext:
         """The inputs that the paths of these lanes are worked out from."""
         prices, job = self.prices, self.job
         cash, start = job.opening_cash(), job.starts()
-        return RunContext(prices.index, job.layout, prices.close, prices.mark, cash, start, self.bar, self.year)
+        given = None if self.benchmark is None else self.benchmark.by_lane(job.num_combinations)
+        return RunContext(
+            prices.index, job.layout, prices.close, prices.mark, cash, start, self.bar, self.year, benchmark=given
+        )
 
 
 def read_arguments(close: Table, policy: Policy | Callable | None, terms: Terms) -> RunArguments:
@@ -140,7 +146,8 @@ def arguments_of(
         start=start,
     )
     bar, year = bar_length(prices.index, terms.freq), to_timedelta(terms.year_freq, "year_freq")
-    return RunArguments(prices, job, bar, year, engine, terms.progress)
+    benchmark = read_benchmark(terms.benchmark, prices.index, reader.layout, prices.close)
+    return RunArguments(prices, job, bar, year, engine, terms.progress, benchmark)
 
 
 def read_start(start: LaneValue, num_bars: int, reader: ParameterReader) -> LaneParameter:

@@ -13,6 +13,7 @@ from jaxsim.engine.policy.destinations import AbstractDestination
 from jaxsim.engine.schedules.schedule import AbstractSchedule
 from jaxsim.engine.trading.costs import NEUTRAL, Costs
 from jaxsim.frames.inputs.bars_per_year import Duration
+from jaxsim.frames.inputs.benchmark import Benchmark
 from jaxsim.frames.inputs.groups import Groups
 from jaxsim.frames.inputs.parameters import (
     CodeParameter,
@@ -73,6 +74,7 @@ class Terms:
     groups: Groups | None = None
     by: Hashable = None
     features: Features = None
+    benchmark: Benchmark | None = None
     freq: Duration | None = None
     year_freq: Duration = "365D"
     key: Key | Swept = 0
@@ -134,6 +136,7 @@ class TermsKeywords(TradingKeywords, total=False):
     groups: Groups | None
     by: Hashable
     features: Features
+    benchmark: Benchmark | None
     log: bool
     progress: bool
 

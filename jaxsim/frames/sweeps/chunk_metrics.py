@@ -18,9 +18,10 @@ from jaxsim.engine.metrics.names import needs_ann_factor
 from jaxsim.engine.metrics.online import needs_benchmark
 from jaxsim.engine.schedules.programs import compiled_once, lane_metrics
 from jaxsim.errors import AllocationError, AllocatorError, OrderError
+from jaxsim.frames.inputs.benchmark import BenchmarkGrowth
 from jaxsim.frames.results.backtest import Backtest
 from jaxsim.frames.results.metric_names import ONE_PER_LANE
-from jaxsim.frames.results.paths import BenchmarkGrowth, Paths, RunContext
+from jaxsim.frames.results.paths import Paths, RunContext
 from jaxsim.frames.results.scoring import score_from_start
 from jaxsim.frames.runs.arguments import RunArguments
 from jaxsim.frames.runs.compiled import Batch, batch_of, ledger_of, run_programs
@@ -187,10 +188,12 @@ class ChunkedSweep:
 
     def _benchmark(self, job: Job, groups: np.ndarray, run: LaneInputs, axes: tuple[LaneAxis, ...]) -> np.ndarray:
         """Returns of each lane's benchmark; see `BatchInputs`."""
-        growth, members = BenchmarkGrowth(self.arguments.prices.close), job.layout.members
+        given = self.arguments.benchmark
+        growth = BenchmarkGrowth(self.arguments.prices.close if given is None else given.prices)
+        bought = job.layout.members if given is None else given.series_of[:, None]
         starts = job.starts().reshape(job.num_combinations, -1)[:, groups]
         starts = starts[:1] if (starts == starts[:1]).all() else starts
-        value = np.stack([growth.of(members[g], int(s)) for row in starts for g, s in zip(groups, row, strict=True)])
+        value = np.stack([growth.of(bought[g], int(s)) for row in starts for g, s in zip(groups, row, strict=True)])
         returns = metrics.returns_from_value(value.T, 1.0).T
         returns = np.pad(returns, ((0, 0), (0, run.market.close.shape[-2] - returns.shape[1])))
         returns = returns.reshape(*starts.shape, -1)

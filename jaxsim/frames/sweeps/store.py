@@ -118,6 +118,7 @@ def _identity(sweep: ChunkedSweep, names: Sequence[str]) -> dict[str, Any]:
         "policy": digest(job.policy),
         "costs": digest((job.prices, job.costs, job.account)),
         "start": digest(job.start),
+        "benchmark": digest(arguments.benchmark),
         "key": digest((job.lanes.key, job.lanes.seeds)),
         "bars per year": sweep.ann_factor,
         "engine": "reference" if arguments.engine == "reference" else "compiled",

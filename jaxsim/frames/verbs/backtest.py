@@ -11,6 +11,7 @@ from jaxsim.engine.policy.destinations import AbstractDestination
 from jaxsim.engine.policy.policy import Policy
 from jaxsim.engine.schedules.schedule import AbstractSchedule
 from jaxsim.frames.inputs.bars_per_year import Duration
+from jaxsim.frames.inputs.benchmark import Benchmark
 from jaxsim.frames.inputs.groups import Groups
 from jaxsim.frames.inputs.parameters import CodeParameter, LaneValue, Parameter
 from jaxsim.frames.inputs.prices import Features, Table
@@ -59,6 +60,7 @@ def backtest(
     groups: Groups | None = None,
     by: Hashable = None,
     features: Features = None,
+    benchmark: Benchmark | None = None,
     freq: Duration | None = None,
     year_freq: Duration = "365D",
     key: Key | Swept = 0,
@@ -95,6 +97,9 @@ def backtest(
     start: the first bar that metrics count, by number; default `min_history`, and 0 for plain orders (rules 7.17).
     init_cash: opening cash of each group, currency, > 0.
     groups: asset -> group, as a mapping, a Series or a sequence.     by: column level that names the assets.
+    benchmark: what metrics compare with: prices, a Series by time or a DataFrame by time and group, which may have more
+        bars; the name of a column; or "equal", the default: equal amounts of the group's assets. It is bought at the
+        close of the bar before `start`, without costs, and held (rules 6.5).
     features: the tables or arrays behind `obs.features`, one row per bar, known at its open.
     freq, year_freq: length of a bar and of a year, for annualised metrics.
     key: random key or int.
@@ -119,8 +124,8 @@ def backtest(
         slippage=slippage, min_size=min_size, max_size=max_size, size_granularity=size_granularity,
         reject_prob=reject_prob, lock_cash=lock_cash, allow_partial=allow_partial, raise_reject=raise_reject,
         update_value=update_value, min_history=min_history, start=start, init_cash=init_cash, groups=groups,
-        by=by, features=features, freq=freq, year_freq=year_freq, key=key, engine=engine, schedule=schedule, log=log,
-        progress=progress,
+        by=by, features=features, benchmark=benchmark, freq=freq, year_freq=year_freq, key=key, engine=engine,
+        schedule=schedule, log=log, progress=progress,
     )  # fmt: skip
     return run_backtest(read_arguments(close, policy, terms))
 

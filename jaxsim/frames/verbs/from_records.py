@@ -13,6 +13,7 @@ from jaxsim.engine.base.enums import OrderSide
 from jaxsim.engine.score import read_start
 from jaxsim.engine.trading.status import OrderStatusInfo
 from jaxsim.frames.inputs.bars_per_year import Duration, bar_length, to_timedelta
+from jaxsim.frames.inputs.benchmark import Benchmark, read_benchmark
 from jaxsim.frames.inputs.groups import GroupLayout, Groups, layout
 from jaxsim.frames.inputs.labels import lane_index
 from jaxsim.frames.inputs.prices import Table, checked_prices, valuation_prices
@@ -36,6 +37,7 @@ def from_records(
     by: Hashable = None,
     lanes: str | Sequence[str] | None = None,
     start: int = 0,
+    benchmark: Benchmark | None = None,
     freq: Duration | None = None,
     year_freq: Duration = "365D",
 ) -> Backtest:
@@ -49,7 +51,7 @@ def from_records(
     init_cash: opening cash of each group, currency; a number, or one for each lane (a Series by its label).
     groups, by: as in `js.backtest`. Where columns have several levels, the table has them as columns too.
     lanes: names of columns that tell several portfolios apart; those of a `Backtest.orders` are known.
-    start: the first bar that metrics count.        freq, year_freq: as in `js.backtest`.
+    start: the first bar that metrics count.        benchmark, freq, year_freq: as in `js.backtest`.
 
     The result has everything that a result of `js.backtest` has, except `allocations` and the targets in `decisions`:
     without a policy they are unknown. Cash may fall below zero, with a warning.
@@ -70,9 +72,19 @@ def from_records(
             f"the orders cost more than the account had: cash falls to {poorest:g}; see init_cash", stacklevel=2
         )
     bar, year = bar_length(prices.index, freq), to_timedelta(year_freq, "year_freq")
+    given = read_benchmark(benchmark, prices.index, arrangement, prices.close)
     starts = np.full(num_lanes, read_start(start, len(prices.index)))
     context = RunContext(
-        prices.index, arrangement, prices.close, prices.mark, opening, starts, bar, year, is_of_orders=True
+        prices.index,
+        arrangement,
+        prices.close,
+        prices.mark,
+        opening,
+        starts,
+        bar,
+        year,
+        is_of_orders=True,
+        benchmark=None if given is None else given.by_lane(len(table.combinations)),
     )
     return Backtest(Paths(context, ledgers), labels)
 

@@ -10,6 +10,7 @@ from jaxsim.engine.base.fields import shown
 from jaxsim.engine.policy.destinations import AbstractDestination, SpreadOver
 from jaxsim.engine.policy.stops import AbstractStop
 from jaxsim.frames.inputs.bars_per_year import Duration
+from jaxsim.frames.inputs.benchmark import Benchmark
 from jaxsim.frames.inputs.groups import Groups, layout
 from jaxsim.frames.inputs.parameters import LaneValue, Parameter, ParameterReader
 from jaxsim.frames.inputs.prices import Table, checked_prices, is_price_table, valuation_prices
@@ -47,6 +48,7 @@ def replay(
     init_cash: LaneValue = 100.0,
     groups: Groups | None = None,
     by: Hashable = None,
+    benchmark: Benchmark | None = None,
     freq: Duration | None = None,
     year_freq: Duration = "365D",
     engine: Engine = "compiled",
@@ -80,7 +82,7 @@ def replay(
         ffill_val_price=ffill_val_price, fees=fees, fixed_fees=fixed_fees, slippage=slippage, min_size=min_size,
         max_size=max_size, size_granularity=size_granularity, lock_cash=lock_cash, allow_partial=allow_partial,
         raise_reject=raise_reject, update_value=update_value, start=start, init_cash=init_cash, groups=groups, by=by,
-        freq=freq, year_freq=year_freq, engine=engine, log=log, progress=progress,
+        benchmark=benchmark, freq=freq, year_freq=year_freq, engine=engine, log=log, progress=progress,
     )  # fmt: skip
     prices = checked_prices(close, open, price if is_price_table(price, close) else None)
     arrangement = layout(prices.columns, groups, by)

@@ -17,6 +17,7 @@ from jaxsim.engine.policy.destinations import AbstractDestination
 from jaxsim.engine.policy.host_callback import calls_python
 from jaxsim.engine.policy.policy import Policy
 from jaxsim.frames.inputs.bars_per_year import Duration, bars_per_year
+from jaxsim.frames.inputs.benchmark import Benchmark
 from jaxsim.frames.inputs.groups import Groups
 from jaxsim.frames.inputs.parameters import CodeParameter, LaneValue, Parameter
 from jaxsim.frames.inputs.prices import Features, Table
@@ -67,6 +68,7 @@ def sweep(
     groups: Groups | None = None,
     by: Hashable = None,
     features: Features = None,
+    benchmark: Benchmark | None = None,
     freq: Duration | None = None,
     year_freq: Duration = "365D",
     key: Key | Swept = 0,
@@ -111,7 +113,8 @@ def sweep(
         slippage=slippage, min_size=min_size, max_size=max_size, size_granularity=size_granularity,
         reject_prob=reject_prob, lock_cash=lock_cash, allow_partial=allow_partial, raise_reject=raise_reject,
         update_value=update_value, min_history=min_history, start=start, init_cash=init_cash, groups=groups,
-        by=by, features=features, freq=freq, year_freq=year_freq, key=key, engine=engine, progress=progress,
+        by=by, features=features, benchmark=benchmark, freq=freq, year_freq=year_freq, key=key, engine=engine,
+        progress=progress,
     )  # fmt: skip
     names = read_metric_names(metrics, ONE_PER_LANE, "is none that is one number per lane")
     arguments = _without_lane_names(read_arguments(close, policy, terms))
