@@ -644,10 +644,34 @@ MUTANTS = [
     Mutant(
         "benchmark-by-price",
         "the benchmark holds one unit of each asset, not equal amounts",
-        "jaxsim/frames/results/paths.py",
-        "return mark / mark[0]",
-        "return mark / mark[0].mean()",
+        "jaxsim/frames/inputs/benchmark.py",
+        "growth = self._mark / self._mark[bought]",
+        "growth = self._mark / self._mark[bought].mean()",
         test("missing_prices", "test_the_benchmark_buys_equal_amounts_of_the_group"),
+    ),
+    Mutant(
+        "benchmark-a-bar-late",
+        "the benchmark is bought at the close of the first bar that counts, not of the bar before",
+        "jaxsim/frames/inputs/benchmark.py",
+        "bought = min(max(start - 1, 0), len(self._mark) - 1)",
+        "bought = min(max(start, 0), len(self._mark) - 1)",
+        test("start", "test_metrics_count_from_the_first_bar_that_may_trade"),
+    ),
+    Mutant(
+        "sums-before-the-start",
+        "running sums count the bar before the start",
+        "jaxsim/engine/schedules/sinks.py",
+        "is_new &= block.by_bar(block.bars, returns.ndim - 1) >= self.start",
+        "is_new &= block.by_bar(block.bars, returns.ndim - 1) >= self.start - 1",
+        test("start", "test_lanes_of_other_starts_are_told_alike_from_paths_and_from_sums"),
+    ),
+    Mutant(
+        "benchmark-by-position",
+        "returns of a benchmark are taken by position",
+        "jaxsim/frames/results/scoring.py",
+        'values = value.to_numpy(np.float64)[rows_of(value.index, index, "benchmark", of_returns=True)]',
+        "values = value.to_numpy(np.float64)",
+        test("benchmark", "test_returns_are_aligned_by_label"),
     ),
     # --- allocators, and the judge itself
     Mutant(

@@ -85,6 +85,25 @@ class Backtest:
         chosen, lanes = cross_section(self.lanes, label, level)
         return Backtest(self._paths.take(chosen), lanes)
 
+    def between(self, start: Any = None, end: Any = None) -> "Backtest":
+        """The bars from one time to another, both included, as `.loc[start:end]` of a Series: a result of its own, with
+        the values, orders, metrics and pictures of this stretch.
+
+        Its first return is against the value of the bar before. What was held is opened at its value then, without
+        fees: trades and positions begin with it. Drawdowns start anew from the first bar. The length of a bar and of a
+        year, and the benchmark, are those of the run. Lanes that start later start at the same bar.
+
+        Raises TypeError or ValueError for labels that the index cannot compare with, or a stretch without any bar.
+        """
+        index = self._index
+        try:
+            begin, stop, _ = index.slice_indexer(start, end).indices(len(index))
+        except (TypeError, ValueError, KeyError) as error:
+            raise type(error)(f"start: expected labels like {index[0]!r}, got {start!r} and end={end!r}") from error
+        if begin >= stop:
+            raise ValueError(f"start: no bar lies from {start} to {end}; the run goes from {index[0]} to {index[-1]}")
+        return Backtest(self._paths.cut(begin, stop), self.lanes)
+
     def _one_lane(self, key: Any, verb: str, example: str) -> "Backtest":
         """The lane to draw. Raises ValueError if several are left."""
         one = self if key is None else self[key]

@@ -18,15 +18,17 @@ class Opening:
     """What lanes hold before their first bar.
 
     cash, free_cash: currency, [lane].      units: [lane, asset].      price: that they are worth then, [lane, asset].
+    target: weights of the last rebalance before, [lane, asset], NaN where there is none.
     """
 
     cash: np.ndarray
     free_cash: np.ndarray
     units: np.ndarray
     price: np.ndarray
+    target: np.ndarray
 
     def take(self, lanes: np.ndarray) -> "Opening":
-        return Opening(self.cash[lanes], self.free_cash[lanes], self.units[lanes], self.price[lanes])
+        return Opening(**{name: x[lanes] for name, x in vars(self).items()})
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,6 +91,13 @@ class Ledger:
         return np.arange(len(self.bar)) if self.is_decision is None else np.flatnonzero(self.is_decision)
 
     @property
+    def target_weights(self) -> np.ndarray:
+        """Target weights, [event, asset]; NaN where the target is another size."""
+        if self.size_type is None:
+            return self.target
+        return np.where(self.size_type == SizeType.TARGET_PERCENT, self.target, np.nan)
+
+    @property
     def filled(self) -> np.ndarray:
         """Which orders were filled, [event, asset]."""
         return self.info == -1
@@ -139,12 +148,14 @@ class Ledger:
         last = (np.cumsum(self.counts) - self.counts + so_far - 1)[has_traded]
         if self.opening is None:
             cash, free_cash = (np.array(init_cash, np.float64) for _ in range(2))
-            units = np.zeros(self.columns.shape)
+            units, target = np.zeros(self.columns.shape), np.full(self.columns.shape, np.nan)
         else:
-            cash, free_cash, units = (getattr(self.opening, x).copy() for x in ("cash", "free_cash", "units"))
-        for state, after in ((cash, self.cash), (free_cash, self.free_cash), (units, self.units)):
-            state[has_traded] = after[last]
-        return Opening(cash, free_cash, units, marks[self.columns])
+            names = ("cash", "free_cash", "units", "target")
+            cash, free_cash, units, target = (getattr(self.opening, name).copy() for name in names)
+        befores, afters = (cash, free_cash, units, target), (self.cash, self.free_cash, self.units, self.target_weights)
+        for before, after in zip(befores, afters, strict=True):
+            before[has_traded] = after[last]
+        return Opening(cash, free_cash, units, marks[self.columns], target)
 
     @property
     def _optional(self) -> dict[str, np.ndarray | None]:

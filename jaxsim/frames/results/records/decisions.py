@@ -51,8 +51,11 @@ def _of_ledger(ledger: Ledger) -> Decisions:
 
     lane_of_event = ledger.lane_of_event
     is_first = np.diff(lane_of_event, prepend=-1) != 0
-    units_before = np.where(is_first[:, None], 0.0, np.roll(ledger.units, 1, axis=0))
-    target_before = np.where(is_first[:, None], np.nan, np.roll(_target_weights(ledger), 1, axis=0))
+    opening = ledger.opening
+    units_first: Any = 0.0 if opening is None else opening.units[lane_of_event]
+    target_first: Any = np.nan if opening is None else opening.target[lane_of_event]
+    units_before = np.where(is_first[:, None], units_first, np.roll(ledger.units, 1, axis=0))
+    target_before = np.where(is_first[:, None], target_first, np.roll(ledger.target_weights, 1, axis=0))
     weight, weight_after = (_weights(units, ledger) for units in (units_before, ledger.units))
     assert ledger.val_price is not None
     drift = np.where(np.isnan(ledger.val_price), np.nan, weight - target_before)  # without a price the drift is unknown
@@ -97,13 +100,6 @@ def _numbers(ledger: Ledger) -> tuple[np.ndarray, np.ndarray]:
     begins[ledger.decided] = 1
     count = np.cumsum(begins)
     return count - count[first], np.arange(len(count)) - np.searchsorted(count, count)
-
-
-def _target_weights(ledger: Ledger) -> np.ndarray:
-    """Target weights, [event, asset]; NaN where the target is another size."""
-    if ledger.size_type is None:
-        return ledger.target
-    return np.where(ledger.size_type == SizeType.TARGET_PERCENT, ledger.target, np.nan)
 
 
 def _weights(units: np.ndarray, ledger: Ledger) -> np.ndarray:
