@@ -1,5 +1,5 @@
-"""A stretch of a run (rules 6.10): what is in it is what the run has there, and what was held before it is opened at its
-value."""
+"""A stretch of a run (rules 6.10): what is in it is what the run has there, and what was held before it is opened at
+its value."""
 
 import numpy as np
 import pandas as pd
