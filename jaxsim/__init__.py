@@ -105,8 +105,10 @@ from jaxsim.frames.results.records.trades import TradeTable as TradeTable
 from jaxsim.frames.system.program_cache import cache_programs as cache_programs
 from jaxsim.frames.training import policy_file as _policy_file  # noqa: F401  attaches Policy.save and Policy.load
 from jaxsim.frames.training.fitted import Fitted as Fitted
+from jaxsim.frames.training.gradient_check import GradientCheck as GradientCheck
 from jaxsim.frames.verbs.backtest import backtest as backtest
 from jaxsim.frames.verbs.check_float32 import check_float32 as check_float32
+from jaxsim.frames.verbs.check_gradient import check_gradient as check_gradient
 from jaxsim.frames.verbs.check_no_lookahead import check_no_lookahead as check_no_lookahead
 from jaxsim.frames.verbs.fit import fit as fit
 from jaxsim.frames.verbs.from_records import from_records as from_records

@@ -94,6 +94,18 @@ def margin_of(trigger: Callable, obs: Observation) -> Float[Array, ""]:
     return trigger.margin(obs) if isinstance(trigger, AbstractTrigger) else _all_or_nothing(trigger, obs)
 
 
+def without_margin(trigger: Callable) -> list[str]:
+    """The names of the rules within a trigger that know no margin though they look at the account: functions, and
+    classes that have left `AbstractTrigger.margin` as it is and have no `dates`."""
+    if isinstance(trigger, AllOf | AnyOf):
+        return [*without_margin(trigger.left), *without_margin(trigger.right)]
+    kind = type(trigger)
+    if not isinstance(trigger, AbstractTrigger):
+        return [getattr(trigger, "__qualname__", kind.__qualname__)]
+    has_one = kind.margin is not AbstractTrigger.margin or kind.dates is not AbstractTrigger.dates
+    return [] if has_one else [kind.__name__]
+
+
 def _all_or_nothing(trigger: Callable, obs: Observation) -> Float[Array, ""]:
     return jnp.where(jnp.asarray(trigger(obs), bool), jnp.inf, -jnp.inf).astype(obs.units.dtype)
 

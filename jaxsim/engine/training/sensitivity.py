@@ -162,13 +162,13 @@ def slopes(
         starts, tangents
     )
     unmoved, up, down = values[:num], values[num : 2 * num], values[2 * num :]
-    events = _events(sims)
+    events = event_codes(sims)
     differs = (events != events[:1]).reshape(3, num, -1).any(axis=(0, 2))
     status, difference = sims.status, (up - down) / (2 * jnp.asarray(steps, market.dtype)[:, None])
     return Slopes(unmoved[0], slope[:num].T, difference.T, differs, status.fault[0], status.bar[0])
 
 
-def _events(sims: Simulation) -> Int[Array, "run time code"]:
+def event_codes(sims: Simulation) -> Int[Array, "*run time code"]:
     """The events as codes: direction of each trade, reason of each unfilled order, whether a fill was cut."""
     assert sims.events is not None
     fills, asked = sims.events.fills, sims.rebalanced[..., None]

@@ -32,7 +32,7 @@ class Stop:
     @property
     def reason(self) -> str:
         if self.fault == LaneFault.NONE:
-            return "the score, its derivative or the next step is not a finite number"
+            return "the score, its derivative or the next step is not a finite number; js.check_gradient says which"
         return f"{self.fault.text} (bar {self.bar}, asset {self.asset})"
 
 

@@ -15,7 +15,9 @@ from jaxsim.engine.adjoints.adjoint import AbstractAdjoint
 from jaxsim.engine.base.fields import check_fields, whole_number
 from jaxsim.engine.base.numerics import Number, cast_inexact
 from jaxsim.engine.base.random import as_key
+from jaxsim.engine.policy.gates import Hard
 from jaxsim.engine.policy.policy import Policy
+from jaxsim.engine.policy.triggers import without_margin
 from jaxsim.engine.simulate import of_kind
 from jaxsim.engine.trading.account import Account
 from jaxsim.engine.trading.costs import Costs
@@ -110,8 +112,8 @@ def fit(
     A restart whose score, derivative or next step is not finite stops and keeps its best parameters; `Fitted.stopped`
     has the reason. If all restarts fail at their first step, raises AllocationError or ValueError.
 
-    Warns of trained leaves whose derivative was zero at every step. Raises TypeError or ValueError that begins with the
-    name of the argument.
+    Warns of trained leaves whose derivative was zero at every step, and if no step was better than the start. Raises
+    TypeError or ValueError that begins with the name of the argument.
     """
     if not isinstance(policy, Policy):
         raise TypeError(f"policy: expected a Policy, got {type(policy).__name__}; see js.Policy(allocator, trigger)")
@@ -143,7 +145,7 @@ def fit(
         )
         log = _train(problem, params, data, steps, every, patience, checkpoint, progress)
     best = [_policy(policy, log.best_params, restart) for restart in range(restarts)]
-    _warn_of_still(log, trained)
+    _warn_of_still(log, trained, policy)
     return log.result(best)
 
 
@@ -221,12 +223,27 @@ def _policy(policy: Policy, params: Any, restart: int) -> Policy:
     return eqx.combine(jax.tree.map(lambda leaf: np.asarray(leaf[restart]), params), policy)
 
 
-def _warn_of_still(log: TrainingLog, trained: Any) -> None:
+def _warn_of_still(log: TrainingLog, trained: Any, policy: Policy) -> None:
+    """Warns of leaves that could not move, and of a run that did not get better than its start."""
     names = leaf_names(trained)
     still = [name for name, has_moved in zip(names, log.has_moved, strict=True) if not has_moved.any()]
-    if still and log.last_step > 0:
+    if log.last_step == 0:
+        return
+    if still:
+        rules = [] if isinstance(policy.gate, Hard) else without_margin(policy.trigger)
+        why = (
+            f"the trigger {rules[0]} has no method `margin`, through which a gate passes derivatives"
+            if rules
+            else "under the gate js.Hard() a threshold has none, see js.StraightThrough"
+        )
         warnings.warn(
             f"trainable: the derivative of {', '.join(still)} was zero at every step, and nothing was learned there; "
-            "under the gate js.Hard() a threshold has none, see js.StraightThrough",
+            f"{why}",
+            stacklevel=3,
+        )
+    elif log.best_step.max() == 0:
+        warnings.warn(
+            f"steps: none of {log.last_step} steps was better than the start, which is returned; try an optimizer with "
+            "smaller steps, or ask js.check_gradient",
             stacklevel=3,
         )

@@ -15,6 +15,9 @@ import allocators as al
 import jaxsim as js
 from tests.helpers.markets import BARS, as_users_run_it, compilations, prices
 
+#: Runs of a few steps need not get better than their start.
+pytestmark = pytest.mark.filterwarnings("ignore:steps:UserWarning")
+
 COSTS = js.Costs(fees=0.002)
 GATE = js.StraightThrough(temperature=0.02)
 ADAM, LOGITS = optax.adam(0.05), lambda policy: policy.allocator.logits
@@ -83,6 +86,29 @@ def test_scores_are_those_of_the_simulation_and_the_best_is_kept():
     assert fitted.validation == history["validation"].max()
     assert history["score"].iloc[-1] > history["score"].iloc[0]
     assert all(leaf.dtype == np.float64 for leaf in jax.tree.leaves(fitted.policy) if eqx.is_array(leaf))
+
+
+def test_a_run_that_returns_its_start_says_so():
+    with pytest.warns(UserWarning, match=r"^steps: none of 20 steps was better than the start, which is returned"):
+        fitted = fit()
+    assert fitted.best_step == 0
+
+
+class DriftWithoutMargin(js.AbstractTrigger):
+    """A rule that gates cannot differentiate."""
+
+    threshold: np.ndarray
+
+    def __call__(self, obs):
+        return jnp.abs(obs.weights - obs.target).max() > self.threshold
+
+
+def test_a_trigger_without_a_margin_is_named():
+    policy = js.Policy(al.SoftmaxWeights(3), DriftWithoutMargin(np.asarray(0.05)), gate=GATE)
+    with pytest.warns(
+        UserWarning, match=r"^trainable: .*trigger.threshold was .* DriftWithoutMargin has no method `margin`"
+    ):
+        fit(policy, steps=2, validation=None)
 
 
 def test_new_data_compile_nothing_and_the_process_stays_as_it_was():

@@ -1,0 +1,80 @@
+"""A derivative beside central differences, and signs of why the two may differ."""
+
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Float, Int
+
+from jaxsim.engine.base.arrays import Array
+from jaxsim.engine.training.sensitivity import event_codes
+
+#: The name of the axis of the runs that are compared, for `js.simulate(lane_axis=)`.
+AXIS = "check"
+#: Differences are taken over these multiples of the step.
+LEVELS = (0.1, 1.0, 10.0)
+
+
+class Comparison(eqx.Module):
+    """A derivative by some numbers, and scores beside it.
+
+    score: at the point.        derivative: in reverse mode.
+    up, down: scores with one number moved up and down, by the steps of each of `LEVELS`.
+    moved: the first bar at which one of the moved runs decides otherwise than the unmoved one; -1 for none.
+    other: the first bar at which its orders fill in another way; -1 for none. None, both, if the score tells nothing of
+        its simulation.
+    """
+
+    score: Float[Array, ""]
+    derivative: Float[Array, " number"]
+    up: Float[Array, "level number"]
+    down: Float[Array, "level number"]
+    moved: Int[Array, "level number"] | None
+    other: Int[Array, "level number"] | None
+
+
+@eqx.filter_jit
+def compare(
+    score: Callable,
+    trained: Any,
+    fixed: Any,
+    market: Any,
+    places: Int[Array, " number"],
+    steps: Float[Array, " number"],
+) -> Comparison:
+    """The derivative of `score(policy, market)` by chosen numbers of a policy, and scores a step to each side.
+
+    trained: the floating-point leaves that are varied, `fixed` the rest of the policy.
+    places: of the numbers in the flattened leaves.     steps: by how much each is moved at level 1.
+    """
+    flat, restore = ravel_pytree(trained)
+
+    def at(numbers: Array) -> tuple[Array, Any]:
+        answer = score(eqx.combine(restore(numbers), fixed), market)
+        value, sim = answer if isinstance(answer, tuple) else (answer, None)
+        codes = None if sim is None or sim.events is None else event_codes(sim)
+        return jnp.asarray(value), None if sim is None else (sim.rebalanced, codes)
+
+    # As a lane of its own, since the score may name the axis.
+    slopes = jax.vmap(lambda numbers: jax.value_and_grad(at, has_aux=True)(numbers), axis_name=AXIS)(flat[None])
+    (value, _), slope = jax.tree.map(lambda x: x[0], slopes)
+    # One program for the unmoved run and all others, so that equal numbers give equal events.
+    moves = jnp.concatenate([jnp.asarray([sign * x for sign in (1, -1) for x in LEVELS]), jnp.zeros(1)])
+    values, kept = jax.vmap(
+        lambda move: jax.vmap(lambda place, step: at(flat.at[place].add(move * step)), axis_name=AXIS)(places, steps)
+    )(moves)
+
+    def first_difference(x: Array | None) -> Array | None:
+        """The first bar at which anything differs from the unmoved run. x: [move, number, time, ...]."""
+        if x is None:
+            return None
+        differs = (x != x[-1:]).reshape(*x.shape[:3], -1).any(axis=-1)[:-1]
+        at_all = differs.reshape(2, len(LEVELS), *differs.shape[1:]).any(axis=0)
+        return jnp.where(at_all.any(axis=-1), jnp.argmax(at_all, axis=-1), -1)
+
+    moved, other = (None, None) if kept is None else map(first_difference, kept)
+    up, down = values[:-1].reshape(2, len(LEVELS), -1)
+    return Comparison(value, slope[places], up, down, moved, other)
