@@ -217,6 +217,7 @@ def _tables(bt: js.Backtest, pf: Any, looks_ahead: bool) -> Iterator[str]:
         if looks_ahead and table in ("returns_stats", "drawdowns"):
             continue
         ours, theirs = (getattr(x, table)() if table in WHOLE else getattr(x, table).stats() for x in (bt, pf))
+        ours, of_theirs = _in_bars(ours), _in_bars(of_theirs)
         if list(ours.index) != list(theirs.index):
             yield f"{table}: rows {list(ours.index)} against {list(theirs.index)}"
             continue
@@ -225,6 +226,14 @@ def _tables(bt: js.Backtest, pf: Any, looks_ahead: bool) -> Iterator[str]:
             is_of_ties = table == "returns_stats" and title.endswith("Duration")  # back at the peak, but for rounding
             rtol = np.inf if is_of_ties or _hangs_on_rounding(table, bt, pf) else 1e-4
             yield from _sensitive(f"{table}: {title}", *values, rtol)
+
+
+def _in_bars(table: Mapping[str, Any]) -> pd.Series:
+    """A table whose durations are numbers of bars, as theirs are but for the length of a bar."""
+    ends = " [bars]"
+    return pd.Series(
+        {title: table.get(title + ends, x) for title, x in table.items() if not title.endswith(ends)}, dtype=object
+    )
 
 
 def _skipped(table: str, pf: Any, looks_ahead: bool) -> set[str]:

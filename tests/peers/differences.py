@@ -18,4 +18,9 @@ DIFFERENCES = (
         "a strategy is not judged, nor its benchmark paid, for bars at which it cannot trade",
         "start=0",
     ),
+    Difference(
+        "periods and durations are calendar time, and bars stand beside",
+        "bars times freq are 537 days for 781 on weekdays",
+        "",
+    ),
 )

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from jaxsim.engine.metrics import stats as tables
+from jaxsim.frames.results.records.drawdowns import longest_drawdown
 from jaxsim.frames.results.records.record_tables import lane_table
 
 
@@ -24,8 +25,8 @@ def portfolio_stats_table(
     """The statistics of a portfolio, [lane, statistic] (rules 8.1).
 
     value: currency after each bar; returns, benchmark_returns, gross_exposure: fractions; all [time, lane]
-    with the same index and columns.     total_fees, init_cash: currency, [lane].     period: duration of one bar;
-    None gives durations as numbers of bars.     ann_factor: bars per year.
+    with the same index and columns.     total_fees, init_cash: currency, [lane].     period: duration of one bar,
+    for bars without dates; None gives durations as numbers of bars.     ann_factor: bars per year.
     trades: the rows about trades (`trade_table.portfolio_rows`), [lane] each, which stand between the drawdowns and
     the ratios; without them, the statistics that need no trades.
 
@@ -46,7 +47,7 @@ def portfolio_stats_table(
         titles = list(rows)
         after = titles.index("Sharpe Ratio")
         rows = {t: rows[t] for t in titles[:after]} | dict(trades) | {t: rows[t] for t in titles[after:]}
-    return _table(rows, value, period)
+    return _table(rows, value, value.to_numpy(), period)
 
 
 def returns_stats_table(
@@ -55,17 +56,20 @@ def returns_stats_table(
     """The statistics of a series of returns, [lane, statistic] (rules 8.3).
 
     returns, benchmark_returns: fractions, [time, lane] with the same index and columns.
-    period: duration of one bar; None gives durations as numbers of bars.     ann_factor: bars per year.
+    period: duration of one bar, for bars without dates; None gives durations as numbers of bars.
+    ann_factor: bars per year.
 
     Titles with [%] are in percent. Raises ValueError if the frames disagree on their labels.
     """
     _same_labels(returns=returns, benchmark_returns=benchmark_returns)
     rows = tables.returns_stats(returns.to_numpy(), benchmark_returns.to_numpy(), ann_factor=ann_factor)
-    return _table(rows, returns, period)
+    return _table(rows, returns, np.cumprod(1 + returns.fillna(0).to_numpy(), axis=0), period)
 
 
-def _table(rows: dict[str, Any], path: pd.DataFrame, period: pd.Timedelta | None) -> pd.DataFrame:
-    return lane_table(rows, path.columns, path.index, period)
+def _table(rows: dict[str, Any], path: pd.DataFrame, value: np.ndarray, period: pd.Timedelta | None) -> pd.DataFrame:
+    """value: that the drawdown is of, [time, lane]."""
+    longest = longest_drawdown(value, rows["Max Drawdown Duration"], path.index)
+    return lane_table(rows | {"Max Drawdown Duration": longest}, path.columns, path.index, period)
 
 
 def _same_labels(**frames: pd.DataFrame) -> None:

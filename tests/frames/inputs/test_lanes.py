@@ -266,7 +266,7 @@ def test_stats_has_a_row_per_lane(many):
     assert row["End Value"] == pytest.approx(table.loc[(0.05, 0.01), "End Value"])
     assert row["Total Fees Paid"] == pytest.approx(many.total_fees()[0.05, 0.01])
     assert row["Start"] == INDEX[0]
-    assert row["Period"] == BARS * pd.Timedelta("1D")
+    assert row["Period"] == INDEX[-1] - INDEX[0] and row["Period [bars]"] == BARS
 
 
 # --- selection

@@ -21,15 +21,19 @@ def random_frame(seed: int, scale: float = 0.02) -> pd.DataFrame:
     return pd.DataFrame(np.random.default_rng(seed).normal(0, scale, (60, 7)), index=TIMES, columns=LANES)
 
 
+def without_bars(table: pd.DataFrame) -> list[str]:
+    return [title for title in table.columns if not title.endswith(" [bars]")]
+
+
 def assert_tables(ours: pd.DataFrame, theirs: pd.DataFrame):
-    assert list(ours.columns) == [title for title in theirs.columns if title in ours.columns]
+    assert without_bars(ours) == [title for title in theirs.columns if title in ours.columns]
     assert ours.index.equals(theirs.index)
-    for title in ours:
+    for title in without_bars(ours):
         left, right = ours[title], theirs[title]
-        if "Duration" in title:  # means of whole bars, to the microsecond
-            left, right = (pd.to_timedelta(pd.Series(list(x))) / pd.Timedelta("1s") for x in (left, right))
-            np.testing.assert_allclose(left, right, atol=1e-6, err_msg=title)
-        elif title in ("Start", "End", "Period"):
+        if f"{title} [bars]" in ours:  # theirs are bars times freq
+            right = pd.to_timedelta(pd.Series(list(right))) / DAY
+            np.testing.assert_allclose(ours[f"{title} [bars]"].astype(float), right, atol=1e-9, err_msg=title)
+        elif title in ("Start", "End"):
             assert [pd.isna(x) or x for x in left] == [pd.isna(x) or x for x in right], title
         else:
             right = right.astype(float)
@@ -49,7 +53,7 @@ def test_returns_stats_as_vectorbt(vbt):
     accessor = returns.vbt.returns(benchmark_rets=benchmark, freq="D", year_freq="252D")
     theirs = pd.DataFrame({lane: accessor.stats(column=lane) for lane in LANES}).T.rename_axis("lane")
     ours = returns_stats_table(returns, benchmark, DAY, ANN_FACTOR)
-    assert list(ours.columns) == list(theirs.columns)
+    assert without_bars(ours) == list(theirs.columns)
     assert_tables(ours, theirs)
 
 
@@ -75,10 +79,10 @@ def test_portfolio_stats_as_vectorbt(vbt):
         ANN_FACTOR,
     )
     ours = portfolio_stats_table(*given, portfolio_rows(LaneRecords(trades, trades["col"], LANES, TIMES, DAY)))
-    assert list(ours.columns) == list(theirs.columns)
+    assert without_bars(ours) == list(theirs.columns)
     assert_tables(ours, theirs.rename_axis("lane"))
     without = portfolio_stats_table(*given)
-    assert list(without.columns) == [*theirs.columns[:11], *theirs.columns[-4:]]
+    assert without_bars(without) == [*theirs.columns[:11], *theirs.columns[-4:]]
     pd.testing.assert_frame_equal(without, ours[without.columns])
 
 
@@ -106,10 +110,41 @@ def test_drawdowns(values, depth, bars):
     assert pd.isna(duration) if np.isnan(bars) else duration == bars * pd.Timedelta("1h")
 
 
-def test_periods_are_bars_without_a_frequency():
-    table = returns_stats_table(random_frame(1), random_frame(2), None, ANN_FACTOR)
-    assert (table["Period"] == 60).all()
-    assert table["Start"].iloc[0] == TIMES[0] and table["End"].iloc[0] == TIMES[-1]
+def test_periods_are_calendar_time_where_there_are_dates():
+    """Sixty bars on weekdays, from Wednesday, 2020-01-01, to Tuesday, 2020-03-24: 83 days later."""
+    weekdays = pd.bdate_range("2020-01-01", periods=60)
+    frames = [random_frame(seed).set_axis(weekdays) for seed in (1, 2)]
+    for length in (None, DAY):
+        table = returns_stats_table(*frames, length, ANN_FACTOR)
+        assert (table["Period"] == pd.Timedelta("83D")).all() and (table["Period [bars]"] == 60).all()
+        assert table["Start"].iloc[0] == weekdays[0] and table["End"].iloc[0] == weekdays[-1]
+    numbered = [frame.reset_index(drop=True) for frame in frames]
+    assert (returns_stats_table(*numbered, None, ANN_FACTOR)["Period"] == 60).all()
+    assert (returns_stats_table(*numbered, DAY, ANN_FACTOR)["Period"] == pd.Timedelta("60D")).all()
+
+
+@pytest.mark.parametrize(
+    ("values", "calendar", "bars"),
+    [
+        ([100, 90, 95, 101, 102], "4D", 2),  # from Friday, the bar after the peak, to its recovery on Tuesday
+        ([100, 101, 95, 94, 96], "2D", 3),  # open: from Monday to the last bar, on Wednesday
+        ([100, 101, 102, 103, 104], None, np.nan),
+    ],
+)
+def test_a_drawdown_lasts_from_date_to_date(values, calendar, bars):
+    path = pd.DataFrame(
+        {"a": values}, pd.DatetimeIndex(["2024-01-04", "2024-01-05", "2024-01-08", "2024-01-09", "2024-01-10"])
+    )
+    path = path.astype(float)
+    lanes = pd.Series([100.0], index=path.columns)
+    row = portfolio_stats_table(path, path * 0, path * 0, path * 0, lanes, lanes, DAY, ANN_FACTOR).iloc[0]
+    assert row["Period"] == pd.Timedelta("6D") and row["Period [bars]"] == 5
+    np.testing.assert_equal(float(row["Max Drawdown Duration [bars]"]), bars)
+    assert (
+        row["Max Drawdown Duration"] is pd.NaT
+        if calendar is None
+        else row["Max Drawdown Duration"] == pd.Timedelta(calendar)
+    )
 
 
 def test_labels_must_agree():

@@ -128,17 +128,18 @@ def test_stats_as_vectorbt(vbt, seed):
         ours, theirs = table.stats(), getattr(portfolio, name)
         for group in ours.index:
             row = theirs.stats(column=group) if len(ours) > 1 else theirs.stats()
-            assert list(ours.columns) == list(row.index)
+            assert [title for title in ours.columns if not title.endswith(" [bars]")] == list(row.index)
             assert_rows(ours.loc[group], row, name)
 
 
 def assert_rows(ours: pd.Series, theirs: pd.Series, what: str) -> None:
     for title, expected in theirs.items():
         value, where = ours[title], f"{what}: {title}"
+        if f"{title} [bars]" in ours:  # theirs are bars times freq
+            value = ours[f"{title} [bars]"]
+            expected = expected / pd.Timedelta("1D") if isinstance(expected, pd.Timedelta) else expected
         if pd.isna(expected):
             assert pd.isna(value), where
-        elif isinstance(expected, pd.Timedelta):
-            assert abs(value - expected) <= pd.Timedelta("1us"), where
         elif isinstance(expected, pd.Timestamp):
             assert value == expected, where
         else:
@@ -425,15 +426,27 @@ def test_one_lane_gives_numbers(one):
 
 
 def test_stats_say_durations_where_a_bar_has_a_length(one):
-    assert one.drawdowns.stats()["Max Drawdown Duration"] % pd.Timedelta("1D") == pd.Timedelta(0)
-    bars = one.drawdowns.stats()["Max Drawdown Duration"] // pd.Timedelta("1D")
-    assert one.drawdowns.stats(freq="2h")["Max Drawdown Duration"] == bars * pd.Timedelta("2h")
+    """Where there are dates, from label to label, whatever the length of a bar."""
+    stats, table = one.drawdowns.stats(), one.drawdowns
+    recovered = table[table["status"] == "Recovered"]
+    longest = (recovered["end_timestamp"] - recovered["start_timestamp"]).max()
+    assert stats["Max Drawdown Duration"] == longest == one.drawdowns.stats(freq="2h")["Max Drawdown Duration"]
+    assert stats["Max Drawdown Duration [bars]"] == longest / pd.Timedelta("1D")
     with pytest.raises(ValueError, match="freq: 'ME' is not a fixed duration"):
         one.drawdowns.stats(freq="ME")
     close, _ = prices(0)
     some = np.arange(BARS) != 3
     uneven = run(close[some], al.EqualWeight(), fees=0.01, engine="reference")
-    assert uneven.trades.stats()["Coverage"] == BARS - 2 and uneven.trades.stats()["Period"] == BARS - 1
+    stats = uneven.trades.stats()
+    assert stats["Coverage [bars]"] == BARS - 2 and stats["Period [bars]"] == BARS - 1
+    entry = uneven.trades["entry_timestamp"].min()
+    assert stats["Coverage"] == INDEX[-1] - entry and stats["Period"] == INDEX[-1] - INDEX[0]
+    closed = uneven.trades[uneven.trades["status"] == "Closed"]
+    lasted = (closed["exit_timestamp"] - closed["entry_timestamp"])[closed["pnl"] > 0].mean()
+    assert abs(uneven.trades.stats()["Avg Winning Trade Duration"] - lasted) <= pd.Timedelta("1us")
+    numbered = run(close.reset_index(drop=True), al.EqualWeight(), fees=0.01, engine="reference")
+    assert numbered.trades.stats()["Period"] == BARS
+    assert numbered.trades.stats(freq="2h")["Period"] == BARS * pd.Timedelta("2h")
 
 
 def test_tables_without_a_record(nothing):

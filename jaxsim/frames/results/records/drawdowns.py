@@ -1,9 +1,12 @@
 """Drawdowns: from every peak of a value down to its valley and up to its recovery (rules 6.9)."""
 
 from enum import IntEnum
+from typing import Any
 
 import numpy as np
+import pandas as pd
 
+from jaxsim.frames.results.records.durations import Duration, clock
 from jaxsim.frames.results.records.record_tables import LaneRecords, RecordTable, divide_floats
 
 #: id (from 0, by lane), column (the lane), bars of the peak, of the start (the bar after it), of the valley and of the
@@ -69,6 +72,20 @@ def _lowest(path: np.ndarray, below: np.ndarray, first: np.ndarray) -> np.ndarra
     return at_lowest[np.searchsorted(at_lowest, first)]
 
 
+def longest_drawdown(value: np.ndarray, bars: np.ndarray, index: pd.Index) -> Duration:
+    """The longest drawdown of each lane, active ones among them.
+
+    value: [time, lane], currency.      bars: how many bars it lasts, [lane].       index: labels of the bars.
+    """
+    moments = clock(index)
+    if moments is None:
+        return Duration(bars, None)
+    records = drawdowns(value)
+    time = np.full(value.shape[1], np.nan)
+    np.fmax.at(time, records["col"], moments[records["end_idx"]] - moments[records["start_idx"]])
+    return Duration(bars, time)
+
+
 class DrawdownTable(RecordTable):
     """All drawdowns of the value, by lane and time: id (within the lane), the lane levels, peak_timestamp,
     start_timestamp (the bar after the peak), valley_timestamp, end_timestamp (recovery, or the last bar), peak_value,
@@ -82,7 +99,7 @@ class DrawdownTable(RecordTable):
         columns.append(("status", np.array(["Active", "Recovered"], dtype=object)[records["status"]]))
         super().__init__(source, columns)
 
-    def _statistics(self) -> dict[str, np.ndarray]:
+    def _statistics(self) -> dict[str, Any]:
         """Depths are positive here, and those titled "Max" or "Avg" leave an active drawdown out, as in vectorbt."""
         lanes, r = self._source, self._source.records
         over, active = r["status"] == DrawdownStatus.RECOVERED, r["status"] == DrawdownStatus.ACTIVE
@@ -90,6 +107,7 @@ class DrawdownTable(RecordTable):
         rebound = divide_floats(r["end_val"] - r["valley_val"], r["valley_val"]) * 100
         recovered = divide_floats(r["end_val"] - r["valley_val"], r["peak_val"] - r["valley_val"]) * 100
         down, up = r["valley_idx"] - r["peak_idx"], r["end_idx"] - r["valley_idx"]
+        whole, rise = (r["start_idx"], r["end_idx"]), (r["valley_idx"], r["end_idx"])
         covered = divide_floats(lanes.total(bars), lanes.num_bars) * 100
         return {
             "Coverage [%]": np.where(lanes.count() > 0, covered, np.nan),
@@ -99,18 +117,18 @@ class DrawdownTable(RecordTable):
             "Active Drawdown [%]": lanes.mean(
                 -_depth(r, "end") * 100, active
             ),  # at most one in a lane; as it stands now
-            "Active Duration": lanes.mean(bars, active),
+            "Active Duration": lanes.mean_duration(*whole, active, active),
             "Active Recovery [%]": lanes.mean(recovered, active),
             "Active Recovery Return [%]": lanes.mean(rebound, active),
-            "Active Recovery Duration": lanes.mean(up, active),
+            "Active Recovery Duration": lanes.mean_duration(*rise, active),
             "Max Drawdown [%]": lanes.greatest(depth, over),
             "Avg Drawdown [%]": lanes.mean(depth, over),
-            "Max Drawdown Duration": lanes.greatest(bars, over),
-            "Avg Drawdown Duration": lanes.mean(bars, over),
+            "Max Drawdown Duration": lanes.longest(*whole, over),
+            "Avg Drawdown Duration": lanes.mean_duration(*whole, over),
             "Max Recovery Return [%]": lanes.greatest(rebound, over),
             "Avg Recovery Return [%]": lanes.mean(rebound, over),
-            "Max Recovery Duration": lanes.greatest(up, over),
-            "Avg Recovery Duration": lanes.mean(up, over),
+            "Max Recovery Duration": lanes.longest(*rise, over),
+            "Avg Recovery Duration": lanes.mean_duration(*rise, over),
             "Avg Recovery Duration Ratio": lanes.mean(divide_floats(up, down), over),
         }
 

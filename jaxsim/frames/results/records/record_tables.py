@@ -2,12 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
 
 from jaxsim.frames.inputs.bars_per_year import bar_length
+from jaxsim.frames.results.records.durations import IN_BARS, Duration, clock
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,6 +75,22 @@ class LaneRecords:
         out[self.lane[chosen]] = values[chosen]
         return out
 
+    @cached_property
+    def _clock(self) -> np.ndarray | None:
+        return clock(self.index)
+
+    def mean_duration(
+        self, begin: np.ndarray, end: np.ndarray, where: np.ndarray | None = None, more: Any = 0
+    ) -> Duration:
+        """From bar `begin` to bar `end` of each record, [record].      more: bars that count beside, [record]."""
+        time = None if self._clock is None else self.mean(self._clock[end] - self._clock[begin], where)
+        return Duration(self.mean(end - begin + more, where), time)
+
+    def longest(self, begin: np.ndarray, end: np.ndarray, where: np.ndarray | None = None, more: Any = 0) -> Duration:
+        """The longest one, as `mean_duration`."""
+        time = None if self._clock is None else self.greatest(self._clock[end] - self._clock[begin], where)
+        return Duration(self.greatest(end - begin + more, where), time)
+
     def deviation(self, values: np.ndarray, where: np.ndarray | None = None) -> np.ndarray:
         """The standard deviation (ddof 1); NaN for fewer than two records."""
         squares = (values - self.mean(values, where)[self.lane]) ** 2
@@ -125,7 +143,9 @@ class RecordTable(pd.DataFrame):
     def stats(self, *, freq: Any = None) -> pd.Series | pd.DataFrame:
         """The usual table: a Series for one unlabelled lane, a DataFrame [lane, statistic] otherwise.
 
-        freq: length of a bar; default that of the run. If it is unknown, durations are numbers of bars.
+        Durations are calendar time, from label to label (rules 8.5); in bars they stand in columns of their own.
+        freq: for bars without dates, the length of a bar; default that of the run. If it is unknown, durations are
+            numbers of bars.
         """
         source = self._source
         length = source.freq if freq is None else bar_length(source.index, freq)
@@ -133,7 +153,7 @@ class RecordTable(pd.DataFrame):
         table = lane_table(self._statistics(), lanes, source.index, length, source.num_bars)
         return table.iloc[0].rename(None) if source.lanes is None else table
 
-    def _statistics(self) -> dict[str, np.ndarray]:
+    def _statistics(self) -> dict[str, Any]:
         """Statistics by title, [lane], in the order of the table; see `lane_table`."""
         raise NotImplementedError
 
@@ -161,30 +181,26 @@ def lane_table(
     length: pd.Timedelta | None,
     num_bars: np.ndarray | None = None,
 ) -> pd.DataFrame:
-    """A table [lane, statistic] that begins with Start, End and Period.
+    """A table [lane, statistic] that begins with Start, End and Period, and ends with the durations in bars.
 
     num_bars: how many bars, the last ones, each lane counts, [lane]; None: all.
 
-    rows: statistics by title, [lane]. Those titled "... Duration" and "... Coverage" are numbers of bars and become
-    durations if the length of a bar is known; "... Trade Start" and "... Trade End" are bars and become their labels.
+    rows: statistics by title, [lane], or a `Duration`; "... Trade Start" and "... Trade End" are bars and become their
+    labels.     length: of a bar, for bars without dates.
     """
     bars = np.full(len(lanes), len(index)) if num_bars is None else num_bars
-    begin = _moments(np.where(bars > 0, len(index) - bars, np.nan), index)
-    shown: dict[str, Any] = {"Start": begin, "End": index[-1], "Period": _durations(bars, length)}
-    for title, values in rows.items():
-        if title.endswith(("Duration", "Coverage")):
-            values = _durations(values, length)
+    first, moments = np.minimum(len(index) - bars, len(index) - 1), clock(index)
+    shown: dict[str, Any] = {"Start": _moments(np.where(bars > 0, first, np.nan), index), "End": index[-1]}
+    in_bars = {}
+    period = Duration(bars, None if moments is None else moments[-1] - moments[first])
+    for title, values in {"Period": period, **rows}.items():
+        if isinstance(values, Duration):
+            in_bars[title + IN_BARS] = values.bars
+            values = values.shown(length)
         elif title.endswith(("Trade Start", "Trade End")):
             values = _moments(values, index)
         shown[title] = values
-    return pd.DataFrame(shown, index=lanes)
-
-
-def _durations(bars: np.ndarray, length: pd.Timedelta | None) -> Any:
-    if length is None:
-        return bars
-    fine = length.as_unit("us")  # in days or seconds a mean would be rounded
-    return (pd.Series(bars) * (fine if fine == length else length)).array
+    return pd.DataFrame(shown | in_bars, index=lanes)
 
 
 def _moments(bars: np.ndarray, index: pd.Index) -> Any:

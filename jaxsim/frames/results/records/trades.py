@@ -11,6 +11,7 @@ import pandas as pd
 
 from jaxsim.engine.base.numerics import ABS_TOL, REL_TOL
 from jaxsim.frames.results.paths import ratio_or_zero
+from jaxsim.frames.results.records.durations import Duration, clock
 from jaxsim.frames.results.records.record_tables import LaneRecords, RecordTable, divide_floats, whole
 
 #: id (from 0, by column), column, size (units, > 0), bar, average price and fees (currency) of the entry and of the
@@ -362,7 +363,7 @@ class TradeTable(RecordTable):
         closed = self._source.records["status"] == TradeStatus.CLOSED
         return self._by_lane(scores(self._source, closed | incl_open)[name], name)
 
-    def _statistics(self) -> dict[str, np.ndarray]:
+    def _statistics(self) -> dict[str, Any]:
         """As in vectorbt, scores are those of closed trades, the first trade is the first of the lane's first asset to
         have one, and the last one that of its last."""
         lanes, records = self._source, self._source.records
@@ -399,12 +400,12 @@ def scores(lanes: LaneRecords, where: np.ndarray) -> dict[str, np.ndarray]:
     }
 
 
-def portfolio_rows(lanes: LaneRecords) -> dict[str, np.ndarray]:
-    """The rows about trades in the table of a portfolio (rules 8.1), [lane]; durations are numbers of bars."""
+def portfolio_rows(lanes: LaneRecords) -> dict[str, Any]:
+    """The rows about trades in the table of a portfolio (rules 8.1), [lane]."""
     records = lanes.records
     closed = records["status"] == TradeStatus.CLOSED
     wins, losses = closed & (records["pnl"] > 0), closed & (records["pnl"] < 0)
-    percent, bars = records["return"] * 100, records["exit_idx"] - records["entry_idx"]
+    percent, span = records["return"] * 100, (records["entry_idx"], records["exit_idx"])
     score = scores(lanes, closed)
     return {
         "Total Trades": lanes.count(),
@@ -416,8 +417,8 @@ def portfolio_rows(lanes: LaneRecords) -> dict[str, np.ndarray]:
         "Worst Trade [%]": lanes.least(percent, closed),
         "Avg Winning Trade [%]": lanes.mean(percent, wins),
         "Avg Losing Trade [%]": lanes.mean(percent, losses),
-        "Avg Winning Trade Duration": lanes.mean(bars, wins),
-        "Avg Losing Trade Duration": lanes.mean(bars, losses),
+        "Avg Winning Trade Duration": lanes.mean_duration(*span, wins),
+        "Avg Losing Trade Duration": lanes.mean_duration(*span, losses),
         "Profit Factor": score["profit_factor"],
         "Expectancy": score["expectancy"],
     }
@@ -438,8 +439,8 @@ def _longest_streaks(lanes: LaneRecords) -> tuple[np.ndarray, np.ndarray]:
     return longest[0], longest[1]
 
 
-def _coverage(lanes: LaneRecords) -> tuple[np.ndarray, np.ndarray]:
-    """The bars on which a trade was on, and those on which several were, [lane]; NaN for a lane without trades.
+def _coverage(lanes: LaneRecords) -> tuple[Duration, Duration]:
+    """How long a trade was on, and how long several were, [lane]; NaN for a lane without trades.
 
     A trade is on from its entry up to its exit; on the bar of the exit only if it is open.
     """
@@ -449,8 +450,16 @@ def _coverage(lanes: LaneRecords) -> tuple[np.ndarray, np.ndarray]:
     place = np.concatenate([begin, end])
     order = np.argsort(place, kind="stable")
     place, change = place[order], np.repeat([1, -1], len(begin))[order]
-    running, bars = np.cumsum(change)[:-1], np.diff(place)
-    lane = place[:-1] // length
-    out = [np.bincount(lane, bars * (running >= least), minlength=lanes.num_lanes) for least in (1, 2)]
-    covered, overlapping = (np.where(lanes.count() > 0, x, np.nan) for x in out)
+    running, lane = np.cumsum(change)[:-1], place[:-1] // length
+    moments = clock(lanes.index)
+
+    def lasts(spans: np.ndarray, least: int) -> np.ndarray:
+        total = np.bincount(lane, spans * (running >= least), minlength=lanes.num_lanes)
+        return np.where(lanes.count() > 0, total, np.nan)
+
+    bar = np.minimum(place % length, len(lanes.index) - 1)  # an open trade lasts to the last bar
+    times = None if moments is None else np.diff(moments[bar])
+    covered, overlapping = (
+        Duration(lasts(np.diff(place), least), None if times is None else lasts(times, least)) for least in (1, 2)
+    )
     return covered, overlapping
