@@ -52,14 +52,14 @@ def compare(
     """
     flat, restore = ravel_pytree(trained)
 
-    def at(numbers: Array) -> tuple[Array, Any]:
+    def at(numbers: Any) -> tuple[Any, Any]:
         answer = score(eqx.combine(restore(numbers), fixed), market)
         value, sim = answer if isinstance(answer, tuple) else (answer, None)
         codes = None if sim is None or sim.events is None else event_codes(sim)
         return jnp.asarray(value), None if sim is None else (sim.rebalanced, codes)
 
     # As a lane of its own, since the score may name the axis.
-    slopes = jax.vmap(lambda numbers: jax.value_and_grad(at, has_aux=True)(numbers), axis_name=AXIS)(flat[None])
+    slopes = jax.vmap(jax.value_and_grad(at, has_aux=True), axis_name=AXIS)(flat[None])
     (value, _), slope = jax.tree.map(lambda x: x[0], slopes)
     # One program for the unmoved run and all others, so that equal numbers give equal events.
     moves = jnp.concatenate([jnp.asarray([sign * x for sign in (1, -1) for x in LEVELS]), jnp.zeros(1)])

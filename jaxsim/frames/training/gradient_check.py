@@ -1,5 +1,6 @@
 """What a comparison of a derivative with differences says, number by number."""
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import final
 
@@ -42,16 +43,18 @@ class GradientCheck:
     @property
     def is_right(self) -> bool:
         """Whether every derivative agrees, or differs for a reason that lies in the score: a jump or a kink."""
-        return not self.table["verdict"].isin([CUT, NAN, DIFFERS]).any()
+        return not {CUT, NAN, DIFFERS} & set(self.table["verdict"])
 
     def __str__(self) -> str:
-        counts = self.table["verdict"].value_counts()
-        lines = [f"score {self.score:.6g}; " + ", ".join(f"{count} {verdict}" for verdict, count in counts.items())]
-        for verdict, rows in self.table[self.table["verdict"] != AGREES].groupby("verdict"):
-            names = ", ".join(map(str, rows.index[:5])) + (", ..." if len(rows) > 5 else "")
-            bars = rows["bar"].dropna() if "bar" in rows else rows["derivative"][:0]
-            first = f" (first at bar {int(bars.min())})" if len(bars) else ""
-            lines += [f"{names}: {verdict}{first}", f"    {MEANING[str(verdict)]}"]
+        verdicts = list(self.table["verdict"])
+        counts = Counter(verdicts).most_common()
+        lines = [f"score {self.score:.6g}; " + ", ".join(f"{count} {verdict}" for verdict, count in counts)]
+        for verdict in sorted(set(verdicts) - {AGREES}):
+            rows = [place for place, other in enumerate(verdicts) if other == verdict]
+            names = ", ".join(str(self.table.index[place]) for place in rows[:5]) + (", ..." if len(rows) > 5 else "")
+            bars = [bar for bar in self.table["bar"].to_numpy(object)[rows] if bar is not pd.NA]
+            first = f" (first at bar {min(bars)})" if bars else ""
+            lines += [f"{names}: {verdict}{first}", f"    {MEANING[verdict]}"]
         return "\n".join([*lines, *self.notes])
 
     __repr__ = __str__
