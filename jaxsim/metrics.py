@@ -3,6 +3,7 @@
 Arrays in, arrays out, time leading; see `jaxsim.engine.metrics.returns` for what they share.
 """
 
+from jaxsim.engine.metrics.deflated import deflated_sharpe_ratio
 from jaxsim.engine.metrics.returns import (
     alpha,
     annualized_return,
@@ -12,7 +13,6 @@ from jaxsim.engine.metrics.returns import (
     capture,
     common_sense_ratio,
     cond_value_at_risk,
-    deflated_sharpe_ratio,
     down_capture,
     downside_risk,
     drawdown,

@@ -94,7 +94,7 @@ class Job:
         """The tables of a finished run; the best lane is the one with the highest Sharpe ratio."""
         metrics = pd.concat([getattr(bt, name)() for name in METRICS], axis=1)
         sharpe = metrics["sharpe_ratio"].to_numpy()
-        best = int(np.where(np.isfinite(sharpe), sharpe, -np.inf).argmax())  # flat lanes have no finite ratio
+        best = int(np.where(np.isfinite(sharpe), sharpe, -np.inf).argmax())  # idle lanes have no ratio
         one = bt[metrics.index[best]]
         return Outcome(
             {**self._settings(bt), "best": best},

@@ -23,4 +23,24 @@ DIFFERENCES = (
         "bars times freq are 537 days for 781 on weekdays",
         "",
     ),
+    Difference(
+        "a denominator below 64 eps is zero: the ratio is NaN if the numerator is too, else infinite with its sign",
+        "a lane that never trades must not win a sweep, and rounding is no risk",
+        "",
+    ),
+    Difference(
+        "`deflated_sharpe_ratio` leaves out lanes without a finite Sharpe ratio",
+        "one idle lane must not take the result from all others",
+        "",
+    ),
+    Difference(
+        "`up_capture` and `down_capture` compare geometric mean returns per bar",
+        "half cash, half benchmark captures half, whatever the length of a bar",
+        "",
+    ),
+    Difference(
+        "`risk_free` and `required_return` are rates per year in every metric",
+        "users know rates per year",
+        "(1 + x) ** (1 / ann_factor) - 1 in vectorbt",
+    ),
 )

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 from jaxsim.engine.base.fields import shown
-from jaxsim.engine.metrics import returns
+from jaxsim.engine.metrics import deflated, returns
 
 
 def read_metric_names(names: Any, known: Collection[str], refusal: str) -> tuple[str, ...]:
@@ -43,4 +43,5 @@ def needs_ann_factor(metric: str | Callable) -> bool:
 
 @functools.cache
 def _named_needs_ann_factor(name: str) -> bool:
-    return "ann_factor" in required_arguments(getattr(returns, name))
+    metric = deflated.deflated_sharpe_ratio if name == "deflated_sharpe_ratio" else getattr(returns, name)
+    return "ann_factor" in required_arguments(metric)

@@ -28,6 +28,35 @@ def divide(a: Any, b: Any, otherwise: Any) -> Any:
     return xp.where(zero, otherwise, xp.where(fine, ratio, np.nan))
 
 
+#: A figure below this many units in the last place of one is what rounding left.
+ULPS = 64
+
+
+def is_zero(x: Any) -> Any:
+    """Whether a fraction is no more than what rounding leaves: abs(x) < 64 eps of its dtype (rules 7)."""
+    xp = namespace(x)
+    return xp.abs(x) < ULPS * xp.finfo(x.dtype).eps
+
+
+def ratio(a: Any, b: Any, has_none: Any = None) -> Any:
+    """a / b of two fractions (rules 7). Where b is zero but for rounding: NaN if a is too, else infinite with the sign
+    of a. The derivative there is zero.
+
+    has_none: where a and b count as zero, if not by `is_zero`; two arrays of bool.
+    """
+    xp = namespace(a, b)
+    no_a, no_b = (is_zero(a), is_zero(b)) if has_none is None else has_none
+    fine = ~(no_b | xp.isnan(a) | xp.isnan(b))
+    plain = xp.where(fine, a, 0) / xp.where(fine, b, 1)
+    limit = xp.where(no_a | xp.isnan(a), np.nan, xp.where(a > 0, np.inf, -np.inf))
+    return xp.where(no_b, limit.astype(plain.dtype), xp.where(fine, plain, np.nan))
+
+
+def over_pain(gain: Any, pain: Any) -> Any:
+    """gain / pain; NaN where there is no pain but rounding."""
+    return divide(gain, namespace(pain).where(is_zero(pain), 0, pain), np.nan)
+
+
 def root(x: Any) -> Any:
     """Square root; NaN below zero. The derivative at zero is zero; the true one is infinite."""
     xp, positive = namespace(x), x > 0
@@ -85,10 +114,11 @@ def std(x: Any, known: Any, ddof: int) -> Any:
 
 
 def standardized_moment(x: Any, known: Any, order: int) -> Any:
-    """Mean of ((x - mean) / std)**order, biased (ddof 0); NaN where there is no spread."""
+    """Mean of ((x - mean) / std)**order, biased (ddof 0); NaN where there is no spread but rounding."""
     xp, scale = namespace(x), std(x, known, ddof=0)
-    spread = deviation(x, known) / xp.where(scale > 0, scale, 1)
-    return xp.where(scale > 0, mean(spread**order, known), np.nan)
+    varies = ~(is_zero(scale) | xp.isnan(scale))
+    spread = deviation(x, known) / xp.where(varies, scale, 1)
+    return xp.where(varies, mean(spread**order, known), np.nan)
 
 
 def ascending(x: Any, known: Any) -> Any:

@@ -24,7 +24,7 @@ from jaxtyping import Bool, Float
 
 from jaxsim.engine.base.arrays import Array, namespace, where
 from jaxsim.engine.metrics import returns as metrics
-from jaxsim.engine.metrics.nan_statistics import divide, power, root
+from jaxsim.engine.metrics.nan_statistics import divide, is_zero, over_pain, power, ratio, root
 
 #: One number per lane, and one per bar of a block.
 Numbers = Float[Array, "*lanes"]
@@ -116,7 +116,8 @@ class Moments(eqx.Module):
     def standardized(self, order: int) -> Any:
         """As `nanstats.standardized_moment`."""
         xp, scale = namespace(self.count), self.std(0)
-        return xp.where(scale > 0, self.central(order) / xp.where(scale > 0, scale, 1) ** order, np.nan)
+        varies = ~(is_zero(scale) | xp.isnan(scale))
+        return xp.where(varies, self.central(order) / xp.where(varies, scale, 1) ** order, np.nan)
 
 
 class Depth(eqx.Module):
@@ -189,13 +190,13 @@ class Pair(eqx.Module):
     def beta(self) -> Any:
         xp, n, variance = namespace(self.product), self.ours.count, self.theirs.central(2)
         means = divide(self.ours.sums[0], n, np.nan) * divide(self.theirs.sums[0], n, np.nan)
-        moves = variance >= 1e-30
+        moves = ~(is_zero(root(variance)) | xp.isnan(variance))
         slope = xp.where(moves, divide(self.product, n, np.nan) - means, 0) / xp.where(moves, variance, 1)
         return xp.where(moves, slope, np.nan)
 
 
 class Captured(eqx.Module):
-    """What one unit of money becomes over some of the bars, ours and the benchmark's, and the number of those bars."""
+    """What one unit of money becomes, ours and the benchmark's, over all bars."""
 
     ours: Numbers
     theirs: Numbers
@@ -210,9 +211,29 @@ class Captured(eqx.Module):
         return Captured(self.ours * ours, self.theirs * theirs, self.bars + counts.sum(axis=0))
 
     def ratio(self, ann_factor: Any) -> Any:
-        xp, years = namespace(self.bars), namespace(self.bars).maximum(self.bars, 1)
-        ours, theirs = (power(x, ann_factor / years) - 1 for x in (self.ours, self.theirs))
-        return xp.where(self.bars > 0, divide(ours, theirs, np.inf), np.nan)
+        return metrics.capture_of(self.ours - 1, self.theirs - 1, self.bars, ann_factor)
+
+
+class CapturedPerBar(eqx.Module):
+    """Sums of log(1 + return), ours and the benchmark's, over the bars that have both, and the number of those bars."""
+
+    ours: Numbers
+    theirs: Numbers
+    bars: Numbers
+
+    @classmethod
+    def start(cls, zero: Numbers) -> "CapturedPerBar":
+        return cls(zero, zero, zero)
+
+    def add(self, r: Block, b: Block, counts: Flags) -> "CapturedPerBar":
+        counts = counts & ~(jnp.isnan(r) | jnp.isnan(b))
+        ours, theirs, bars = _sums(*(jnp.log1p(where(counts, x, 0)) for x in (r, b)), counts.astype(r.dtype))
+        return CapturedPerBar(self.ours + ours, self.theirs + theirs, self.bars + bars)
+
+    def ratio(self, ann_factor: Any) -> Any:
+        """The geometric means over one another; a log of zero is minus infinity, and the mean then -1."""
+        xp = namespace(self.bars)
+        return ratio(*(xp.expm1(divide(total, self.bars, np.nan)) for total in (self.ours, self.theirs)))
 
 
 class TradeSums(eqx.Module):
@@ -239,7 +260,7 @@ class RunningSums(eqx.Module):
     sides: Sides | None
     active: Moments | None
     pair: Pair | None
-    captures: dict[str, Captured]
+    captures: dict[str, Captured | CapturedPerBar]
     trades: TradeSums | None
 
     @classmethod
@@ -250,7 +271,7 @@ class RunningSums(eqx.Module):
         """
         needs, zero = {part for name in names for part in ONLINE_METRICS[name].parts}, jnp.zeros(shape, dtype)
         order = max((int(part[-1]) for part in needs if part.startswith("moments")), default=0)
-        captures = ("all", "up", "down")
+        captures = {"all": Captured, "up": CapturedPerBar, "down": CapturedPerBar}
         return cls(
             zero,
             zero + 1 if {"wealth", "depth"} & needs else None,
@@ -259,7 +280,7 @@ class RunningSums(eqx.Module):
             Sides(zero, zero, zero) if "sides" in needs else None,
             Moments.start(2, zero) if "active" in needs else None,
             Pair.start(zero) if "pair" in needs else None,
-            {name: Captured.start(zero) for name in captures if name in needs},
+            {name: kind.start(zero) for name, kind in captures.items() if name in needs},
             TradeSums(zero, zero, zero) if "trades" in needs else None,
         )
 
@@ -350,20 +371,19 @@ def _annualized_return(t: Any, a: Any) -> Any:
 
 
 def _sharpe_ratio(t: Any, a: Any) -> Any:
-    return _from_two_bars(t, divide(t.moments.mean, t.moments.std(1), np.inf) * a**0.5)
+    return _from_two_bars(t, ratio(t.moments.mean, t.moments.std(1)) * a**0.5)
 
 
-def _downside_risk(t: Any, a: Any) -> Any:
-    return root(divide(t.sides.squares, t.moments.count, np.nan)) * a**0.5
+def _downside(t: Any) -> Any:
+    return root(divide(t.sides.squares, t.moments.count, np.nan))
 
 
 def _sortino_ratio(t: Any, a: Any) -> Any:
-    return _from_two_bars(t, divide(t.moments.mean * a, _downside_risk(t, a), np.inf))
+    return _from_two_bars(t, ratio(t.moments.mean, _downside(t)) * a**0.5)
 
 
 def _omega_ratio(t: Any, a: Any) -> Any:
-    ratio = divide(t.sides.gains, t.sides.losses, np.inf)
-    return namespace(ratio).where((a != 1) & (a <= -1), np.nan, ratio)
+    return ratio(*(divide(side, t.moments.count, np.nan) for side in (t.sides.gains, t.sides.losses)))
 
 
 def _ulcer_index(t: Any, a: Any) -> Any:
@@ -394,16 +414,16 @@ ONLINE_METRICS = {
     "annualized_volatility": OnlineMetric(("moments2",), lambda t, a: _from_two_bars(t, t.moments.std(1) * a**0.5)),
     "sharpe_ratio": OnlineMetric(("moments2",), _sharpe_ratio),
     "sortino_ratio": OnlineMetric(("moments1", "sides"), _sortino_ratio),
-    "downside_risk": OnlineMetric(("moments1", "sides"), _downside_risk),
-    "omega_ratio": OnlineMetric(("sides",), _omega_ratio),
+    "downside_risk": OnlineMetric(("moments1", "sides"), lambda t, a: _downside(t) * a**0.5),
+    "omega_ratio": OnlineMetric(("moments1", "sides"), _omega_ratio),
     "max_drawdown": OnlineMetric(("depth",), lambda t, a: t.depth.deepest),
-    "calmar_ratio": OnlineMetric(("depth",), lambda t, a: divide(_annualized_return(t, a), -t.depth.deepest, np.nan)),
+    "calmar_ratio": OnlineMetric(("depth",), lambda t, a: over_pain(_annualized_return(t, a), -t.depth.deepest)),
     "ulcer_index": OnlineMetric(("depth",), _ulcer_index),
-    "martin_ratio": OnlineMetric(("depth",), lambda t, a: divide(_annualized_return(t, a), _ulcer_index(t, a), np.nan)),
+    "martin_ratio": OnlineMetric(("depth",), lambda t, a: over_pain(_annualized_return(t, a), _ulcer_index(t, a))),
     "skew": OnlineMetric(("moments3",), _skew),
     "kurtosis": OnlineMetric(("moments4",), _kurtosis),
     "information_ratio": OnlineMetric(
-        ("active",), lambda t, a: _from_two_bars(t, divide(t.active.mean, t.active.std(1), np.inf))
+        ("active",), lambda t, a: _from_two_bars(t, ratio(t.active.mean, t.active.std(1)))
     ),
     "beta": OnlineMetric(("pair",), lambda t, a: _from_two_bars(t, t.pair.beta())),
     "alpha": OnlineMetric(("pair",), _alpha),

@@ -1,30 +1,29 @@
 """Metrics of a whole path of returns (rules 7).
 
 Every metric is a pure function of simple returns per bar, fractions, [time, ...]. The first axis is time, the others
-are lanes; the result has the shape of the lanes (0-d for one path). NaN returns are left out. Risk-free, required and
-benchmark returns are fractions per bar too. `ann_factor` is the number of bars in a year, such as 252 or 8760. It has
-no default, because nothing in the result would show a wrong one.
+are lanes; the result has the shape of the lanes (0-d for one path). NaN returns are left out. The benchmark's returns
+are fractions per bar too. `risk_free` and `required_return` are fractions per year, above -1 and at most 1; they are
+brought to one bar by (1 + x)**(1 / ann_factor) - 1. `ann_factor` is the number of bars in a year, such as 252 or 8760.
+It has no default, because nothing in the result would show a wrong one.
 
 NumPy arrays, lists and pandas objects give NumPy; JAX arrays give JAX, under `jit`, `vmap` and `grad`. Where the value
-is finite, the gradient is finite. The dtype is that of the returns. A ratio with a denominator of exactly zero is
-infinite or NaN, as in vectorbt, and each docstring says which; its gradient there is zero.
+is finite, the gradient is finite. The dtype is that of the returns. A denominator below 64 eps of the dtype is zero
+(rules 7): a lane that never trades has a ratio of NaN, one that gains without risk one of infinity, one that loses so
+one of minus infinity; the gradient there is zero.
 
-All raise TypeError for missing arguments and ValueError for a path without bars or of another length.
+All raise TypeError for missing arguments and ValueError for a path without bars or of another length, and for a setting
+that makes no sense.
 """
 
-import math
-from statistics import NormalDist
 from typing import Any
 
-import jax
 import numpy as np
-from jax.scipy.special import ndtr
 
 from jaxsim.engine.base.arrays import namespace
 from jaxsim.engine.base.numerics import Number
 from jaxsim.engine.metrics import nan_statistics as nanstats
-from jaxsim.engine.metrics.nan_statistics import as_float, divide, mean, power, root
-from jaxsim.engine.metrics.rolling import over_lanes_too, over_time, rolling
+from jaxsim.engine.metrics.nan_statistics import as_float, divide, is_zero, mean, over_pain, power, ratio, root
+from jaxsim.engine.metrics.rolling import over_time, rolling
 
 
 def returns_from_value(value: Any, init: Any) -> Any:
@@ -99,7 +98,7 @@ def max_drawdown(returns: Any) -> Any:
 @over_time
 def calmar_ratio(returns: Any, *, ann_factor: Number) -> Any:
     """annualized_return / abs(max_drawdown), per year (rules 7.5; Young 1991); NaN without a drawdown."""
-    return divide(annualized_return(returns, ann_factor=ann_factor), -max_drawdown(returns), np.nan)
+    return over_pain(annualized_return(returns, ann_factor=ann_factor), -max_drawdown(returns))
 
 
 @over_time
@@ -110,12 +109,11 @@ def ulcer_index(returns: Any) -> Any:
 
 @over_time
 def martin_ratio(returns: Any, *, ann_factor: Number, risk_free: Number = 0.0) -> Any:
-    """Annualized return above the annualized `risk_free`, over the ulcer index (rules 7.12).
+    """(annualized_return - risk_free) / ulcer_index (rules 7.12; Martin and McCann 1989).
 
-    NaN without a drawdown.
+    risk_free: per year.     NaN without a drawdown.
     """
-    excess = annualized_return(returns, ann_factor=ann_factor) - ((1 + risk_free) ** ann_factor - 1)
-    return divide(excess, ulcer_index(returns), np.nan)
+    return over_pain(annualized_return(returns, ann_factor=ann_factor) - risk_free, ulcer_index(returns))
 
 
 # --- reward for risk
@@ -132,100 +130,49 @@ def annualized_volatility(returns: Any, *, ann_factor: Number, levy_alpha: Numbe
 
 @over_time
 def sharpe_ratio(returns: Any, *, ann_factor: Number, risk_free: Number = 0.0, ddof: int = 1) -> Any:
-    """mean(r - risk_free) / std(r - risk_free) * sqrt(ann_factor) (rules 7.3; Sharpe 1994).
+    """mean(r - risk_free) / std(r - risk_free) * sqrt(ann_factor), with `risk_free` brought to one bar (rules 7.3;
+    Sharpe 1994).
 
-    Infinite, whatever the mean, where all returns are equal. NaN below two bars.
+    risk_free: per year. Where all returns are equal: infinite with the sign of the mean, NaN for a mean of zero. NaN
+    below two bars.
     """
-    excess = returns - risk_free
+    excess = returns - rate_per_bar(risk_free, ann_factor, returns)
     known = _known(excess)
-    ratio = divide(mean(excess, known), nanstats.std(excess, known, ddof), np.inf)
-    return _from_two_bars(returns, ratio * ann_factor**0.5)
-
-
-@over_lanes_too
-def deflated_sharpe_ratio(
-    returns: Any,
-    *,
-    ann_factor: Number,
-    risk_free: Number = 0.0,
-    ddof: int = 1,
-    var_sharpe: Any = None,
-    nb_trials: int | None = None,
-) -> Any:
-    """Probability, in [0, 1], that the Sharpe ratio is above the highest one to expect by luck among all trials
-    (rules 7.13; Bailey and Lopez de Prado 2014).
-
-    var_sharpe: variance over the trials of the annualized Sharpe ratio.
-    nb_trials: number of trials.
-
-    By default the lanes are the trials. A single path is NaN without both. If one lane has no Sharpe ratio, all lanes
-    are NaN.
-    """
-    annual = sharpe_ratio(returns, ann_factor=ann_factor, risk_free=risk_free, ddof=ddof)
-    known = _known(returns)
-    skewness, kurt = (nanstats.standardized_moment(returns, known, order) for order in (3, 4))
-    count = nanstats.count(known, returns.dtype)
-    return deflated(
-        annual, skewness, kurt, count, ann_factor=ann_factor, ddof=ddof, var_sharpe=var_sharpe, nb_trials=nb_trials
-    )
-
-
-def deflated(
-    annual: Any,
-    skewness: Any,
-    kurt: Any,
-    count: Any,
-    *,
-    ann_factor: Number,
-    ddof: int = 1,
-    var_sharpe: Any = None,
-    nb_trials: int | None = None,
-) -> Any:
-    """`deflated_sharpe_ratio` from the annualized Sharpe ratio of each trial, the third and fourth standardized moment
-    of its returns, both biased, and their number."""
-    xp, sharpe = namespace(annual), annual / ann_factor**0.5
-    var_sharpe = _variance_over_lanes(annual, ddof) if var_sharpe is None else var_sharpe
-    trials = annual.size if nb_trials is None else nb_trials
-    best_by_luck = root(var_sharpe / ann_factor) * _expected_maximum(trials)
-    # Zero first, NaN last: an infinite Sharpe ratio has no moments either.
-    defined = xp.isfinite(sharpe) & ~xp.isnan(skewness) & ~xp.isnan(best_by_luck)
-    sharpe, skewness, kurt = (xp.where(defined, x, 0) for x in (sharpe, skewness, kurt))
-    spread = root(1 - skewness * sharpe + (kurt - 1) / 4 * sharpe**2)
-    free = count - 1
-    lead = (sharpe - xp.where(defined, best_by_luck, 0)) * root(free)
-    return xp.where(defined, _normal_cdf(divide(lead, spread, np.nan)), np.nan)
+    per_bar = ratio(mean(excess, known), nanstats.std(excess, known, ddof))
+    return _from_two_bars(returns, per_bar * ann_factor**0.5)
 
 
 @over_time
 def downside_risk(returns: Any, *, ann_factor: Number, required_return: Number = 0.0) -> Any:
-    """sqrt(mean(min(r - required_return, 0)**2) * ann_factor), per year, over all bars (rules 7.7)."""
-    shortfall = namespace(returns).minimum(_zero_unknown(returns - required_return), 0)
-    return root(mean(shortfall**2, _known(returns))) * ann_factor**0.5
+    """sqrt(mean(min(r - required_return, 0)**2) * ann_factor), per year, over all bars, with `required_return` brought
+    to one bar (rules 7.7).
+
+    required_return: per year.
+    """
+    return _downside(returns - rate_per_bar(required_return, ann_factor, returns)) * ann_factor**0.5
 
 
 @over_time
 def sortino_ratio(returns: Any, *, ann_factor: Number, required_return: Number = 0.0) -> Any:
-    """mean(r - required_return) * ann_factor / downside_risk (rules 7.7; Sortino and Price 1994).
+    """mean(r - required_return) * ann_factor / downside_risk, with `required_return` brought to one bar (rules 7.7;
+    Sortino and Price 1994).
 
-    Infinite where no return falls short, NaN below two bars.
+    required_return: per year. Where no return falls short: infinite, NaN for a mean of zero. NaN below two bars.
     """
-    risk = downside_risk(returns, ann_factor=ann_factor, required_return=required_return)
-    return _from_two_bars(returns, divide(_mean(returns - required_return) * ann_factor, risk, np.inf))
+    excess = returns - rate_per_bar(required_return, ann_factor, returns)
+    return _from_two_bars(returns, ratio(_mean(excess), _downside(excess)) * ann_factor**0.5)
 
 
 @over_time
 def omega_ratio(returns: Any, *, ann_factor: Number, risk_free: Number = 0.0, required_return: Number = 0.0) -> Any:
     """Gains over losses, both summed against a threshold (rules 7.6; Keating and Shadwick 2002).
 
-    required_return: per year, unlike that of `sortino_ratio`; it is converted to one bar.
-    Infinite without losses.
+    risk_free, required_return: per year; the threshold is the sum of both, each brought to one bar.
+    Without losses: infinite, NaN without gains either.
     """
-    xp = namespace(returns, ann_factor)
-    per_bar = (1 + required_return) ** (1 / ann_factor) - 1
-    threshold = xp.where(ann_factor == 1, required_return, xp.where(ann_factor <= -1, np.nan, per_bar))
-    excess = _zero_unknown(returns - risk_free - xp.asarray(threshold, returns.dtype))
-    gains, losses = (xp.sum(xp.maximum(side, 0), axis=0) for side in (excess, -excess))
-    return divide(gains, losses, np.inf)
+    rates = (rate_per_bar(rate, ann_factor, returns) for rate in (risk_free, required_return))
+    excess, known, xp = _zero_unknown(returns - sum(rates)), _known(returns), namespace(returns)
+    return ratio(*(mean(xp.maximum(side, 0), known) for side in (excess, -excess)))
 
 
 # --- against a benchmark
@@ -235,32 +182,34 @@ def omega_ratio(returns: Any, *, ann_factor: Number, risk_free: Number = 0.0, re
 def information_ratio(returns: Any, benchmark: Any, *, ddof: int = 1) -> Any:
     """mean(r - b) / std(r - b), per bar, not annualized (rules 7.8).
 
-    Infinite where the difference is constant, NaN below two bars.
+    Where the difference is constant: infinite with its sign, NaN where it is zero. NaN below two bars.
     """
     active = returns - benchmark
-    return _from_two_bars(returns, divide(_mean(active), _std(active, ddof), np.inf))
+    return _from_two_bars(returns, ratio(_mean(active), _std(active, ddof)))
 
 
 @over_time
 def beta(returns: Any, benchmark: Any) -> Any:
     """Covariance with the benchmark / variance of the benchmark (rules 7.9), over the bars that have both.
 
-    NaN below two bars, and where the benchmark's variance is under 1e-30.
+    NaN below two bars, and where the benchmark does not vary.
     """
     xp, known = namespace(returns), _known(returns) & _known(benchmark)
     spread = nanstats.deviation(benchmark, known)
     variance, covariance = mean(spread**2, known), mean(spread * _zero_unknown(returns), known)
-    moves = variance >= 1e-30
+    moves = ~is_zero(root(variance))
     slope = xp.where(moves, covariance, 0) / xp.where(moves, variance, 1)
     return _from_two_bars(returns, xp.where(moves, slope, np.nan))
 
 
 @over_time
 def alpha(returns: Any, benchmark: Any, *, ann_factor: Number, risk_free: Number = 0.0) -> Any:
-    """(1 + mean((r - risk_free) - beta * (b - risk_free)))**ann_factor - 1 (rules 7.9; Jensen 1968).
+    """(1 + mean((r - risk_free) - beta * (b - risk_free)))**ann_factor - 1, with `risk_free` brought to one bar (rules
+    7.9; Jensen 1968).
 
-    A fraction per year; NaN where `beta` is.
+    risk_free: per year.     A fraction per year; NaN where `beta` is.
     """
+    risk_free = rate_per_bar(risk_free, ann_factor, returns)
     xp, known = namespace(returns), _known(returns) & _known(benchmark)
     slope = beta(returns, benchmark)
     explained = xp.where(xp.isnan(slope), 0, slope) * (_zero_unknown(benchmark) - risk_free)
@@ -270,21 +219,33 @@ def alpha(returns: Any, benchmark: Any, *, ann_factor: Number, risk_free: Number
 
 @over_time
 def capture(returns: Any, benchmark: Any, *, ann_factor: Number) -> Any:
-    """annualized_return over that of the benchmark (rules 7.11); infinite where the latter is 0."""
-    ours, theirs = (annualized_return(x, ann_factor=ann_factor) for x in (returns, benchmark))
-    return divide(ours, theirs, np.inf)
+    """annualized_return over that of the benchmark (rules 7.11). Where the latter is zero: infinite with the sign of
+    the former, NaN where that is zero too."""
+    return capture_of(_final(returns) - 1, _final(benchmark) - 1, len(returns), ann_factor)
+
+
+def capture_of(ours: Any, theirs: Any, bars: Any, ann_factor: Any) -> Any:
+    """`capture` from the total returns over so many bars. A total return of zero is one of zero per year as well: over
+    a few bars the power would blow up what rounding left."""
+    a, b = (_annualized(1 + total, bars, ann_factor) for total in (ours, theirs))
+    return ratio(a, b, tuple(is_zero(total) | is_zero(x) for total, x in ((ours, a), (theirs, b))))
 
 
 @over_time
-def up_capture(returns: Any, benchmark: Any, *, ann_factor: Number) -> Any:
-    """`capture` on the bars where the benchmark rises (rules 7.11); NaN where it never does."""
-    return _capture_on(benchmark > 0, returns, benchmark, ann_factor)
+def up_capture(returns: Any, benchmark: Any, *, ann_factor: Number | None = None) -> Any:
+    """Geometric mean return per bar over that of the benchmark, on the bars on which the benchmark rises (rules 7.11;
+    Morningstar, Upside and Downside Capture Ratios).
+
+    ann_factor: does not change a ratio of returns per bar; taken so that all capture ratios are called alike.
+    NaN where the benchmark never rises, and where a return is below -1.
+    """
+    return _capture_on(benchmark > 0, returns, benchmark)
 
 
 @over_time
-def down_capture(returns: Any, benchmark: Any, *, ann_factor: Number) -> Any:
-    """`capture` on the bars where the benchmark falls (rules 7.11); NaN where it never does."""
-    return _capture_on(benchmark < 0, returns, benchmark, ann_factor)
+def down_capture(returns: Any, benchmark: Any, *, ann_factor: Number | None = None) -> Any:
+    """As `up_capture`, on the bars on which the benchmark falls (rules 7.11)."""
+    return _capture_on(benchmark < 0, returns, benchmark)
 
 
 # --- the shape of the distribution
@@ -308,16 +269,16 @@ def cond_value_at_risk(returns: Any, *, cutoff: Number = 0.05) -> Any:
 
 @over_time
 def tail_ratio(returns: Any) -> Any:
-    """abs(95th percentile) / abs(5th percentile) (rules 7.10); infinite where the latter is 0."""
-    return divide(_tail(returns, 0.95), _tail(returns, 0.05), np.inf)
+    """abs(95th percentile) / abs(5th percentile) (rules 7.10); where the latter is zero: infinite, NaN where the former
+    is zero too."""
+    return ratio(_tail(returns, 0.95), _tail(returns, 0.05))
 
 
 @over_time
 def common_sense_ratio(returns: Any, *, ann_factor: Number) -> Any:
-    """tail_ratio * (1 + annualized_return) (rules 7.10)."""
+    """tail_ratio * (1 + annualized_return) (rules 7.10); where the left tail is zero as `tail_ratio`."""
     growth = 1 + annualized_return(returns, ann_factor=ann_factor)
-    no_left_tail = np.inf * namespace(returns).sign(growth)
-    return divide(_tail(returns, 0.95) * growth, _tail(returns, 0.05), no_left_tail)
+    return ratio(_tail(returns, 0.95) * growth, _tail(returns, 0.05))
 
 
 @over_time
@@ -345,9 +306,6 @@ def kurtosis(returns: Any) -> Any:
     moment = nanstats.standardized_moment(returns, known, 4)
     corrected = (m - 1) / ((m - 2) * (m - 3)) * ((m + 1) * moment - 3 * (m - 1))
     return xp.where(count > 3, corrected, np.nan)
-
-
-# --- on trailing windows
 
 
 # --- metrics of trades
@@ -421,6 +379,17 @@ def _std(x: Any, ddof: int) -> Any:
     return nanstats.std(x, _known(x), ddof)
 
 
+def rate_per_bar(rate: Any, ann_factor: Any, returns: Any) -> Any:
+    """A rate per year as one per bar, (1 + rate)**(1 / ann_factor) - 1, in the dtype of the returns (rules 7)."""
+    xp = namespace(rate, ann_factor, returns)
+    return xp.asarray(xp.expm1(xp.log1p(rate) / ann_factor), returns.dtype)
+
+
+def _downside(excess: Any) -> Any:
+    """Root of the mean squared shortfall per bar, over all known bars."""
+    return root(mean(namespace(excess).minimum(_zero_unknown(excess), 0) ** 2, _known(excess)))
+
+
 def _tail(returns: Any, q: float) -> Any:
     return abs(nanstats.quantile(returns, _known(returns), q))
 
@@ -444,28 +413,16 @@ def _annualized(final: Any, bars: Any, ann_factor: Any) -> Any:
     return power(final, ann_factor / bars) - 1
 
 
-def _capture_on(bars: Any, returns: Any, benchmark: Any, ann_factor: Number) -> Any:
-    xp, number = namespace(returns), nanstats.count(bars, returns.dtype)
-    years = xp.maximum(number, 1)
-    ours, theirs = (_annualized(_final(x, bars), years, ann_factor) for x in (returns, benchmark))
-    return xp.where(number > 0, divide(ours, theirs, np.inf), np.nan)
+def _capture_on(bars: Any, returns: Any, benchmark: Any) -> Any:
+    bars = bars & _known(returns) & _known(benchmark)
+    return ratio(*(_geometric_mean(x, bars) for x in (returns, benchmark)))
 
 
-def _variance_over_lanes(sharpe: Any, ddof: int) -> Any:
-    xp, lanes = namespace(sharpe), sharpe.ravel()
-    known = xp.isfinite(lanes)
-    return xp.where(known.all(), nanstats.std(xp.where(known, lanes, 0), known, ddof) ** 2, np.nan)
-
-
-def _expected_maximum(trials: int) -> float:
-    """Expected maximum of `trials` standard normal numbers, by the approximation of the deflated Sharpe ratio."""
-    if trials <= 1:
-        return -np.inf
-    g, quantile = np.euler_gamma, NormalDist().inv_cdf
-    return float((1 - g) * quantile(1 - 1 / trials) + g * quantile(1 - 1 / (trials * math.e)))
-
-
-def _normal_cdf(z: Any) -> Any:
-    if isinstance(z, jax.Array):
-        return ndtr(z)
-    return np.vectorize(math.erfc, otypes=[z.dtype])(-z / math.sqrt(2)) / 2
+def _geometric_mean(returns: Any, bars: Any) -> Any:
+    """prod(1 + r)**(1 / bars) - 1 over some bars; NaN where there is none, or a return below -1. Logarithms, since a
+    product over a year of minutes would leave the range of numbers."""
+    xp, growth = namespace(returns), nanstats.filled(1 + _zero_unknown(returns), bars, 1)
+    grows = growth > 0
+    mean_log = mean(xp.where(grows, xp.log1p(xp.where(grows & bars, returns, 0)), 0), bars)
+    worst = growth.min(axis=0)
+    return xp.where(worst > 0, xp.expm1(mean_log), xp.where(worst == 0, mean_log * 0 - 1, np.nan))

@@ -8,8 +8,10 @@ from typing import Any
 import jax
 import numpy as np
 from jax import lax
+from jax.core import Tracer
 
 from jaxsim.engine.base.arrays import namespace
+from jaxsim.engine.base.fields import Bounds, shown
 from jaxsim.engine.metrics.nan_statistics import as_float
 
 #: Numbers that a rolling metric computes with at a time; this limits its memory for any window.
@@ -17,6 +19,19 @@ CHUNK = 1 << 20
 #: Numbers of one series that NumPy computes with at a time. Intermediate results then stay in the cache, and malloc
 #: keeps their memory: new memory would cost more time than the arithmetic.
 BLOCK = 1 << 16
+
+RATE = Bounds(-1.0, 1.0, is_open=True)
+#: What the settings of metrics may be.
+SETTINGS = {
+    "ann_factor": Bounds(0.0, is_open=True),
+    "risk_free": RATE,
+    "required_return": RATE,
+    "cutoff": Bounds(0.0, 1.0, is_open=True, is_high_open=True),
+    "levy_alpha": Bounds(0.0, is_open=True),
+    "ddof": Bounds(0.0, is_integer=True),
+    "nb_trials": Bounds(1.0, is_integer=True),
+    "var_sharpe": Bounds(0.0, allows=(np.nan,)),
+}
 
 
 def over_time(formula: Callable) -> Callable:
@@ -128,6 +143,22 @@ def _known_in_window(x: Any, window: int) -> Any:
     return known - before
 
 
+def check_settings(settings: dict[str, Any]) -> None:
+    """Raises TypeError or ValueError naming the first setting that makes no sense."""
+    for name, value in settings.items():
+        kind = SETTINGS.get(name)
+        if kind is None or (value is None and name != "ann_factor") or isinstance(value, Tracer):
+            continue
+        try:
+            kind.read(value, name)
+        except ValueError:
+            if kind is not RATE:
+                raise
+            raise ValueError(
+                f"{name}: expected a rate per year above -1 and at most 1, as 0.03 for 3 %, got {shown(value)}"[:200]
+            ) from None
+
+
 def _series_names(formula: Callable) -> list[str]:
     parameters = inspect.signature(formula).parameters.values()
     return [p.name for p in parameters if p.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD]
@@ -163,6 +194,7 @@ def _checked(names: list[str], args: tuple, settings: dict) -> tuple[list, dict]
         received = [*named, *("another" for _ in args[len(names) :])]
         raise TypeError(f"expected the series {', '.join(names)} and then keywords, got {', '.join(received)}")
     _refuse_other_labels(named)
+    check_settings(settings)
     xp = namespace(*named.values(), *settings.values())
     series = [as_float(x, xp) for x in named.values()]
     for name, x in zip(names, series, strict=True):

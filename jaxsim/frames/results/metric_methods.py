@@ -6,6 +6,8 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
+from jaxsim.engine.metrics.names import needs_ann_factor
+
 
 @runtime_checkable
 class Scored(Protocol):
@@ -33,7 +35,7 @@ def metric_method(function: Callable[..., Any]) -> Callable[..., Any]:
     """
     name = function.__name__
     parameters = inspect.signature(function).parameters
-    has_benchmark, is_annual = "benchmark" in parameters, "ann_factor" in parameters
+    has_benchmark, is_annual = "benchmark" in parameters, needs_ann_factor(function)
 
     def method(self: Scored, *, benchmark: Any = None, freq: Any = None, year_freq: Any = None, **options: Any) -> Any:
         if is_annual and options.get("ann_factor") is None:
@@ -45,7 +47,7 @@ def metric_method(function: Callable[..., Any]) -> Callable[..., Any]:
         return self._score(function, name, options)
 
     own = ["benchmark"] * has_benchmark + ["freq", "year_freq", "ann_factor"] * is_annual
-    settings = [p for p in parameters.values() if p.name not in ("returns", "benchmark", "ann_factor")]
+    settings = [p for p in parameters.values() if p.name not in ("returns", "benchmark", *own)]
     keyword = inspect.Parameter.KEYWORD_ONLY
     shown = [inspect.Parameter(x, keyword, default=None) for x in own] + [p.replace(kind=keyword) for p in settings]
     receiver = inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from jaxsim.engine.metrics import nan_statistics
+from jaxsim.engine.metrics.deflated import deflated, warn_of_left_out
 from jaxsim.engine.metrics.online import ONLINE_METRICS, PIECES
-from jaxsim.engine.metrics.returns import deflated
 
 DEFLATED = "deflated_sharpe_ratio"
 
@@ -50,13 +50,15 @@ def piece(columns: Sequence[str], name: str) -> int:
 
 
 class Trials:
-    """The lanes of a sweep as trials of one another: their number, and the variance of their Sharpe ratios, NaN where
-    one of them is not finite."""
+    """The lanes of a sweep as trials of one another: their number, and the variance of their Sharpe ratios. Lanes
+    without a finite one are left out, and a warning counts them."""
 
     def __init__(self, sharpe: np.ndarray):
-        self.count = len(sharpe)
-        is_finite = len(sharpe) > 1 and np.isfinite(sharpe).all()
-        self.variance = nan_statistics.std(sharpe, np.isfinite(sharpe), 1) ** 2 if is_finite else np.nan
+        is_trial = np.isfinite(sharpe)
+        self.count = int(is_trial.sum())
+        self.variance = nan_statistics.std(np.where(is_trial, sharpe, 0), is_trial, 1) ** 2
+        if len(sharpe) > 1:
+            warn_of_left_out(len(sharpe) - self.count, len(sharpe))
 
 
 def metrics_from_columns(

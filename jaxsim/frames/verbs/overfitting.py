@@ -1,5 +1,6 @@
 """The share of luck in a good score: the probability of overfitting, and the deflated Sharpe ratio of trials."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import combinations
 from math import comb
@@ -10,8 +11,15 @@ import pandas as pd
 
 from jaxsim import metrics
 from jaxsim.engine.base.fields import is_whole, shown
+from jaxsim.engine.base.numerics import ABS_TOL, REL_TOL
+from jaxsim.engine.metrics.deflated import warn_of_left_out
+from jaxsim.engine.metrics.nan_statistics import ratio
+from jaxsim.engine.metrics.rolling import check_settings
 from jaxsim.frames.results.backtest import Backtest
 from jaxsim.frames.results.metric_names import Metric, metric_name, scorer
+
+#: Trials that are scored together, so that what is computed of all their halves stays in the cache.
+TRIALS_AT_A_TIME = 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,9 +48,13 @@ class Overfitting:
 
     @property
     def degradation(self) -> float:
-        """Slope of the score outside against that inside, over halves: negative where what looked better became
-        worse."""
+        """Slope of the score outside against that inside, over the halves where both are finite: negative where what
+        looked better became worse; NaN where there is none."""
         inside, outside = self.table["inside"].to_numpy(), self.table["outside"].to_numpy()
+        is_known = np.isfinite(inside) & np.isfinite(outside)
+        inside, outside = inside[is_known], outside[is_known]
+        if not len(inside):
+            return np.nan
         spread = inside - inside.mean()
         moves = float((spread**2).sum())
         return float((spread * outside).sum() / moves) if moves > 0 else np.nan
@@ -75,8 +87,9 @@ def probability_of_overfitting(
         "sharpe_ratio" is worked out from sums over blocks, any other on every half, which takes longer.
     ann_factor: bars per year, for metrics that need it; it scales scores and changes no rank.
 
-    Ties: the first of the best is chosen, and ranked below none of its equals. A trial whose score is NaN on a half is
-    the worst there.
+    Ties: scores that are equal by rules 1.1 are the same; the first of the best is chosen, and ranked below none of its
+    equals. A trial whose score is NaN on a half is the worst there. Trials whose score over all blocks is not finite
+    are left out, as the Sharpe ratio of a lane that never trades; one warning counts them.
 
     Raises TypeError or ValueError naming the argument.
     """
@@ -94,21 +107,34 @@ def probability_of_overfitting(
         raise ValueError(f"num_blocks: {len(values)} bars are too few for {num_blocks} blocks of at least two")
     if not np.isfinite(values).all():
         raise ValueError("returns: expected finite numbers; leave out trials and bars that have none")
+    check_settings({"ann_factor": ann_factor})
     score = scorer(metric, ann_factor)
     length = len(values) // num_blocks
-    blocks = values[len(values) - length * num_blocks :].reshape(num_blocks, length, -1)
+    values = values[len(values) - length * num_blocks :]
+    has_score = np.isfinite(_scores(score, values, metric))
+    if has_score.sum() < 2:
+        raise ValueError(
+            f"returns: {has_score.sum()} of {len(has_score)} trials have a finite {metric_name(metric)}; two are needed"
+        )
+    warn_of_left_out(int((~has_score).sum()), len(has_score))
+    blocks, trials = values[:, has_score].reshape(num_blocks, length, -1), returns.columns[has_score]
     chosen = _halves(int(num_blocks))
     if metric == "sharpe_ratio":
-        inside = _sharpe_of_blocks(blocks, chosen, ann_factor)
+        inside = _sharpe_of_halves(blocks, chosen) * ann_factor**0.5
     else:
-        inside = np.stack(
-            [np.asarray(score(blocks[np.flatnonzero(half)].reshape(-1, blocks.shape[2]))) for half in chosen]
-        )
-        if inside.shape != (len(chosen), blocks.shape[2]):
-            raise ValueError(f"metric: {metric_name(metric)} does not give one score per trial")
+        parts = (blocks[np.flatnonzero(half)].reshape(-1, blocks.shape[2]) for half in chosen)
+        inside = np.stack([_scores(score, part, metric) for part in parts])
     inside = np.where(np.isnan(inside), -np.inf, inside)
     outside = inside[::-1]  # the other half of the first is the last, and so on
-    return Overfitting(*_judged(inside, outside, returns.columns), metric_name(metric))
+    return Overfitting(*_judged(inside, outside, trials), metric_name(metric))
+
+
+def _scores(score: Callable[[Any], Any], returns: np.ndarray, metric: Metric) -> np.ndarray:
+    """The score of each trial."""
+    scores = np.asarray(score(returns), np.float64)
+    if scores.shape != returns.shape[1:]:
+        raise ValueError(f"metric: {metric_name(metric)} does not give one score per trial")
+    return scores
 
 
 def _counted(returns: Any) -> Any:
@@ -130,32 +156,47 @@ def _halves(num_blocks: int) -> np.ndarray:
     return is_inside
 
 
-def _sharpe_of_blocks(blocks: np.ndarray, chosen: np.ndarray, ann_factor: float) -> np.ndarray:
-    """Sharpe ratios of every half, [half, trial], from the sums of each block. Deviations are from the mean of all
-    bars, so that no digits are lost where means are large."""
-    center = blocks.mean(axis=(0, 1))
-    first, second = (blocks - center).sum(axis=1), ((blocks - center) ** 2).sum(axis=1)
-    count = blocks.shape[1] * chosen.shape[1] // 2
-    total, squares = chosen @ first, chosen @ second
-    variance = (squares - total**2 / count) / (count - 1)
-    flat = variance <= 1e-24 * np.maximum(center**2, 1e-300)
-    spread = np.sqrt(np.where(flat, 1.0, variance))
-    return np.where(flat, np.inf, (center + total / count) / spread) * ann_factor**0.5
+def _sharpe_of_halves(blocks: np.ndarray, chosen: np.ndarray) -> np.ndarray:
+    """Sharpe ratios per bar of every half, [half, trial], from the mean and the squared deviations of each block.
+
+    Deviations are from means of blocks and of halves, so that no digits are lost: what is flat on a half has a
+    deviation of zero there. Nothing is summed over trials, so that equal trials have equal scores to the last bit.
+    """
+    num_blocks, length, num_trials = blocks.shape
+    inside = chosen.astype(np.float64)[:, :, None]
+    scores = np.empty((len(chosen), num_trials))
+    for begin in range(0, num_trials, TRIALS_AT_A_TIME):
+        part = blocks[:, :, begin : begin + TRIALS_AT_A_TIME]
+        means = part[:, :1].mean(axis=1) + (part - part[:, :1]).mean(axis=1)
+        squares = ((part - means[:, None]) ** 2).sum(axis=1)
+        mean = means[0] + sum(inside[:, k] * (means[k] - means[0]) for k in range(num_blocks)) / (num_blocks // 2)
+        total = sum(inside[:, k] * (squares[k] + length * (means[k] - mean) ** 2) for k in range(num_blocks))
+        scores[:, begin : begin + TRIALS_AT_A_TIME] = ratio(mean, np.sqrt(total / (length * num_blocks // 2 - 1)))
+    return scores
 
 
 def _judged(inside: np.ndarray, outside: np.ndarray, trials: pd.Index) -> tuple[float, pd.DataFrame]:
-    best = inside.argmax(axis=1)
-    rows = np.arange(len(best))
-    theirs = outside[rows, best]
-    rank = (outside <= theirs[:, None]).sum(axis=1) / (outside.shape[1] + 1)
+    rows = np.arange(len(inside))
+    highest = inside.max(axis=1, keepdims=True)
+    best = ((inside == highest) | _equal(inside, highest)).argmax(axis=1)
+    theirs = outside[rows, best][:, None]
+    beats = (outside > theirs) & ~_equal(outside, theirs)
+    rank = (~beats).sum(axis=1) / (outside.shape[1] + 1)
     columns = {
         "trial": trials.take(best).to_flat_index() if trials.nlevels > 1 else trials.take(best),
         "inside": inside[rows, best],
-        "outside": theirs,
+        "outside": theirs[:, 0],
         "rank": rank,
         "logit": np.log(rank / (1 - rank)),
     }
     return float((rank <= 0.5).mean()), pd.DataFrame(columns, pd.RangeIndex(len(best), name="half"))
+
+
+def _equal(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Equal but for rounding (rules 1.1)."""
+    with np.errstate(invalid="ignore"):
+        near = np.abs(a - b) <= np.maximum(REL_TOL * np.maximum(np.abs(a), np.abs(b)), ABS_TOL)
+    return near & np.isfinite(a) & np.isfinite(b)
 
 
 def deflate_sharpe_ratio(
@@ -167,7 +208,7 @@ def deflate_sharpe_ratio(
     returns: of the chosen portfolio, [time], or of several, [time, lane]; fractions. Or the run itself; of it, and of
         its `bt.returns`, the bars from the latest start of the lanes on count (rules 7.17).
     trials: the annualized Sharpe ratios of all trials, the chosen ones included, as from `bt.sharpe_ratio()`. Trials
-        without one (NaN) do not count.
+        without a finite one, as those that never trade, are left out, and one warning counts them.
     ann_factor: bars per year.
     num_independent: number of independent trials, if many of them are alike; default all of them.
 
@@ -178,9 +219,11 @@ def deflate_sharpe_ratio(
     if not isinstance(returns, pd.Series | pd.DataFrame):
         raise TypeError(f"returns: expected a Series [time] or a DataFrame [time, lane], got {type(returns).__name__}")
     tried = np.asarray(trials, np.float64).ravel()
-    tried = tried[~np.isnan(tried)]
-    if len(tried) < 2 or not np.isfinite(tried).all():
+    is_trial = np.isfinite(tried)
+    if is_trial.sum() < 2:
         raise ValueError("trials: expected the finite Sharpe ratios of at least two trials")
+    warn_of_left_out(int((~is_trial).sum()), len(tried))
+    tried = tried[is_trial]
     if num_independent is not None and not 1 <= num_independent <= len(tried):
         raise ValueError(f"num_independent: expected a number from 1 to {len(tried)}, got {shown(num_independent)}")
     count = len(tried) if num_independent is None else num_independent

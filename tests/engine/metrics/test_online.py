@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from jaxsim import metrics
+from jaxsim.engine.metrics.deflated import deflated
 from jaxsim.engine.metrics.online import ONLINE_METRICS, PIECES, RunningSums, needs_benchmark
-from jaxsim.engine.metrics.returns import deflated
 from jaxsim.frames.results.metric_names import ONE_PER_LANE
 from tests.helpers.markets import on_host
 

@@ -14,6 +14,7 @@ from jaxsim.frames.results.stats import portfolio_stats_table, returns_stats_tab
 DAY = pd.Timedelta("1D")
 ANN_FACTOR = 252.0
 TIMES = pd.date_range("2020-01-01", periods=60, freq="D")
+ZERO_DENOMINATORS = ("Sharpe Ratio", "Omega Ratio", "Sortino Ratio", "Tail Ratio", "Common Sense Ratio")
 LANES = pd.Index(["a", "b", "rises", "falls", "holes", "ruin", "flat"], name="lane")
 
 
@@ -37,6 +38,8 @@ def assert_tables(ours: pd.DataFrame, theirs: pd.DataFrame):
             assert [pd.isna(x) or x for x in left] == [pd.isna(x) or x for x in right], title
         else:
             right = right.astype(float)
+            if title in ZERO_DENOMINATORS:  # vectorbt is infinite there, see tests.peers.differences
+                right = right.mask(left.isna() & ~np.isfinite(right))
             np.testing.assert_allclose(left, right, rtol=1e-9, atol=1e-12, err_msg=title)
 
 

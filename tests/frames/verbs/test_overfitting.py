@@ -74,6 +74,37 @@ def test_lanes_of_a_backtest_are_trials():
     assert js.deflate_sharpe_ratio(bt.returns[0.05], bt.sharpe_ratio(), ann_factor=365) == pytest.approx(whole[0.05])
 
 
+def test_idle_trials_are_left_out():
+    """With one warning and their number; what is flat on a half alone stays, and is the worst there."""
+    nothing = NOISE.iloc[3:] - NOISE.iloc[3:].mean()
+    without = js.probability_of_overfitting(nothing, 10)
+    idle = nothing.assign(flat=0.0, rounding=np.r_[0.0, -1.4e-16, np.zeros(198)], gains=1e-4)[["flat", *nothing]]
+    idle["gains"] = 1e-4
+    with pytest.warns(UserWarning, match=r"^2 of 11 trials are left out: they have no finite score") as warned:
+        ours = js.probability_of_overfitting(idle, 10)
+    assert len(warned) == 1 and ours.pbo == without.pbo > 0.9
+    pd.testing.assert_frame_equal(ours.table.astype({"trial": int}), without.table)
+    half = nothing.assign(late=np.where(np.arange(200) < 100, 0.001, nothing[0]))
+    table = js.probability_of_overfitting(half, 2).table
+    assert table["inside"][0] == np.inf and table["trial"][0] == "late"
+    with pytest.raises(ValueError, match="returns: 1 of 2 trials have a finite sharpe_ratio; two are needed"):
+        js.probability_of_overfitting(nothing[[0]].assign(flat=0.0), 10)
+    ratios = pd.Series([0.5, 1.0, np.nan, np.inf, -0.5])
+    with pytest.warns(UserWarning, match="^2 of 5 trials are left out"):
+        ours = js.deflate_sharpe_ratio(NOISE[0], ratios, ann_factor=252)
+    assert ours == js.deflate_sharpe_ratio(NOISE[0], ratios[[0, 1, 4]], ann_factor=252)
+
+
+def test_ties_rank_below_none_of_their_equals():
+    """Copies, also ones that trade twice as much and whose ratio differs in the last bit, tie: the first is chosen, and
+    none beats it."""
+    r = NOISE[[0]].to_numpy()
+    same = pd.DataFrame(r * np.array([1.0, 1.0, 2.0, 3.0, 1 / 3, 1.0, 0.1]), columns=pd.Index(list("abcdefg")))
+    for metric in ("sharpe_ratio", "sortino_ratio"):
+        found = js.probability_of_overfitting(same, 6, metric, ann_factor=252)
+        assert (found.table["trial"] == "a").all() and (found.table["rank"] == 7 / 8).all() and found.pbo == 0
+
+
 @pytest.mark.parametrize(("trials", "published"), [(100, 0.9004), (46, 0.9505)])
 def test_deflated_sharpe_ratio_of_the_paper(trials, published):
     """Bailey and López de Prado 2014, "A numerical example": an annual Sharpe ratio of 2.5 over 1,250 days, skewness
@@ -108,6 +139,8 @@ def test_picture():
         (dict(num_blocks=5), ValueError, r"num_blocks: expected an even number, got 5"),
         (dict(num_blocks=30), ValueError, r"num_blocks: expected an even number from 2 to 20, got 30"),
         (dict(returns=NOISE.iloc[:20]), ValueError, r"num_blocks: 20 bars are too few for 16 blocks"),
+        (dict(ann_factor=np.nan), ValueError, r"ann_factor: expected a finite number > 0, got nan"),
+        (dict(ann_factor="252"), TypeError, r"ann_factor: expected numbers, got str '252'"),
         (dict(metric="best"), ValueError, r"metric: there is no metric 'best' of returns alone"),
         (dict(metric=5), TypeError, r"metric: expected the name of a metric or a function of returns"),
         (dict(metric=lambda returns: returns.mean(), num_blocks=2), ValueError, r"metric: <lambda> does not give one"),
