@@ -141,6 +141,9 @@ def sweep(
     year_freq: Annotated[str, typer.Option(help="Length of a year, such as 252D for daily stocks.")] = "365D",
     init_cash: Annotated[float, typer.Option(help="Opening cash.")] = 100.0,
     min_history: Annotated[int, typer.Option(help="Bars before the first trade.")] = 0,
+    start: Annotated[
+        int | None, typer.Option(help="First bar that metrics count, from 0; by default --min-history.")
+    ] = None,
     fixed: Annotated[
         str | None, typer.Option("--weights", help="Target weights, such as AAPL=0.6,IBM=0.4; by default equal.")
     ] = None,
@@ -173,6 +176,7 @@ def sweep(
             year_freq=year_freq,
             init_cash=init_cash,
             min_history=min_history,
+            start=start,
             engine=engine.value,
             names={"close": "FILE", "open": "FILE" if open_file is None else "--open", "policy": "--weights"},
         )

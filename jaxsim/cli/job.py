@@ -51,6 +51,7 @@ class Job:
     year_freq: str = "365D"
     init_cash: float = 100.0
     min_history: int = 0
+    start: int | None = None
     engine: str = "compiled"
     names: dict[str, str] = field(default_factory=dict)
 
@@ -73,6 +74,7 @@ class Job:
                 trigger=js.Threshold(js.grid(threshold=self.thresholds)),
                 fees=js.grid(fees=self.fees) if many else self.fees[0],
                 min_history=self.min_history,
+                start=self.start,
                 init_cash=self.init_cash,
                 freq=self.freq,
                 year_freq=self.year_freq,
@@ -125,6 +127,7 @@ class Job:
             "bars_per_year": float(bt.ann_factor),
             "init_cash": self.init_cash,
             "min_history": self.min_history,
+            "start": self.min_history if self.start is None else self.start,
             "engine": self.engine,
         }
 

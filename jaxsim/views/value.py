@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from jaxsim.views._plotly import ALERT, PALETTE, Figure, colours, require_plotly, show, styled
+from jaxsim.views._plotly import ALERT, INK, PALETTE, Figure, colours, require_plotly, show, styled
 from jaxsim.views._series import axis_name, checked_frame, drawable, envelope, point_budget
 
 _LEGEND = 15  # more lanes than this are named on hover only
@@ -18,10 +18,13 @@ def drawdown(value: pd.Series | pd.DataFrame) -> pd.Series | pd.DataFrame:
     return value / value.cummax() - 1.0
 
 
-def value_with_drawdown(value: pd.Series | pd.DataFrame, title: str | None = None) -> Figure:
+def value_with_drawdown(
+    value: pd.Series | pd.DataFrame, title: str | None = None, *, benchmark: pd.Series | None = None
+) -> Figure:
     """Value above, drawdown underneath, on one time axis.
 
     value: a Series [time] or a DataFrame [time, lane] in currency; lane labels may have several levels.
+    benchmark: a Series [time], currency, drawn as a dashed line beside the value.
 
     One lane is a line above a filled drawdown. Several lanes are thin lines, named on hover; up to 15 lanes have a
     legend, where a click hides both lines of a lane. Lines of more than 4,000 points (fewer per lane from 16 lanes on)
@@ -62,6 +65,19 @@ def value_with_drawdown(value: pd.Series | pd.DataFrame, title: str | None = Non
                 col=1,
                 **(alone if lanes == 1 else among),
             )
+    if benchmark is not None:
+        line = checked_frame(benchmark.to_frame("benchmark"), "benchmark").iloc[:, 0]
+        rows, path = envelope(line.to_numpy(), budget), line.to_numpy()
+        fig.add_scatter(
+            x=drawable(line.index)[rows],
+            y=path[rows],
+            name="benchmark",
+            mode="lines",
+            line=dict(width=1.2, color=INK, dash="dash"),
+            hovertemplate="%{y:,.6~g}<extra>benchmark</extra>",
+            row=1,
+            col=1,
+        )
     # Each lane is thinned on its own rows, so lanes seldom share an x for a unified hover box.
     styled(fig, title, traces=lanes, legend=1 < lanes <= _LEGEND, height=480)
     fig.update_layout(hovermode="x unified" if lanes == 1 else "closest")

@@ -285,6 +285,7 @@ def test_importing_the_command_line_imports_none_of_its_extra():
         (("--year-freq", "1ME"), "--year-freq: '1ME' is not a fixed duration"),
         (("--init-cash", "0"), "--init-cash: expected a finite number > 0, got 0"),
         (("--min-history", "-1"), "--min-history: expected a whole number >= 0, got -1"),
+        (("--start", "-1"), "--start: expected a whole number >= 0 and <= 59, got -1"),
         (("--weights", "AAPL"), "--weights: 'AAPL' is not of the form NAME=WEIGHT"),
         (("--weights", "AAPL=a"), "--weights: 'a' is not a number"),
         (("--weights", "ORCL=0.5"), "--weights: there is no asset 'ORCL'; there are IBM, AAPL, MSFT"),
@@ -350,7 +351,7 @@ def test_unreadable_files(tmp_path, wide, market):
         assert "cannot be read" in refused("sweep", tmp_path / name)
     market[1].iloc[1:].to_csv(tmp_path / "open.csv")
     line = refused("sweep", wide / "close.csv", "--open", tmp_path / "open.csv", "--out", tmp_path / "out")
-    assert line == "--open: its time index is not that of close"
+    assert line == "--open: its time index is not that of close; it lacks 2024-03-01 00:00:00"
     (tmp_path / "taken").write_text("")
     assert refused("sweep", wide / "close.csv", "--out", tmp_path / "taken").startswith("--out: the folder ")
 

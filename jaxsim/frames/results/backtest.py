@@ -418,9 +418,15 @@ class Backtest:
         return views.rebalance(rows, **kwargs)
 
     def plot_value(self, **kwargs: Any) -> Any:
-        """Value of all lanes, with drawdowns underneath. kwargs: as `js.views.value_with_drawdown`."""
+        """Value of all lanes, with drawdowns underneath; of one lane beside the benchmark that the run was given.
+
+        kwargs: as `js.views.value_with_drawdown`.
+        """
         from jaxsim import views
 
+        if self._num_lanes == 1 and self._paths.context.benchmark is not None:
+            benchmark: Any = self.benchmark_value
+            kwargs.setdefault("benchmark", benchmark if self.lanes is None else benchmark.iloc[:, 0])
         return views.value_with_drawdown(self.value, **kwargs)
 
     def plot_metric(self, metric: str = "sharpe_ratio", **kwargs: Any) -> Any:

@@ -84,7 +84,6 @@ class Paths:
             mark=c.mark[begin:end],
             init_cash=before,
             start=np.maximum(c.start - begin, 0),
-            benchmark=None,
             benchmark_path=benchmark[begin : end + 1],
         )
         marks = c.mark[max(begin - 1, 0)]

@@ -31,6 +31,7 @@ _REFUSED = {
     "groups": "one group is judged at a time",
     "by": "one group is judged at a time",
     "log": "only returns are kept",
+    "benchmark": "its metrics are of returns alone; benchmarks= takes policies to compare with",
 }
 
 
@@ -152,7 +153,7 @@ def walk_forward(
     inside, outside = (
         {
             name: [
-                _from(policy, pair[side].returns.to_numpy(), split[side])
+                _from(terms.get("start"), policy, pair[side].returns.to_numpy(), split[side])
                 for policy, pair, split in zip(policies[name], run_pairs, pairs, strict=True)
             ]
             for name, run_pairs in runs.items()
@@ -186,9 +187,10 @@ def _table(
     return table
 
 
-def _from(policy: Policy, returns: np.ndarray, bars: np.ndarray) -> np.ndarray:
-    """The returns of a stretch, NaN before the first bar at which the policy may trade."""
-    return np.where(bars < int(policy.min_history), np.nan, returns[bars])
+def _from(start: Any, policy: Policy, returns: np.ndarray, bars: np.ndarray) -> np.ndarray:
+    """The returns of a stretch, NaN before the first bar that counts: `start`, or the one at which the policy may
+    trade."""
+    return np.where(bars < int(policy.min_history if start is None else start), np.nan, returns[bars])
 
 
 def _scored(score: Callable[[Any], Any], returns: np.ndarray) -> float:

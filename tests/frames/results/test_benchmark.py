@@ -195,3 +195,14 @@ def test_masks_and_features_are_aligned_by_label():
     np.testing.assert_array_equal(seen[0], [1, 2])
     with pytest.raises(ValueError, match="open: its time index is not that of close; it lacks 2024-01-05"):
         js.backtest(CLOSE, al.EqualWeight(), open=CLOSE[:-1])
+
+
+def test_pictures_show_the_benchmark_that_the_run_was_given(lanes):
+    pytest.importorskip("plotly")
+    bt = js.backtest(CLOSE, al.EqualWeight(), benchmark=SP, engine="reference", **RUN)
+    for run, rows in ((bt, slice(None)), (bt.between(INDEX[2]), slice(2, None))):
+        (line,) = (x for x in run.plot_value().data if x.name == "benchmark")
+        np.testing.assert_allclose(line.y, bt.benchmark_value.iloc[rows])
+    assert "benchmark" not in [x.name for x in lanes.plot_value().data]
+    with pytest.raises(TypeError, match="benchmark: not in walk_forward"):
+        js.walk_forward(CLOSE, lambda market: al.EqualWeight(), js.WalkForwardSplits(2, 2), benchmark=SP)

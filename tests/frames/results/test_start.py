@@ -211,6 +211,14 @@ def test_folds_count_from_min_history_on():
     np.testing.assert_allclose(late.summary["annualized_return_joined"].iloc[0], expected)
 
 
+def test_folds_count_from_the_start_that_is_said():
+    policy, splits = js.Policy(al.EqualWeight(), min_history=12), js.WalkForwardSplits(train=20, test=10)
+    run = dict(metrics=["annualized_return"], freq="1D", engine="reference")
+    walked = js.walk_forward(LONG, lambda market: policy, splits, start=0, **run)
+    growth = 1 + js.backtest(LONG.iloc[:20], policy, freq="1D", engine="reference").total_return()
+    np.testing.assert_allclose(walked.table["annualized_return_in"].iloc[0], growth ** (365 / 20) - 1)
+
+
 def test_sensitivities_are_of_the_bars_that_count():
     run = dict(fees=0.002, min_history=12, freq="1D")
     bt = js.backtest(LONG, al.EqualWeight(), engine="reference", **run)
