@@ -146,9 +146,7 @@ class PortfolioEstimator(BaseEstimator):
 
     def _returns(self, X: Any) -> pd.Series:
         check_is_fitted(self)
-        returns = _read(X)
-        if returns.shape[1] != self.n_features_in_:
-            raise ValueError(f"X: {returns.shape[1]} assets, but {self.n_features_in_} were trained on")
+        returns = self._read_alike(X)
         past = self._past if self._goes_on(returns) else returns.iloc[:0]
         simulation, _ = self._simulate(pd.concat([past, returns]) if len(past) else returns, len(past))
         value = np.asarray(simulation.value)[len(past) :]
@@ -157,9 +155,9 @@ class PortfolioEstimator(BaseEstimator):
 
     def score(self, X: Any, y: Any = None) -> float:
         """The objective of the predicted returns, from the first row on at which the policy may trade."""
-        # Row k is bar k + 1 of the closes.
-        idle = max(int(self.policy_.min_history) - 1 - self._num_past(X), 0)
-        returns = self._returns(X).to_numpy()[idle:]
+        returns = self._returns(X).to_numpy()
+        idle = max(int(self.policy_.min_history) - 1 - self._num_past(X), 0)  # row k is bar k + 1 of the closes
+        returns = returns[idle:]
         if not len(returns):
             raise ValueError(f"X: min_history of {int(self.policy_.min_history)} leaves no row to score")
         objective = sharpe_ratio if self.objective is None else self.objective
@@ -169,7 +167,21 @@ class PortfolioEstimator(BaseEstimator):
 
     def _num_past(self, X: Any) -> int:
         """Number of rows of the training data that come before these."""
-        return len(self._past) if self._goes_on(_read(X)) else 0
+        return len(self._past) if self._goes_on(self._read_alike(X)) else 0
+
+    def _read_alike(self, X: Any) -> pd.DataFrame:
+        """Returns with the columns of the training data, aligned by name where both have names. Raises ValueError that
+        begins with X for other assets."""
+        returns = _read(X)
+        if returns.shape[1] != self.n_features_in_:
+            raise ValueError(f"X: {returns.shape[1]} assets, but {self.n_features_in_} were trained on")
+        names = getattr(self, "feature_names_in_", None)
+        if names is None or not isinstance(X, pd.DataFrame) or list(returns.columns) == list(names):
+            return returns
+        missing = [name for name in names if name not in returns.columns]
+        if missing:
+            raise ValueError(f"X: it has no column {missing[0]!r}, which was trained on")
+        return returns[list(names)]
 
     def _goes_on(self, returns: pd.DataFrame) -> bool:
         """Whether these rows are later than the training data, so that what is remembered of it is their past."""

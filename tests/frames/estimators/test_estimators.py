@@ -57,6 +57,21 @@ def test_predicts_what_a_backtest_says():
     assert taken.n_features_in_ == 3 and list(taken.feature_names_in_) == list("ABC")
 
 
+def test_columns_are_aligned_by_name_and_scores_count_from_min_history_on():
+    policy = js.Policy(al.FixedWeights([0.6, 0.3, 0.1]), js.Threshold(0.03), min_history=8)
+    taken = js.PortfolioEstimator(policy, costs=js.Costs(fees=0.002), ann_factor=252, steps=0).fit(X[:20])
+    whole = taken.predict(X[:20])
+    np.testing.assert_array_equal(taken.predict(X[:20][["C", "A", "B"]]), whole)
+    with pytest.raises(ValueError, match="X: it has no column 'B', which was trained on"):
+        taken.predict(X[:20].rename(columns={"B": "D"}))
+    assert (whole[:7] == 0).all() and whole.iloc[7] != 0  # bar 8 of the closes is row 7
+    assert taken.score(X[:20]) == pytest.approx(
+        js.metrics.sharpe_ratio(whole[7:].to_numpy(), ann_factor=252), rel=1e-12
+    )
+    with pytest.raises(ValueError, match="X: min_history of 8 leaves no row to score"):
+        taken.score(X[:7])
+
+
 def test_learns():
     """As `js.fit` on the same market; the allocator given is left as it is."""
     before = np.array(POLICY.allocator.coefficients)
