@@ -20,10 +20,9 @@ OPTIONS = (
     "jax_threefry_partitionable",
     "jax_numpy_dtype_promotion",
     "jax_numpy_rank_promotion",
-    "jax_disable_jit",
-    "jax_debug_nans",
-    "jax_debug_infs",
 )
+#: Options under which people look into a program, which is then traced as usual.
+DEBUGGING = ("jax_disable_jit", "jax_debug_nans", "jax_debug_infs", "jax_check_tracer_leaks")
 
 
 class Call(NamedTuple):
@@ -72,7 +71,8 @@ def kept_program(function: Callable[..., R]) -> Callable[..., R]:
 
     @functools.wraps(function)
     def call(*args: Any, **kwargs: Any) -> R:
-        program = None if _keeper is None else _program_of(_keeper, function, (args, kwargs))
+        keeper = None if any(getattr(jax.config, name, False) for name in DEBUGGING) else _keeper
+        program = None if keeper is None else _program_of(keeper, function, (args, kwargs))
         return jitted(*args, **kwargs) if program is None else program()
 
     return call

@@ -126,6 +126,13 @@ def test_other_sources_and_settings_are_other_programs(another_process, tmp_path
         assert len(list(tmp_path.glob("*.traced"))) == count
 
 
+def test_a_program_that_is_looked_into_is_traced(another_process, tmp_path):
+    another_process()
+    with jax.debug_nans(True):
+        js.sweep(CLOSE, al.EqualWeight(), **OPTIONS)
+    assert not list(tmp_path.glob("*.traced"))
+
+
 def test_a_file_calls_nothing():
     """A file that somebody has made names classes; it cannot name a function to be called."""
     for crafted in (
