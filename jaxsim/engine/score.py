@@ -9,6 +9,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jax.custom_batching import custom_vmap
 from jaxtyping import Float
 
@@ -93,7 +94,7 @@ def read_start(start: Any, num_bars: int) -> int:
 
 def _refuse_prices(benchmark: Any) -> None:
     """Raises ValueError for known numbers that cannot be returns."""
-    if benchmark is None or isinstance(benchmark, jax.core.Tracer):
+    if benchmark is None or isinstance(benchmark, Tracer):
         return
     known = np.asarray(benchmark)
     known = known[~np.isnan(known)]

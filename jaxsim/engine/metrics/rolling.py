@@ -175,8 +175,9 @@ def _with_window(signature: inspect.Signature) -> inspect.Signature:
 def _refuse_other_labels(series: dict[str, Any]) -> None:
     """Raises ValueError naming the first label of a pandas series that is not that of the first one at this place."""
     (first, reference), *others = series.items()
+    theirs: Any = getattr(reference, "index", None)
     for name, x in others:
-        index, theirs = getattr(x, "index", None), getattr(reference, "index", None)
+        index: Any = getattr(x, "index", None)
         if not hasattr(index, "equals") or not hasattr(theirs, "equals") or index.equals(theirs):
             continue
         pairs = zip(index, theirs, strict=False)

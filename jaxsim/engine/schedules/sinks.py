@@ -238,8 +238,9 @@ class MetricSink(AbstractSink):
         """Whether the bar of each lane, or of the lanes in the slots, enters the metrics."""
         if self.start is None:
             return True
-        is_by_lane = slots is not None and self.start.shape[0] > 1
-        return bar >= (slots.gather(self.start) if is_by_lane else self.start)
+        if slots is None or self.start.shape[0] == 1:
+            return bar >= self.start
+        return bar >= slots.gather(self.start)
 
     def finish(self, block: Block, num_bars: Int[Array, ""]) -> "MetricSink":
         assert self.sums is not None

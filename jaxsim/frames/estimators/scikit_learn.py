@@ -181,7 +181,7 @@ class PortfolioEstimator(BaseEstimator):
         missing = [name for name in names if name not in returns.columns]
         if missing:
             raise ValueError(f"X: it has no column {missing[0]!r}, which was trained on")
-        return returns[list(names)]
+        return returns.loc[:, list(names)]
 
     def _goes_on(self, returns: pd.DataFrame) -> bool:
         """Whether these rows are later than the training data, so that what is remembered of it is their past."""

@@ -242,7 +242,7 @@ class Allocations:
         table = by_lane.describe(*args, **kwargs)
         if self.lanes.is_unique and len(table) < len(self.lanes):
             table = table.reindex(self.lanes)
-            counts = table.columns[table.columns.get_level_values(-1) == "count"]
+            counts = [column for column in table.columns if column[-1] == "count"]
             table[counts] = table[counts].fillna(0.0)
         return table
 

@@ -281,6 +281,7 @@ def ledger_from_runs(
     def stacked(records: list[dict]) -> dict[str, np.ndarray]:
         return {name: np.stack([np.asarray(r[name]) for r in records]) for name in (records[0] if records else {})}
 
+    per_event: dict[str, Any] = {name: joined(name) for name in _PER_EVENT if name != "bar"}
     per_lane = [stacked(run.bar_aux) for run in runs]
     return Ledger(
         lanes=lanes,
@@ -295,7 +296,7 @@ def ledger_from_runs(
         clip=joined("clip"),
         is_decision=None if joined("is_decision").all() else joined("is_decision"),
         log=log_of_runs(runs, columns.shape[1]) if keep_log else None,
-        **{name: joined(name) for name in _PER_EVENT if name != "bar"},
+        **per_event,
     )
 
 

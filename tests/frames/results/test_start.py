@@ -165,6 +165,7 @@ def test_a_lane_that_never_may_trade_has_no_metrics():
     assert table.loc[99, NAMES[:8]].isna().all() and table.loc[99, "total_fees"] == 0
 
 
+@pytest.mark.filterwarnings("ignore:steps")  # one step need not be better than the start
 def test_score_and_fit_count_from_min_history_on():
     with jax.enable_x64(True):
         market = js.Market.from_frames(LONG)
