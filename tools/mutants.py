@@ -610,6 +610,22 @@ MUTANTS = [
         GOLDEN,
     ),
     Mutant(
+        "lot-beyond-the-cash",
+        "a lot that a hair is missing for is bought with cash that is not there",
+        "jaxsim/engine/base/numerics.py",
+        "return x > limit + 4 * jnp.finfo(limit.dtype).eps * jnp.abs(limit)",
+        "return x > limit + 1e-6 * jnp.abs(limit)",
+        test("fill_rules", "test_a_clause_by_hand"),
+    ),
+    Mutant(
+        "lots-have-no-derivative",
+        "what is rounded to lots has no derivative",
+        "jaxsim/engine/base/numerics.py",
+        "return rounded_to(*primals), tangents[0]",
+        "return rounded_to(*primals), tangents[1]",
+        test("orders", "test_lots_have_the_derivative_of_the_size"),
+    ),
+    Mutant(
         "rounding-is-risk",
         "a ratio is divided by what rounding left",
         "jaxsim/engine/metrics/nan_statistics.py",

@@ -4,9 +4,9 @@ Two faults of vectorbt are not reproduced: a Percent order of size 0, and a cash
 They are ignored as SIZE_ZERO; vectorbt fills them with a size of NaN or 0.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from math import inf, isfinite, isinf, isnan, nan
+from math import inf, isfinite, isinf, isnan, nan, ulp
 
 from jaxsim.engine.base.enums import Direction, OrderSide, SizeType
 from jaxsim.engine.trading.status import REJECTIONS, Clip, LaneFault, OrderStatus, OrderStatusInfo
@@ -70,6 +70,10 @@ class OrderResult:
     clip: Clip = Clip.NONE
 
 
+#: Distance from one to the next number.
+EPS = ulp(1.0)
+
+
 class NotFilled(Exception):
     """Raised inside the order function with the reason why nothing is filled."""
 
@@ -107,9 +111,21 @@ def snap(x: float) -> float:
     return 0.0 if abs(x) <= 1e-12 else x
 
 
-def granular(size: float, granularity: float) -> float:
-    """Rules 1.5: a whole number of granules, by Python's floor division."""
-    return size if isnan(granularity) else size // granularity * granularity
+def granular(size: float, granularity: float, is_too_much: Callable[[float], bool]) -> float:
+    """Rules 1.5: a whole number of lots; the next one where a hair is missing and that many are not too much."""
+    if isnan(granularity):
+        return size
+    lots = size / granularity
+    if isfinite(lots) and abs(lots - round(lots)) <= max(1e-9, 4 * ulp(lots)):
+        nearest = round(lots) * granularity
+        if nearest <= size or not is_too_much(nearest):
+            return nearest
+    return size // granularity * granularity
+
+
+def passes(x: float, limit: float) -> bool:
+    """Rules 1.5: above a limit by more than rounding."""
+    return x > limit + 4 * EPS * abs(limit)
 
 
 # --- Rules 3: one order
@@ -258,19 +274,25 @@ def _buy(state: AccountState, order: OrderRequest, wanted: float, percent: float
     capped = _cap(size, order)
     clip = Clip.POSITION if size < wanted < inf else Clip.NONE
     clip = Clip.MAX_SIZE if capped < size else clip
-    size = granular(capped, order.size_granularity)
+
+    def is_too_much(lots: float) -> bool:
+        bill = lots * price + (lots * price * order.fees + order.fixed_fees)
+        turns = capped > -state.position  # a purchase of less than what is owed leaves no long position
+        return passes(bill, limit) or (not turns and passes(lots, -state.position))
+
+    size = granular(capped, order.size_granularity, is_too_much)
 
     cost = size * price
     fees = cost * order.fees + order.fixed_fees
     total = cost + fees
     if le(total, limit):
         fill, paid = size, total
-        clip = Clip.GRANULARITY if fill < capped and clip != Clip.MAX_SIZE else clip
+        clip = Clip.GRANULARITY if lt(fill, capped) and clip != Clip.MAX_SIZE else clip
     else:  # rules 3.5f: as much as the cash can pay
         net = add(limit, -order.fixed_fees) / (1 + order.fees)
         if net <= 0:
             raise NotFilled(OrderStatusInfo.CANT_COVER_FEES)
-        fill = granular(net / price, order.size_granularity)
+        fill = granular(net / price, order.size_granularity, is_too_much)
         if isnan(order.size_granularity):
             fees, paid = limit - net, limit
         else:
@@ -291,6 +313,7 @@ def _sell(state: AccountState, order: OrderRequest, wanted: float, percent: floa
     """Rules 3.6: a sale."""
     price = order.price * (1 - order.slippage)
     position = state.position
+    most = None
     is_share = isnan(percent)  # whether the size includes the factor `percent` already
     if order.direction == Direction.LONG_ONLY:
         size = min(position, wanted)
@@ -314,8 +337,10 @@ def _sell(state: AccountState, order: OrderRequest, wanted: float, percent: floa
         raise NotFilled(OrderStatusInfo.NO_OPEN_POSITION)
     if isinf(size):  # vectorbt accepts an infinite Percent of a long position; the account is then not finite
         raise OrderError(f"a sale of infinite size: {order} on {state}")
-    size = granular(size, order.size_granularity)
-    if clip == Clip.NONE and size < capped:
+    bounds = [position] if capped <= position else []
+    bounds += [max(most, capped)] if most is not None else []
+    size = granular(size, order.size_granularity, lambda lots: any(passes(lots, bound) for bound in bounds))
+    if clip == Clip.NONE and lt(size, capped):
         clip = Clip.GRANULARITY
     elif clip == Clip.NONE and capped < wanted < inf:
         clip = Clip.POSITION if order.direction == Direction.LONG_ONLY else Clip.CASH

@@ -195,6 +195,7 @@ def _limits(rng, shape, quirks, unit) -> dict:
     if "granules" in quirks:
         granule = np.where(rng.random(shape[1]) < 0.5, 10.0 ** rng.integers(-3, 2, shape[1]), 1.0)
         granule = np.where(granule < typical / 10, granule, typical * 10 ** rng.uniform(-4, -1, shape[1]))
+        granule = 2.0 ** np.round(np.log2(granule))  # exact multiples: vectorbt rounds down what is a hair below a lot
         granularity = np.where(rng.random(shape) < rng.choice([0.3, 1.0]), granule, granularity)
         if "bare granules" not in quirks:  # so that nothing is filled with a size of 0: rules 3.5f
             min_size = np.where(np.isnan(granularity), min_size, granularity * 1e-3)

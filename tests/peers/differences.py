@@ -29,6 +29,11 @@ DIFFERENCES = (
         "",
     ),
     Difference(
+        "a size within a hair of a lot is that lot: 1.0 in lots of 0.1 is ten lots",
+        "0.1 is a little more than a tenth, and 0.9 is not what was ordered",
+        "",
+    ),
+    Difference(
         "`deflated_sharpe_ratio` leaves out lanes without a finite Sharpe ratio",
         "one idle lane must not take the result from all others",
         "",

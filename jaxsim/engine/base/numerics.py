@@ -83,6 +83,34 @@ def _snap_jvp(primals, tangents):
     return snap(*primals), tangents[0]
 
 
+def whole_lots(size: Inexact[Array, ""], lot: Inexact[Array, ""]) -> tuple[Array, Array]:
+    """The size in whole lots (rules 1.5): the nearest number of them where the size is a hair from it, so that it may
+    be above the size, and rounded down."""
+    size, lot = lax.stop_gradient(size), lax.stop_gradient(lot)
+    lots = quotient(size, lot)
+    nearest = jnp.round(lots)
+    ulp = jnp.nextafter(jnp.abs(lots), jnp.inf) - jnp.abs(lots)
+    is_near = jnp.abs(lots - nearest) <= jnp.maximum(REL_TOL, 4 * ulp)
+    down = product(jnp.floor_divide(size, lot), lot)
+    return where(is_near, product(nearest, lot), down), down
+
+
+@jax.custom_jvp
+def rounded_to(size: Inexact[Array, ""], rounded: Inexact[Array, ""]) -> Inexact[Array, ""]:
+    """The rounded size; derivatives are those of the size."""
+    return rounded
+
+
+@rounded_to.defjvp
+def _rounded_to_jvp(primals, tangents):
+    return rounded_to(*primals), tangents[0]
+
+
+def passes(x: Inexact[Array, ""], limit: Inexact[Array, ""]) -> Bool[Array, ""]:
+    """Whether x is above a limit by more than the rounding of a product and a sum."""
+    return x > limit + 4 * jnp.finfo(limit.dtype).eps * jnp.abs(limit)
+
+
 def product(x: Numbers, y: Numbers) -> Inexact[Array, "..."]:
     """x * y rounded to the nearest number before anything is added to it; 0 where x is 0, whatever y is.
 

@@ -5,7 +5,7 @@ directions. An order that does not fill has a reason (OrderStatusInfo); one that
 The side that is not taken is computed from finite numbers, so that no NaN or infinity reaches a gradient.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float, Int
 
 from jaxsim.engine.base.arrays import Array, where
 from jaxsim.engine.base.enums import Direction, SizeType
-from jaxsim.engine.base.numerics import add, eq, le, product, quotient, snap
+from jaxsim.engine.base.numerics import add, eq, le, passes, product, quotient, rounded_to, snap, whole_lots
 from jaxsim.engine.trading.costs import Costs
 from jaxsim.engine.trading.status import REJECTIONS, Clip, LaneFault
 from jaxsim.engine.trading.status import OrderStatusInfo as Info
@@ -102,11 +102,17 @@ class _Terms(eqx.Module):
             flag(costs.allow_partial, True),
         )
 
-    def granular(self, size: Scalar) -> Scalar:
-        """A whole number of granules, by floor division (rules 1.5)."""
+    def granular(self, size: Scalar, is_too_much: Callable[[Scalar], Flag]) -> Scalar:
+        """A whole number of lots (rules 1.5). A size that is a hair below is rounded up, unless that is too much."""
         is_on = ~jnp.isnan(self.granularity)
-        grain = where(is_on, self.granularity, 1.0)
-        return where(is_on, product(jnp.floor_divide(size, grain), grain), size)
+        near, down = whole_lots(size, where(is_on, self.granularity, 1.0))
+        rounded = where((near > size) & is_too_much(near), down, near)
+        return where(is_on, rounded_to(size, rounded), size)
+
+    def bill(self, size: Scalar, price: Scalar) -> tuple[Scalar, Scalar]:
+        """What a purchase costs, and its fees; currency."""
+        cost = product(size, price)
+        return cost, product(cost, self.fees) + self.fixed
 
 
 class _Wish(eqx.Module):
@@ -291,17 +297,21 @@ def _buy(
     is_zero = ~has_no_end & (size == 0)
     is_over = has_no_end & jnp.isfinite(terms.max_size) | (size > terms.max_size)
     whole = where(is_over, terms.max_size, size)
-    size = terms.granular(whole)
+    owed = where(whole <= -units, -units, jnp.inf)  # a purchase that does not turn a short position leaves it short
+
+    def is_too_much(lots: Scalar) -> Flag:
+        return passes(sum(terms.bill(lots, price)), limit) | passes(lots, owed)
+
+    size = terms.granular(whole, is_too_much)
     has_no_end = has_no_end & ~is_over
 
-    cost = product(size, price)
-    whole_fees = product(cost, terms.fees) + terms.fixed
+    cost, whole_fees = terms.bill(size, price)
     fits = ~has_no_end & le(cost + whole_fees, limit)
     net = quotient(add(limit, -terms.fixed), 1 + terms.fees)
-    part = terms.granular(quotient(net, price))
-    part_cost = product(part, price)
+    part = terms.granular(quotient(net, price), is_too_much)
+    part_cost, lot_fees = terms.bill(part, price)
     is_granular = ~jnp.isnan(terms.granularity)
-    part_fees = where(is_granular, product(part_cost, terms.fees) + terms.fixed, limit - net)
+    part_fees = where(is_granular, lot_fees, limit - net)
     part_paid = where(is_granular, part_cost + part_fees, limit)
     bought = where(fits, size, part)
 
@@ -336,7 +346,7 @@ def _buy(
             [
                 (~fits & ~has_no_end, Clip.CASH),
                 (is_over, Clip.MAX_SIZE),
-                (fits & (size < whole), Clip.GRANULARITY),
+                (fits & (size < whole) & ~eq(size, whole), Clip.GRANULARITY),
                 (is_short_only & ~wish.is_unbounded & (whole < wish.units), Clip.POSITION),
             ],
             Clip.NONE,
@@ -369,7 +379,9 @@ def _sell(order: Order, wish: _Wish, terms: _Terms, price: Scalar, free_cash: Sc
     is_endless = wish.is_endless & takes_share
     is_over = (size > terms.max_size) | (is_endless & (size > 0) & jnp.isfinite(terms.max_size))
     whole = where(is_over, terms.max_size, size)
-    size = terms.granular(whole)
+    held = where(whole <= units, units, jnp.inf)  # a sale of what is held sells nothing short
+    most_of_all = where(is_limited, jnp.maximum(most, whole), jnp.inf)
+    size = terms.granular(whole, lambda lots: passes(lots, jnp.minimum(held, most_of_all)))
 
     amount = product(size, price)
     fees = product(amount, terms.fees) + terms.fixed
@@ -394,7 +406,7 @@ def _sell(order: Order, wish: _Wish, terms: _Terms, price: Scalar, free_cash: Sc
     clip = first_of(
         [
             (is_over, Clip.MAX_SIZE),
-            (size < whole, Clip.GRANULARITY),
+            ((size < whole) & ~eq(size, whole), Clip.GRANULARITY),
             (is_cut, where(is_long_only, Clip.POSITION, Clip.CASH)),
         ],
         Clip.NONE,

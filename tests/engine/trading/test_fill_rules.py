@@ -47,7 +47,35 @@ CASES = {
     "1.3 what cancels leaves nothing": case(
         dict(size=-5.0, position=0.0, cash=150.0), dict(size=-5.0), dict(position=5 + 1e-9)
     ),
-    "1.5 a tenth goes nine times into one": case(dict(size=0.1 * 9), dict(size_granularity=0.1)),
+    "1.5 ten tenths are one": case(dict(size=1.0, cash=90.0), dict(size=1.0, size_granularity=0.1)),
+    "1.5 a lot that is not whole is left": case(dict(size=9 * 0.1), dict(size=0.99999, size_granularity=0.1)),
+    "1.5 a hair below is a lot": case(dict(size=10.0), dict(size=10 - 5e-9, size_granularity=10.0)),
+    "1.5 more than a hair below is none": case(Info.SIZE_ZERO, dict(size=10 - 5e-8, size_granularity=10.0)),
+    "1.5 many lots, four units in the last place": case(
+        dict(size=-3e7 * 0.1), dict(size=-3e6 + 1e-9, size_granularity=0.1), dict(position=1e7)
+    ),
+    "1.5 three tenths for all the cash": case(
+        dict(size=3 * 0.1, cash=0.0), dict(size=5.0, size_granularity=0.1), dict(cash=3.0, free_cash=3.0)
+    ),
+    "1.5 a lot that passes the cash by a hair is not bought": case(
+        Info.SIZE_ZERO, dict(size=10 - 5e-9, size_granularity=10.0), dict(cash=100 - 5e-8, free_cash=100 - 5e-8)
+    ),
+    "1.5 nor as the part that the cash pays for": case(
+        Info.SIZE_ZERO, dict(size=20.0, size_granularity=10.0), dict(cash=100 - 5e-8, free_cash=100 - 5e-8)
+    ),
+    "1.5 a lot that passes the position by a hair is not sold": case(
+        Info.SIZE_ZERO,
+        dict(size=0.0, size_type=TO_AMOUNT, size_granularity=10.0),
+        dict(position=10 - 5e-9),
+    ),
+    "1.5 nor bought back": case(
+        Info.SIZE_ZERO,
+        dict(size=0.0, size_type=TO_AMOUNT, size_granularity=5.0),
+        dict(OWING, position=-5 + 2e-9),
+    ),
+    "1.5 seven tenths leave nothing": case(
+        dict(size=-7 * 0.1, position=0.0), dict(size=-0.7, direction=LONG, size_granularity=0.1), dict(position=0.7)
+    ),
     # rules 3.1, 3.2
     "3.1 dust goes, without a fill": case(
         Info.SIZE_NAN,

@@ -11,6 +11,7 @@ import pytest
 import allocators as al
 import jaxsim as js
 from jaxsim.engine.base.random import reject_draws
+from jaxsim.engine.trading.order import Order, Pool, fill
 from jaxsim.errors import OrderError, RejectedOrderError
 from tests.helpers.cases import FORMS, Batch, assert_same_portfolio, make_batch
 from tests.helpers.engines import differing_logs
@@ -410,3 +411,22 @@ def test_a_fill_moves_the_valuation_price_until_there_is_a_newer_one():
     assert [traded(bt[False], bar) for bar in (0, 2)] == [{"B": 10.0}, {"B": pytest.approx(4.0)}]
     # 400 + 10 * 60 = 1000, of which 0.6 are 10 units of 60
     assert [traded(bt[True], bar) for bar in (0, 2)] == [{"B": 10.0}, {}]
+
+
+def test_lots_have_the_derivative_of_the_size():
+    """As if nothing were rounded: in lots of 1, an order of 2.5 fills 2, and one more wished is one more filled; a
+    purchase that the cash cuts has the derivative of cash / price."""
+
+    def filled(size, cash, lot):
+        nothing, ten = 0 * size, 10.0 + 0 * size
+        kind, direction = jnp.int32(js.SizeType.AMOUNT), jnp.int32(js.Direction.BOTH)
+        costs = js.Costs(fees=nothing, size_granularity=lot)
+        order = Order(size, kind, direction, ten, nothing, nothing, ten, costs, None)
+        return fill(Pool(cash, cash, cash), order)[1].trade
+
+    with jax.enable_x64(True):
+        by = jax.jit(jax.value_and_grad(filled, (0, 1)))
+        for size, trade, slopes in ((2.5, 2.0, (1.0, 0.0)), (-2.5, -2.0, (1.0, 0.0)), (20.0, 9.0, (0.0, 0.1))):
+            value, slope = by(jnp.float64(size), jnp.float64(95.0), jnp.float64(1.0))
+            assert value == trade
+            np.testing.assert_allclose(slope, slopes, rtol=1e-12)
