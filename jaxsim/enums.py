@@ -2,7 +2,7 @@
 are those of vectorbt."""
 
 from jaxsim.engine.base.enums import CallSeq, Direction, OrderSide, SizeType
-from jaxsim.engine.trading.status import Clip, LaneFault, OrderStatus, OrderStatusInfo
+from jaxsim.engine.trading.status import Clip, Incident, LaneFault, OrderReason, OrderStatus, OrderStatusInfo
 from jaxsim.frames.results.records.drawdowns import DrawdownStatus
 from jaxsim.frames.results.records.trades import TradeDirection, TradeStatus
 
@@ -11,7 +11,9 @@ __all__ = [
     "Clip",
     "Direction",
     "DrawdownStatus",
+    "Incident",
     "LaneFault",
+    "OrderReason",
     "OrderSide",
     "OrderStatus",
     "OrderStatusInfo",

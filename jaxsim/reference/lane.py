@@ -21,8 +21,9 @@ from jaxsim.engine.policy.triggers import AtBars, Never, as_answer, excess_of
 from jaxsim.engine.trading.account import Account
 from jaxsim.engine.trading.costs import Costs
 from jaxsim.engine.trading.market import Market
-from jaxsim.engine.trading.status import LaneFault
+from jaxsim.engine.trading.status import Incident, LaneFault
 from jaxsim.errors import OrderError
+from jaxsim.reference.delisting import close_what_leaves, closing_row
 from jaxsim.reference.orders import (
     AccountState,
     OrderRequest,
@@ -88,6 +89,8 @@ class _Lane:
         self.price = _rows(market.price, shape)
         self.mark = _rows(market.mark, shape)
         self.priced_at = None if market.priced_at is None else np.asarray(market.priced_at).tolist()
+        self.gone = None if market.gone is None else _rows(market.gone, shape)
+        self.carried = None if market.carried is None else _rows(market.carried, shape)
         terms = {name: value for name, value in vars(costs).items() if value is not None and name != "update_value"}
         self.terms = {name: np.broadcast_to(np.asarray(value), shape).tolist() for name, value in terms.items()}
         self.update_value = costs.update_value is not None and bool(costs.update_value)
@@ -108,6 +111,10 @@ class _Lane:
         self.last_fill = [(nan, 0)] * self.num_assets  # price and bar; used if fills move valuation prices
         self.target = [nan] * self.num_assets
         self.state = initial_state(policy.allocator, self.num_assets)
+        self.closed: dict[int, LoggedOrder] = {}  # at this bar, of assets that have left the market
+        self.is_emptied = False  # nothing is held, since all of it has left the market
+        self.incidents = Incident(0)
+        self.aux: dict = {}  # of the last answer
         self.fault = (LaneFault.NONE, -1, -1)
         self.plan: _Plan | None = None
         self.positions = None if policy.stops is None else Positions(policy.stops, self.num_assets)
@@ -120,26 +127,30 @@ class _Lane:
         units_path = np.empty((self.num_bars, self.num_assets))
         for bar in range(self.num_bars):
             self.step(bar)
-            value_path[bar] = self.worth(self.mark[bar])  # 6. mark
+            value_path[bar] = self.worth(self.mark[bar])  # 7. mark
             cash_path[bar] = self.cash
             units_path[bar] = self.units
         return LaneRun(
             **columns_of(self.rebalances, self.num_assets),
             bar_aux=self.bar_aux,
             fault=self.fault,
+            incidents=self.incidents,
             value_path=value_path,
             cash_path=cash_path,
             units_path=units_path,
         )
 
     def step(self, bar: int) -> None:
-        """Steps 1 to 5 of a bar."""
+        """Steps 1 to 6 of a bar."""
+        self.closed = close_what_leaves(self, bar)  # 1. close
         self.val_price_now = self.valuation(bar)
-        value = self.worth(self.val_price_now)  # 1. value
-        self.seen = None  # 2. observe; the observation is built when it is first used
+        value = self.worth(self.val_price_now)  # 2. value
+        self.seen = None  # 3. observe; the observation is built when it is first used
         if observes(self.policy.allocator):
             self.watch(self.observation(bar, value))
-        if not self.wants_to_trade(bar, value):  # 3. decide
+        if not self.wants_to_trade(bar, value):  # 4. decide
+            if self.closed:
+                self.rebalances.append(closing_row(self, bar, value))
             # The account is snapped at every bar, also without a trade (rules 3.1).
             self.cash, self.free_cash = snap(self.cash), snap(self.free_cash)
             self.units, self.debt = ([snap(x) for x in balance] for balance in (self.units, self.debt))
@@ -147,9 +158,9 @@ class _Lane:
         if self.plan is not None:
             self.trade_to(bar, value, self.plan.answer, is_decision=False)
             return
-        answer = self.ask(self.observation(bar, value))  # 4. allocate
+        answer = self.ask(self.observation(bar, value))  # 5. allocate
         if self.positions is None:
-            self.rebalance(bar, value, answer)  # 5. order
+            self.rebalance(bar, value, answer)  # 6. order
         else:
             self.rebalance_with_stops(bar, value, answer, self.positions)
 
@@ -193,6 +204,8 @@ class _Lane:
             key=_key_at(self.key, bar),
             features=jax.tree.map(lambda x: x[bar], self.features),
             closes=self.closes,
+            carried=None if self.carried is None else np.array(self.carried[bar]),
+            is_emptied=self.is_emptied,
         )
         self.seen = Observation(**known_now)
         return self.seen
@@ -212,7 +225,7 @@ class _Lane:
             return False
         if self.plan is not None:
             return True
-        if self.policy.trades_when_flat and all(units == 0 for units in self.units):
+        if self.policy.trades_when_flat and not self.is_emptied and all(units == 0 for units in self.units):
             return True
         if self.is_triggered(bar, value):
             return True
@@ -231,14 +244,16 @@ class _Lane:
 
     def has_drifted(self, bar: int, value: float) -> bool:
         """Whether any weight is off its last target by the threshold or more. NaN compares false: it is the weight of
-        an asset without a price, and the target of an asset that was left alone."""
-        drift, threshold = self.drift(value), self.threshold[bar]
+        an asset without a price of this bar, and the target of an asset that was left alone."""
+        drift, threshold = self.drift(bar, value), self.threshold[bar]
         return any(drift[n] >= threshold[n] for n in range(self.num_assets))
 
-    def drift(self, value: float) -> list[float]:
-        """The distance of each present weight from its last target."""
+    def drift(self, bar: int, value: float) -> list[float]:
+        """The distance of each present weight from its last target; NaN where the price is of an earlier bar."""
         holdings = [units * price for units, price in zip(self.units, self.val_price_now, strict=True)]
-        return [abs(_ratio(x, value) - target) for x, target in zip(holdings, self.target, strict=True)]
+        carried = [False] * self.num_assets if self.carried is None else self.carried[bar]
+        terms = zip(holdings, self.target, carried, strict=True)
+        return [nan if old else abs(_ratio(x, value) - target) for x, target, old in terms]
 
     def ask(self, obs: Observation) -> _Answer:
         """Ask the allocator, and check that it returns one weight per asset."""
@@ -305,7 +320,7 @@ class _Lane:
     def excess(self, bar: int, value: float) -> list[float]:
         """The distance of each asset beyond the limit of the trigger."""
         if self.threshold:
-            return [x - limit for x, limit in zip(self.drift(value), self.threshold[bar], strict=True)]
+            return [x - limit for x, limit in zip(self.drift(bar, value), self.threshold[bar], strict=True)]
         return np.array(excess_of(self.policy.trigger, self.observation(bar, value)), float).tolist()
 
     def trade_to(
@@ -321,7 +336,9 @@ class _Lane:
             sizes = self.destination(bar, value, answer)
             if self.positions is not None:  # a stop closes the whole position, whatever the destination
                 sizes = [0.0 if x else size for x, size in zip(self.positions.closing, sizes, strict=True)]
-        log = self.execute(bar, value, sizes, answer)
+        log = self.execute(bar, value, sizes, answer) | self.closed
+        self.is_emptied = self.is_emptied and all(units == 0 for units in self.units)
+        self.aux = answer.aux
         row = Rebalance(
             bars=bar,
             value=value,

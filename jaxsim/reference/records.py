@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxsim.engine.base.enums import OrderSide
-from jaxsim.engine.trading.status import LaneFault, OrderStatus
+from jaxsim.engine.trading.status import Incident, LaneFault, OrderStatus
 from jaxsim.errors import OrderError
 from jaxsim.reference.orders import AccountState, NotFilled, OrderRequest, OrderResult, requested_size
 
@@ -32,6 +32,7 @@ class LaneRun:
 
     log: the account before and after each order and the order itself, [E][N].
     fault: the first fault, its bar and its asset; LaneFault.NONE, -1, -1 without a fault.
+    incidents: what befell the account.
     bar_aux: recorded arrays of `observe`, one dictionary per bar; empty if the allocator does not observe.
     value_path, cash_path, units_path: after each bar, marked at the close; [T], [T], [T, N].
     """
@@ -58,23 +59,31 @@ class LaneRun:
     log: list[list["LoggedOrder"]]
     bar_aux: list[dict]
     fault: tuple[LaneFault, int, int]
+    incidents: Incident
     value_path: np.ndarray
     cash_path: np.ndarray
     units_path: np.ndarray
 
 
 class LoggedOrder(NamedTuple):
-    """One order of a rebalance, the account before and after it, and its place in the order of execution."""
+    """One order of a rebalance, the account before and after it, and its place in the order of execution.
+
+    closes: units that the order asks for where it closes an asset that has left the market; NaN: it is an order of the
+        policy.
+    """
 
     before: AccountState
     order: OrderRequest
     after: AccountState
     result: OrderResult
     rank: int
+    closes: float = nan
 
     @property
     def request(self) -> float:
         """Requested units, > 0 to buy; NaN if unknown."""
+        if not isnan(self.closes):
+            return self.closes
         try:
             size, share = requested_size(self.before.snapped(), self.order)
         except (OrderError, NotFilled):

@@ -46,6 +46,8 @@ class Batch:
             freq="1D",
             engine=engine,
             key=key,
+            delistings="hold",
+            drift_without_price="counts",
         )
 
 

@@ -17,31 +17,36 @@ from jaxsim.engine.base.tracing import traced_once
 class Agenda(eqx.Module):
     """The rebalances that a first pass has found.
 
-    bar, trades: of every row, in whole chunks; a row without a trade is blank.
+    bar: of every row, in whole chunks.
+    acts: whether anything happens there: a rebalance, or the closing of assets that leave; other rows are blank.
+    trades: whether there is a rebalance.
     num_rows: of all lanes together; more than the capacity if that was too small.
     lane: after every row, without derivatives; None under the gate `Hard`, which asks for no bar in between.
     """
 
     bar: Int[Array, " row"]
+    acts: Bool[Array, " row"]
     trades: Bool[Array, " row"]
     num_rows: Int[Array, ""]
     lane: LaneState | None
 
 
 class Held(eqx.Module):
-    """Which row of an agenda holds at each bar: the last one that traded at the bar or before; -1: none yet.
+    """Which row of an agenda holds at each bar: the last one that is not blank at the bar or before; -1: none yet.
 
-    is_new: whether the row is of this very bar.
+    is_new: whether the row is of this very bar.        trades: whether there is a rebalance at this bar.
     """
 
     row: Int[Array, " time"]
     is_new: Bool[Array, " time"]
+    trades: Bool[Array, " time"]
 
     @classmethod
     def of(cls, agenda: Agenda, num_bars: int) -> "Held":
-        place = where(agenda.trades, agenda.bar, num_bars)
+        place = where(agenda.acts, agenda.bar, num_bars)
         row = jnp.full(num_bars + 1, -1, jnp.int32).at[place].max(jnp.arange(place.shape[0], dtype=jnp.int32))
-        return cls(lax.cummax(row[:num_bars]), row[:num_bars] >= 0)
+        row = row[:num_bars]
+        return cls(lax.cummax(row), row >= 0, (row >= 0) & agenda.trades[row])
 
     def path(self, start: Any, rows: Any) -> Any:
         """[time, ...] from what there is before the first row, and after each row."""

@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float, Int
 from jaxsim.engine.adjoints.adjoint import AbstractAdjoint, check_count
 from jaxsim.engine.adjoints.agenda import Agenda, Held, constant, in_chunks, room_for
 from jaxsim.engine.adjoints.near_misses import find_misses
+from jaxsim.engine.bar.delisting import leaving_bars
 from jaxsim.engine.bar.lane_state import LaneState, observe
 from jaxsim.engine.bar.lanes import LaneInputs
 from jaxsim.engine.bar.simulation import BarPaths, Save
@@ -101,13 +102,14 @@ class _Search(eqx.Module):
     """The first pass on its way.
 
     seen: the first bar that the lane has not decided on.       bar: the first bar of the block that is searched.
-    rows, trades, lanes: as `Agenda` has them.      count: number of rows so far.
+    rows: the bars of the agenda.       acts, trades, lanes: as `Agenda` has them.      count: number of rows so far.
     """
 
     lane: LaneState
     seen: Int[Array, ""]
     bar: Int[Array, ""]
     rows: Int[Array, " row"]
+    acts: Bool[Array, " row"]
     trades: Bool[Array, " row"]
     lanes: LaneState | None
     count: Int[Array, ""]
@@ -120,43 +122,49 @@ def find_events(
     inputs, start = constant((inputs, start))
     market, policy, num_bars = inputs.market, inputs.policy, inputs.market.num_bars
     room = room_for(capacity, EVENT_CHUNK)
+    leaving = None if market.gone is None else leaving_bars(market.gone)
 
     def first_trade(lane: LaneState, seen: Array, bar: Array) -> Array:
         begin = jnp.minimum(bar, num_bars - block)
         bars = begin + jnp.arange(block, dtype=bar.dtype)
         prices = lax.dynamic_slice_in_dim(market.val_price, begin, block)
         trades = jax.vmap(lambda at, price: decide(policy, lane, observe(market, lane, at, price, inputs.key)))
-        is_open = bars >= jnp.maximum(seen, bar)
-        return jnp.min(where(trades(bars, prices) & is_open, bars, num_bars))
+        is_open, fires = bars >= jnp.maximum(seen, bar), trades(bars, prices)
+        if leaving is not None:
+            fires = fires | lax.dynamic_slice_in_dim(leaving, begin, block)
+        return jnp.min(where(fires & is_open, bars, num_bars))
 
     def advance(state: _Search) -> _Search:
         first = first_trade(state.lane, state.seen, state.bar)
         is_due, at = first < num_bars, jnp.minimum(first, num_bars - 1)
-        lane = trade_bar(inputs, state.lane, at, is_due, axes, decision=is_decided).lane
-        is_any_due = any_lane(is_due, axes)
-        rows, trades, lanes = jax.tree.map(
+        # At a bar at which assets leave, the search does not say whether there is a rebalance as well.
+        outcome = trade_bar(inputs, state.lane, at, is_due, axes, decision=is_decided if leaving is None else decide)
+        lane, acts = outcome.lane, outcome.traded
+        rows, acts_of, trades, lanes = jax.tree.map(
             lambda path, now: path.at[state.count].set(now),
-            (state.rows, state.trades, state.lanes),
-            (at, is_due, lane if keeps_lanes else None),
+            (state.rows, state.acts, state.trades, state.lanes),
+            (at, acts, outcome.trades, lane if keeps_lanes else None),
         )
         return _Search(
             lane,
             where(is_due, at + 1, state.seen),
-            where(is_any_due, state.bar, state.bar + block),
+            where(any_lane(is_due, axes), state.bar, state.bar + block),
             rows,
+            acts_of,
             trades,
             lanes,
-            state.count + is_any_due,
+            state.count + any_lane(acts, axes),
         )
 
     zero = jnp.int32(0)
     # One row more than there is room for, to tell a full agenda from one that overflows.
     blank = jnp.zeros(room + 1, jnp.int32)
     lanes = jax.tree.map(lambda x: jnp.broadcast_to(x, (room + 1, *x.shape)), start) if keeps_lanes else None
-    search = _Search(start, zero, zero, blank, blank.astype(bool), lanes, zero)
+    search = _Search(start, zero, zero, blank, blank.astype(bool), blank.astype(bool), lanes, zero)
     end = lax.while_loop(lambda state: (state.bar < num_bars) & (state.count <= capacity), advance, search)
     lanes = jax.tree.map(lambda x: x[:room], end.lanes)
-    return Agenda(end.rows[:room], end.trades[:room] & (jnp.arange(room) < capacity), end.count, lanes)
+    fits = jnp.arange(room) < capacity
+    return Agenda(end.rows[:room], end.acts[:room] & fits, end.trades[:room] & fits, end.count, lanes)
 
 
 class EventRows(eqx.Module):
@@ -175,6 +183,7 @@ class _Row(eqx.Module):
     """A row of an agenda, or all of them.      added: as in `scan_events`."""
 
     bar: Int[Array, "*row"]
+    acts: Bool[Array, "*row"]
     trades: Bool[Array, "*row"]
     added: Holdings | None
 
@@ -195,10 +204,10 @@ def scan_events(
     def one(lane: LaneState, row: _Row) -> tuple[LaneState, EventRows]:
         if row.added is not None:
             lane = replace(lane, holdings=jax.tree.map(jnp.add, lane.holdings, row.added))
-        outcome = trade_bar(inputs, lane, row.bar, row.trades, axes, decision=is_decided)
+        outcome = trade_bar(inputs, lane, row.bar, row.acts, axes, decision=lambda *_: row.trades)
         held, event = outcome.lane.holdings, outcome.event
         return outcome.lane, EventRows(held.units, held.cash, event.is_decision, event if save.events else None)
 
     one = jax.checkpoint(one, prevent_cse=False)  # pyright: ignore[reportPrivateImportUsage]
-    rows = _Row(agenda.bar, agenda.trades, added)
+    rows = _Row(agenda.bar, agenda.acts, agenda.trades, added)
     return in_chunks(lambda lane, rows: lax.scan(one, lane, rows), start, rows, agenda.num_rows, EVENT_CHUNK)

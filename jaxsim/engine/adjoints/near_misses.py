@@ -15,6 +15,7 @@ from jax import lax
 from jaxtyping import Bool, Float, Int
 
 from jaxsim.engine.adjoints.agenda import Agenda, Held, constant, in_chunks, room_for
+from jaxsim.engine.bar.delisting import close_what_leaves
 from jaxsim.engine.bar.lane_state import LaneState, at_bar_row, observe
 from jaxsim.engine.bar.lanes import LaneInputs
 from jaxsim.engine.bar.step import Rebalance, passage_of, rebalance
@@ -49,7 +50,7 @@ class Misses(eqx.Module):
     def before(self, agenda: Agenda) -> Holdings:
         """What is added to the holdings before each rebalance, [row, ...]."""
         bar = agenda.bar - 1
-        row = where(agenda.trades & (bar >= 0), self.last[bar], -1)
+        row = where(agenda.acts & (bar >= 0), self.last[bar], -1)
         return jax.tree.map(partial(self.at, row), self.holdings)
 
     def at(self, row: Array, x: Array) -> Array:
@@ -114,10 +115,11 @@ def find_misses(
         """The lane before a bar, and its observation."""
         row = held.row[bar] - held.is_new[bar]
         lane = jax.tree.map(lambda first, rows: where(row < 0, first, rows[row]), start, agenda.lane)
+        lane, _ = close_what_leaves(fixed.market, lane, bar)
         return lane, observe(fixed.market, lane, bar, at_bar_row(fixed.market.val_price, bar), inputs.key)
 
     def passage_at(inputs: LaneInputs, bar: Array, lane: LaneState, obs: Observation) -> Passage:
-        passage = passage_of(inputs, lane, obs, held.is_new[bar])
+        passage = passage_of(inputs, lane, obs, held.trades[bar])
         assert passage is not None and passage.is_near is not None
         return passage
 

@@ -18,7 +18,7 @@ from jaxsim.engine.policy.destinations import SpreadOver
 from jaxsim.engine.policy.observation import Observation
 from jaxsim.engine.policy.policy import ask, initial_state
 from jaxsim.engine.policy.stops import Entries
-from jaxsim.engine.trading.account import Holdings
+from jaxsim.engine.trading.account import Holdings, is_flat
 from jaxsim.engine.trading.market import Market
 from jaxsim.engine.trading.rebalance import Fills, Request
 from jaxsim.engine.trading.status import LaneStatus
@@ -79,6 +79,9 @@ class LaneState(eqx.Module):
     last_fills: None unless a fill can be newer than the market's prices.
     spread: None unless rebalances are spread over several bars.
     entries: None unless the policy has stops.
+    is_emptied: whether nothing is held because all that was held has left the market; None unless assets can leave.
+        Such an account is not flat: it waits for its next rebalance.
+    incidents: the set of `Incident` that have befallen the account; None where none can.
     """
 
     holdings: Holdings
@@ -88,6 +91,8 @@ class LaneState(eqx.Module):
     last_fills: LastFills | None
     spread: SpreadRebalance | None = None
     entries: Entries | None = None
+    is_emptied: Bool[Array, ""] | None = None
+    incidents: Int[Array, ""] | None = None
 
     @classmethod
     def start(cls, inputs: LaneInputs) -> "LaneState":
@@ -99,7 +104,8 @@ class LaneState(eqx.Module):
         unknown = jnp.full(num_assets, jnp.nan, dtype)
         moves_prices = costs.update_value is not None and market.priced_at is not None
         last_fills = LastFills(unknown, jnp.zeros(num_assets, jnp.int32)) if moves_prices else None
-        lane = cls(holdings, unknown, memory, LaneStatus.ok(), last_fills)
+        is_emptied, incidents = (None, None) if market.gone is None else (jnp.asarray(False), jnp.int32(0))
+        lane = cls(holdings, unknown, memory, LaneStatus.ok(), last_fills, None, None, is_emptied, incidents)
         entries = None if policy.stops is None else Entries.none(num_assets, dtype)
         return replace(lane, spread=SpreadRebalance.blank(inputs, lane), entries=entries)
 
@@ -107,6 +113,12 @@ class LaneState(eqx.Module):
     def is_on_its_way(self) -> Bool[Array, ""]:
         """Whether parts of the last rebalance are still to be traded."""
         return jnp.asarray(False) if self.spread is None else self.spread.left > 0
+
+    @property
+    def is_flat(self) -> Bool[Array, ""]:
+        """Whether nothing is held, and not because all of it has left the market."""
+        flat = is_flat(self.holdings.units)
+        return flat if self.is_emptied is None else flat & ~self.is_emptied
 
 
 def start_of(inputs: LaneInputs, axes: tuple[LaneAxis, ...]) -> LaneState:
@@ -141,6 +153,8 @@ def observe(market: Market, lane: LaneState, step: Step, val_price: Float[Array,
         key=None if key is None else fold_in(key, step),
         features=jax.tree.map(lambda x: at_bar_row(x, step), market.features),
         closes=market.close,
+        carried=None if market.carried is None else at_bar_row(market.carried, step),
+        is_emptied=False if lane.is_emptied is None else lane.is_emptied,
     )
 
 

@@ -1,5 +1,5 @@
-"""One bar, in order: value, observe, decide, allocate, order. `trade_bar` is the only place where that order stands:
-every schedule and every adjoint calls it. `rebalance` says what happens at a bar that trades.
+"""One bar, in order: close what leaves, value, observe, decide, allocate, order. `trade_bar` is the only place where
+that order stands: every schedule and every adjoint calls it. `rebalance` says what happens at a bar that trades.
 
 Marking is left to whoever keeps results: units do not change until the next rebalance, so that many bars can be
 marked together.
@@ -14,10 +14,12 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Bool, Float, Int
 
+from jaxsim.engine.bar.delisting import Closing, close_what_leaves, fills_with
 from jaxsim.engine.bar.lane_state import LaneState, SpreadRebalance, at_bar_row, observe
 from jaxsim.engine.bar.lanes import LaneInputs
 from jaxsim.engine.bar.request import allocation_faults, facing, request_of
 from jaxsim.engine.base.arrays import Amount, Array, where
+from jaxsim.engine.base.enums import Direction, SizeType
 from jaxsim.engine.base.numerics import any_lane
 from jaxsim.engine.base.random import reject_draws
 from jaxsim.engine.base.tracing import traced_once
@@ -33,14 +35,15 @@ from jaxsim.engine.trading.status import LaneFault
 
 
 class Rebalance(eqx.Module):
-    """What one rebalance did.
+    """What one rebalance did, or the closing of assets that have left the market, or both at one bar.
 
     value: of the account before it, currency.
     excess: by how much each asset was beyond the trigger's limit, as `AbstractTrigger.excess`.
-    target: what the allocator answered.    size_type, direction: what it counts; None for target weights, both ways.
+    target: what the allocator answered; at a bar without a rebalance what it answered last.
+    size_type, direction: what it counts; None for target weights, both ways.
     sequence: place of each asset in the order of execution, if the allocator has chosen it.
-    is_decision: whether the allocator was asked: false at a bar without a rebalance, and where no more than a further
-        part of the rebalance before was traded.
+    is_decision: whether the allocator was asked: false at a bar without a rebalance, where no more than a further
+        part of the rebalance before was traded, and where no more than assets that have left were closed.
     """
 
     value: Amount
@@ -57,13 +60,15 @@ class Rebalance(eqx.Module):
 class BarOutcome(eqx.Module):
     """What one bar made of a lane.
 
-    lane: after the bar.        traded: whether there was a rebalance.
-    event: the rebalance; except for `event.is_decision` it means nothing where `traded` is false.
+    lane: after the bar.        traded: whether there was a rebalance, or an asset that has left was closed.
+    trades: whether there was a rebalance.
+    event: what was traded; except for `event.is_decision` it means nothing where `traded` is false.
     recorded: arrays that the allocator's `observe` recorded, by name.
     """
 
     lane: LaneState
     traded: Bool[Array, ""]
+    trades: Bool[Array, ""]
     event: Rebalance
     recorded: dict
 
@@ -81,7 +86,7 @@ def trade_bar(
     *,
     decision: Decision | None = None,
 ) -> BarOutcome:
-    """One bar of one lane: observe, decide, rebalance.
+    """One bar of one lane: close what leaves the market, observe, decide, rebalance.
 
     lane: before the bar.       bar: its number.
     is_due: false leaves the lane as it is, beside others that trade at this bar.
@@ -89,6 +94,7 @@ def trade_bar(
     decision: says whether a lane that is due trades; default `decide`. A loop that knows what the trigger says passes
         `may_trade`. A loop that knows the decision itself passes `is_decided`.
     """
+    lane, closing = close_what_leaves(inputs.market, lane, bar, is_due, axes)
     obs = observe(inputs.market, lane, bar, at_bar_row(inputs.market.val_price, bar), inputs.key)
     recorded = {}
     if observes(inputs.policy.allocator):
@@ -96,8 +102,9 @@ def trade_bar(
         lane = replace(lane, memory=as_state(memory, lane.memory, allocator_name(inputs.policy.allocator)))
     trades = is_due & (decision or decide)(inputs.policy, lane, obs)
     passage = passage_of(inputs, lane, obs, trades)
-    lane, event = rebalance_if(inputs, trades, lane, obs, axes, passage)
-    return BarOutcome(lane, trades, event, recorded)
+    lane, event = rebalance_if(inputs, trades, lane, obs, axes, passage, closing)
+    traded = trades if closing is None else trades | closing.happens.any()
+    return BarOutcome(lane, traded, trades, event, recorded)
 
 
 def decide(policy: Policy, lane: LaneState, obs: Observation) -> Bool[Array, ""]:
@@ -108,7 +115,7 @@ def decide(policy: Policy, lane: LaneState, obs: Observation) -> Bool[Array, ""]
 
 def must_trade(policy: Policy, lane: LaneState, obs: Observation) -> Bool[Array, ""]:
     """Whether anything but the trigger asks for orders."""
-    must = is_flat(obs.units) if policy.trades_when_flat else jnp.asarray(False)
+    must = lane.is_flat if policy.trades_when_flat else jnp.asarray(False)
     if lane.spread is not None:
         must = must | lane.is_on_its_way
     if policy.stops is not None:
@@ -184,7 +191,8 @@ def rebalance(inputs: LaneInputs, lane: LaneState, obs: Observation) -> tuple[La
         entries = entries.after(lane.holdings, holdings, fills)
         # An asset that the stops have left alone keeps its target, with which a threshold goes on to compare.
         target = where(jnp.isnan(target) & ~policy.stops.due(obs), lane.target, target)
-    return LaneState(holdings, target, memory, status, last_fills, spread, entries), event
+    is_emptied = None if lane.is_emptied is None else lane.is_emptied & is_flat(holdings.units)
+    return LaneState(holdings, target, memory, status, last_fills, spread, entries, is_emptied, lane.incidents), event
 
 
 def rebalance_if(
@@ -194,29 +202,54 @@ def rebalance_if(
     obs: Observation,
     axes: Sequence[str],
     passage: Passage | None = None,
+    closing: Closing | None = None,
 ) -> tuple[LaneState, Rebalance]:
     """`rebalance` the lanes that trade. Where no lane of the mapped `axes` trades, nothing is computed: the allocator
     costs nothing at such bars. The event of a lane that does not trade means nothing, except for `is_decision`.
 
     passage: what the policy's gate has made of the decision; None: all or nothing.
+    closing: what has left the market at this bar, to be recorded with the event; None: nothing can.
     """
     acts = trades if passage is None else passage.acts
     obs = replace(obs, is_asked=acts, ticket=inputs.ticket)
+    if closing is not None:
+        acts = acts | closing.happens.any()
     rebalance_once = traced_once(rebalance)
     blank = jax.eval_shape(lambda: rebalance_once(inputs, lane, obs)[1])
 
     def act():
         after, event = rebalance_once(inputs, lane, obs)
         event = replace(event, is_decision=event.is_decision & trades)
-        if passage is not None:
-            return _through(inputs.policy.gate, passage, after, lane, event)
-        kept = jax.tree.map(lambda new, old: where(trades, new, old), after, lane)
-        return kept, event
+        if passage is None:
+            after = jax.tree.map(lambda new, old: where(trades, new, old), after, lane)
+        else:
+            after, event = _through(inputs.policy.gate, passage, after, lane, event)
+        if closing is None:
+            return after, event
+        shows = trades if passage is None or inputs.policy.gate.is_exact else passage.acts
+        return after, _with_closing(event, closing, shows, lane)
 
     def keep():
         return lane, jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), blank)
 
     return lax.cond(any_lane(acts, axes), act, keep)
+
+
+def _with_closing(event: Rebalance, closing: Closing, trades: Bool[Array, ""], lane: LaneState) -> Rebalance:
+    """The event of a bar at which assets have left the market. Without a rebalance the targets are those of the lane
+    after it."""
+
+    def code(x: Array | None, neutral: int) -> Array | None:
+        return None if x is None else where(trades, x, neutral).astype(x.dtype)
+
+    return replace(
+        event,
+        target=where(trades, event.target, lane.target),
+        size_type=code(event.size_type, SizeType.TARGET_PERCENT),
+        direction=code(event.direction, Direction.BOTH),
+        sequence=code(event.sequence, -1),
+        fills=fills_with(closing, event.fills, trades),
+    )
 
 
 def _through(

@@ -68,8 +68,8 @@ class ToEdge(AbstractDestination):
         the width of the trigger, which must then look at single assets, as `Threshold` does.
 
     A weight at the limit is a breach, so the edge is taken a little inside: by a billionth of the width (in float32 by
-    two millionths). An asset without a price is left alone, and so is its target. While nothing is held yet, all assets
-    go to their targets.
+    two millionths). An asset without a price of this bar is left alone, and so is its target. While nothing is held
+    yet, all assets go to their targets.
 
     Raises ValueError for a trigger without a band if `width` is None.
     """
@@ -86,6 +86,7 @@ class ToEdge(AbstractDestination):
         inside = 1 - max(REL_TOL, 16 * float(xp.finfo(target.dtype).eps))
         half = product(xp.asarray(inside, target.dtype), xp.asarray(half))
         moves = ~xp.isnan(target) & obs.tradable
+        moves = moves if obs.carried is None else moves & ~obs.carried
         center = xp.where(moves, target, 0.0)
         half = xp.where(moves, half, 0.0)
         present = xp.where(moves, obs.weights, 0.0)

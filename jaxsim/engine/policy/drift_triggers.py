@@ -1,6 +1,7 @@
 """Drift triggers: they compare the weights with the targets of the last rebalance.
 
-The drift of an asset without a price, or of one that was left alone, counts as zero.
+The drift of an asset without a price, of one whose price is carried from an earlier bar, or of one that was left alone,
+counts as zero.
 """
 
 from typing import Any
@@ -19,17 +20,22 @@ from jaxsim.engine.policy.triggers import AbstractTrigger
 
 
 def drift(obs: Observation) -> Float[Array, " asset"]:
-    """Present weight - target, [asset]; NaN where there is no price or no target.
+    """Present weight - target, [asset]; NaN where there is no price of this bar or no target.
 
     `obs.weights` would not do: it is 0 without a price, and 0 may be a breach where NaN is not.
     """
+    price = obs.val_price
+    if obs.carried is not None:
+        xp = namespace(price)
+        price = xp.where(obs.carried, xp.nan, price)
     with np.errstate(divide="ignore", invalid="ignore"):  # of an account that is worth nothing
-        return obs.units * obs.val_price / obs.value - obs.target
+        return obs.units * price / obs.value - obs.target
 
 
 def _smooth_drift(obs: Observation) -> tuple[Float[Array, " asset"], Bool[Array, " asset"]]:
     """The drift, 0 where it is unknown, and a mask of the known ones: no NaN must reach a derivative."""
     known = ~jnp.isnan(obs.val_price) & ~jnp.isnan(obs.target)
+    known = known if obs.carried is None else known & ~obs.carried
     is_worth = obs.value != 0
     weights = obs.units * jnp.where(known, obs.val_price, 0.0) / jnp.where(is_worth, obs.value, 1.0)
     return jnp.where(known, weights - jnp.where(known, obs.target, 0.0), 0.0), known & is_worth

@@ -137,12 +137,15 @@ class Observation(eqx.Module):
     debt: what each short position was sold for, currency; 0 where nothing is sold short.
     val_price: the open of this bar; where there is none, the last price known before it; NaN before the first.
     target: weights asked for at the last rebalance; NaN before the first.
-    tradable: the assets that have had a price by now.
+    tradable: the assets that have had a price by now, and have not left the market since.
     key: random key of this lane and bar.
     features: the rows of the user's features for this bar.
     is_asked: whether an answer is asked for. A compiled allocator also runs for lanes that do not rebalance at this
         bar, beside others that do; what it answers for them is thrown away.
     ticket: by which Python functions know the lane, int32 [2]; see `jaxsim.engine.policy.host_callback`.
+    carried: the assets whose `val_price` is older than the close of the bar before: their drift counts in no trigger
+        and in no band. None: it counts.
+    is_emptied: whether nothing is held because all that was held has left the market.
     """
 
     step: Step
@@ -162,6 +165,8 @@ class Observation(eqx.Module):
     longest: int | None = eqx.field(default=None, static=True, repr=False)  # and the rows that its window has
     is_asked: Bool[Array, ""] | bool = True
     ticket: Int[Array, "2"] | None = eqx.field(default=None, repr=False)
+    carried: Bool[Array, " asset"] | None = eqx.field(default=None, repr=False)
+    is_emptied: Bool[Array, ""] | bool = eqx.field(default=False, repr=False)
 
     @property
     def num_assets(self) -> int:

@@ -312,7 +312,7 @@ class WhenFlat(AbstractTrigger):
     """Trade whenever no asset is held."""
 
     def __call__(self, obs: Observation) -> Answer:
-        return is_flat(obs.units)
+        return is_flat(obs.units) & ~namespace(obs.units).asarray(obs.is_emptied)
 
 
 class AbstractCalendar(AbstractTrigger):

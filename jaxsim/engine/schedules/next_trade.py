@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Bool, Float, Int
 
+from jaxsim.engine.bar.delisting import leaving_bars
 from jaxsim.engine.bar.lane_state import LaneState, observe
 from jaxsim.engine.bar.lanes import LaneAxis, LaneInputs, over_lanes
 from jaxsim.engine.bar.step import decide
@@ -18,7 +19,7 @@ from jaxsim.engine.policy.screening import Screening, as_columns, by_asset, from
 from jaxsim.engine.policy.triggers import dates_of, may_fire
 from jaxsim.engine.schedules.lane_slots import AbstractLaneSlots
 from jaxsim.engine.schedules.sinks import AbstractView, Block
-from jaxsim.engine.trading.account import is_flat
+from jaxsim.engine.trading.market import Market
 
 
 class Standing(eqx.Module):
@@ -47,7 +48,7 @@ class Standing(eqx.Module):
             start = jnp.maximum(seen, jnp.ceil(jnp.asarray(policy.min_history)))
             is_eager = lane.is_on_its_way
             if policy.trades_when_flat:
-                is_eager |= is_flat(lane.holdings.units)
+                is_eager |= lane.is_flat
             start = where(lane.status.is_ok, start, length)  # a lane that has gone wrong trades no more
             return jnp.minimum(start, length).astype(jnp.int32), is_eager
 
@@ -63,6 +64,8 @@ class NextTrade(eqx.Module):
     dates: int [lane axes..., time], the next date at or after each bar, for a trigger that does not look at the
         portfolio; else None.
     is_quick: whether the trigger has a quick answer (`AbstractTrigger.may_fire`).
+    leaving: bool [those lane axes that prices have..., time], where any asset leaves the market: such bars are looked
+        at whatever the trigger says. None: none can leave.
     """
 
     inputs: LaneInputs
@@ -70,19 +73,23 @@ class NextTrade(eqx.Module):
     num_bars: Array
     dates: Int[Array, "..."] | None
     is_quick: bool = eqx.field(static=True)
+    leaving: Bool[Array, "..."] | None
 
     @classmethod
     def of(cls, inputs: LaneInputs, axes: tuple[LaneAxis, ...], lane: LaneState, num_bars: Any = None) -> "NextTrade":
         length = inputs.market.close.shape[-2]
         has_dates, is_quick = _kind(inputs, axes, lane)
+        gone = inputs.market.gone
 
         def next_dates(inputs: LaneInputs) -> Array:
             fires, bars = dates_of(inputs.policy.trigger, length), jnp.arange(length, dtype=jnp.int32)
             assert fires is not None
+            fires = fires if gone is None else fires | leaving_bars(inputs.market.gone)
             return lax.cummin(where(fires, bars, length), reverse=True)
 
         num_bars = jnp.asarray(length if num_bars is None else num_bars, jnp.int32)
-        return cls(inputs, axes, num_bars, over_lanes(next_dates, axes, (), 0)(inputs) if has_dates else None, is_quick)
+        dates = over_lanes(next_dates, axes, (), 0)(inputs) if has_dates else None
+        return cls(inputs, axes, num_bars, dates, is_quick, None if gone is None else leaving_bars(gone))
 
     @property
     def length(self) -> int:
@@ -92,7 +99,11 @@ class NextTrade(eqx.Module):
     def of_slots(self, slots: AbstractLaneSlots) -> "NextTrade":
         """The same search for the lanes in slots alone."""
         axes = (replace(self.axes[0], size=slots.number.shape[0]), *self.axes[1:])
-        return replace(self, inputs=slots.gather_inputs(self.inputs, self.axes[0]), axes=axes, dates=None)
+        leaving = self.leaving
+        if leaving is not None and self.axes[0].in_axes.market.gone is not None:
+            leaving = slots.gather(leaving)
+        inputs = slots.gather_inputs(self.inputs, self.axes[0])
+        return replace(self, inputs=inputs, axes=axes, dates=None, leaving=leaving)
 
     def standing(self, lane: LaneState, seen: Int[Array, "*lanes"]) -> Standing:
         """How lanes stand that have decided on all bars before `seen`."""
@@ -111,9 +122,18 @@ class NextTrade(eqx.Module):
                 if self.is_quick
                 else decide_at(self.inputs, self.axes, lane, block)
             )
+            if self.leaving is not None:
+                fires = fires | self._leaving_in(block)
             bars = block.bars.reshape(-1, *(1,) * start.ndim)
             later = jnp.min(where(fires & (bars >= start), bars, length), axis=0)
         return where(standing.is_eager, start, where(start < length, later, length))
+
+    def _leaving_in(self, block: Block) -> Bool[Array, "bar *lanes"]:
+        """At which bars of a block any asset leaves the market, to meet arrays [bar, lane axes...]."""
+        assert self.leaving is not None
+        rows = block.rows(self.leaving, self.leaving.ndim - 1)
+        shape = [axis.size if axis.in_axes.market.gone == 0 else 1 for axis in self.axes]
+        return jnp.moveaxis(rows.reshape(*shape, -1), -1, 0)
 
 
 def _kind(inputs: LaneInputs, axes: tuple[LaneAxis, ...], lane: LaneState) -> tuple[bool, bool]:
@@ -133,20 +153,51 @@ def _kind(inputs: LaneInputs, axes: tuple[LaneAxis, ...], lane: LaneState) -> tu
     return kinds[0], kinds[1]
 
 
-def _columns(axes: Sequence[LaneAxis], prices: Array, block: Block, of: Any) -> tuple[Any, Any, Any]:
+class _Rows(NamedTuple):
+    """A block of a table of the market.
+
+    rows: [those lane axes that it has..., bar, asset].        has: the names of these axes.
+    """
+
+    rows: Array
+    has: frozenset[str]
+
+    @classmethod
+    def of(cls, search_axes: Sequence[LaneAxis], market: Market, name: str, block: Block) -> "_Rows":
+        has = frozenset(axis.name for axis in search_axes if getattr(axis.in_axes.market, name) == 0)
+        return cls(block.rows(getattr(market, name), len(has)), has)
+
+    def with_axes(self, axes: Sequence[LaneAxis], has: frozenset[str]) -> Array:
+        """The rows with axes of size one for those that they lack."""
+        shape = [axis.size if axis.name in self.has else 1 for axis in axes if axis.name in has]
+        return self.rows.reshape(*shape, *self.rows.shape[-2:])
+
+
+def _columns(table: _Rows) -> tuple[Any, Any, Any]:
     """A block of prices by asset, the axis of bars in it, and its axes of lanes."""
-    num_axes = sum(of(axis.in_axes.market) == 0 for axis in axes)
-    columns = by_asset(block.rows(prices, num_axes))
+    columns = by_asset(table.rows)
     shift = 0 if isinstance(columns, tuple) else 1
-    return columns, num_axes + shift, lambda axis: None if of(axis.in_axes.market) is None else shift
+    return columns, len(table.has) + shift, lambda axis: shift if axis.name in table.has else None
+
+
+def _prices_of_drift(axes: Sequence[LaneAxis], market: Market, price: _Rows, block: Block) -> _Rows:
+    """Valuation prices without those that are carried from an earlier bar."""
+    if market.carried is None:
+        return price
+    carried = _Rows.of(axes, market, "carried", block)
+    has = price.has | carried.has
+    rows = where(carried.with_axes(axes, has), jnp.nan, price.with_axes(axes, has))
+    return _Rows(rows, has)
 
 
 def may_fire_at(
     inputs: LaneInputs, axes: tuple[LaneAxis, ...], standing: Standing, block: Block
 ) -> Bool[Array, "bar *lanes"]:
     """Where the trigger may fire for each lane as it is now."""
-    price, bar_axis, lane_axes = _columns(axes, inputs.market.val_price, block, lambda market: market.val_price)
-    known = jax.tree.map(lambda x: where(jnp.isnan(x), 0.0, x), price)
+    rows = _Rows.of(axes, inputs.market, "val_price", block)
+    known, known_bar_axis, known_axes = _columns(rows)
+    known = jax.tree.map(lambda x: where(jnp.isnan(x), 0.0, x), known)
+    price, bar_axis, lane_axes = _columns(_prices_of_drift(axes, inputs.market, rows, block))
     units, target = by_asset(standing.units), by_asset(standing.target)
     by_lane = 0 if isinstance(units, tuple) else 1
 
@@ -159,10 +210,10 @@ def may_fire_at(
         return jnp.asarray(fires)
 
     def one_bar(price: Any, known: Any, bar: Array) -> Array:
-        mapped = over_lanes(one_bar_of_one_lane, axes, (0, by_lane, by_lane, lane_axes, lane_axes, None), 0)
+        mapped = over_lanes(one_bar_of_one_lane, axes, (0, by_lane, by_lane, lane_axes, known_axes, None), 0)
         return mapped(inputs, standing.cash, units, target, price, known, bar)
 
-    return jax.vmap(one_bar, in_axes=(bar_axis, bar_axis, 0))(price, known, block.bars)
+    return jax.vmap(one_bar, in_axes=(bar_axis, known_bar_axis, 0))(price, known, block.bars)
 
 
 def decide_at(
@@ -185,7 +236,7 @@ def values_at(
     inputs: LaneInputs, axes: tuple[LaneAxis, ...], standing: Standing, block: Block
 ) -> Float[Array, "bar *lanes"]:
     """The value of each account as it is now, marked at each bar; what has no mark is not held."""
-    mark, bar_axis, lane_axes = _columns(axes, inputs.market.mark, block, lambda market: market.mark)
+    mark, bar_axis, lane_axes = _columns(_Rows.of(axes, inputs.market, "mark", block))
     mark = jax.tree.map(lambda x: where(jnp.isnan(x), 0.0, x), mark)
     units = by_asset(standing.units)
     by_lane = 0 if isinstance(units, tuple) else 1

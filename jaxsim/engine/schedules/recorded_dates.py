@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Bool, Int
 
+from jaxsim.engine.bar.delisting import leaving_bars
 from jaxsim.engine.bar.lane_state import LaneState
 from jaxsim.engine.bar.lanes import LaneAxis, LaneInputs, names_of, over_lanes, own_and_common, shape_of
 from jaxsim.engine.bar.step import may_trade, trade_bar
@@ -80,10 +81,12 @@ class Cohorts(eqx.Module):
 class Progress(eqx.Module):
     """How far the lanes have come.
 
+    seen: int [lane axes...], the first bar that each lane has not decided on.
     done: int [cohort], the number of allocations that each cohort has traded; or int [], of one cohort alone.
     """
 
     lane: LaneState
+    seen: Int[Array, "*lanes"]
     done: Int[Array, "*cohort"]
     sink: AbstractSink
 
@@ -92,11 +95,14 @@ class Replay(eqx.Module):
     """What the lanes trade.
 
     number: int [lane axes...], of each lane among all.
+    leaving: int [those lane axes that prices have..., time], the next bar at or after each one at which any asset
+        leaves the market, the number of bars if there is none. None: none can leave.
     """
 
     inputs: LaneInputs
     axes: tuple[LaneAxis, ...] = eqx.field(static=True)
     number: Int[Array, "*lanes"]
+    leaving: Int[Array, "*some_lanes time"] | None
     cohorts: Cohorts
 
     def goes_on(self, state: Progress) -> Bool[Array, ""]:
@@ -111,13 +117,16 @@ class Replay(eqx.Module):
             return state.sink.has_room(1) & (state.done < end)
 
         def next_row(state: Progress) -> Progress:
-            lane, row = some.trade(state.lane, state.done)
-            return Progress(lane, state.done + 1, state.sink.record(row, None))
+            lane, seen, is_done, row = some.trade(state.lane, state.seen, state.done)
+            return Progress(lane, seen, state.done + is_done, state.sink.record(row, None))
 
-        lane = self.cohorts.take(state.lane, cohort) if self.cohorts.are_many else state.lane
-        after = lax.while_loop(goes_on, next_row, Progress(lane, state.done[cohort], state.sink))
-        lane = self.cohorts.put_back(after.lane, state.lane, cohort) if self.cohorts.are_many else after.lane
-        return Progress(lane, lax.dynamic_update_index_in_dim(state.done, after.done, cohort, 0), after.sink)
+        all_lanes = (state.lane, state.seen)
+        lane, seen = self.cohorts.take(all_lanes, cohort) if self.cohorts.are_many else all_lanes
+        after = lax.while_loop(goes_on, next_row, Progress(lane, seen, state.done[cohort], state.sink))
+        lane, seen = after.lane, after.seen
+        if self.cohorts.are_many:
+            lane, seen = self.cohorts.put_back((lane, seen), all_lanes, cohort)
+        return Progress(lane, seen, lax.dynamic_update_index_in_dim(state.done, after.done, cohort, 0), after.sink)
 
     def of_cohort(self, cohort: Array) -> "Replay":
         """What one cohort trades."""
@@ -125,24 +134,47 @@ class Replay(eqx.Module):
             return self
         own, common = own_and_common(self.inputs, self.axes[0])
         own, number = self.cohorts.take((own, self.number), cohort)
+        leaving = self.leaving
+        if leaving is not None and _has_own_prices(self.axes[0]):
+            leaving = self.cohorts.take(leaving, cohort)
         axes = (replace(self.axes[0], size=self.cohorts.size), *self.axes[1:])
-        return Replay(eqx.combine(own, common), axes, number, self.cohorts)
+        return Replay(eqx.combine(own, common), axes, number, leaving, self.cohorts)
 
-    def trade(self, lane: LaneState, which: Array) -> tuple[LaneState, Row]:
-        """Allocation number `which` of each lane that has so many."""
+    def trade(self, lane: LaneState, seen: Array, which: Array) -> tuple[LaneState, Array, Array, Row]:
+        """Allocation number `which` of each lane that has so many; or, where assets leave the market before it, their
+        closing. Returns the lanes, the first bar that each has not decided on, whether the allocation is done, and the
+        row."""
+        length, axes = self.inputs.market.close.shape[-2], self.axes
 
-        def one_lane(inputs: LaneInputs, lane: LaneState, number: Array) -> tuple[LaneState, Row]:
-            targets: Any = inputs.policy.allocator
-            last = inputs.market.num_bars - 1
-            due = lax.dynamic_index_in_dim(jnp.asarray(targets.bars, jnp.int32), which, keepdims=False)
-            bar = jnp.minimum(due, last)
-            policy = replace(inputs.policy, allocator=RecordedAllocation(targets, which))
-            outcome = trade_bar(
-                replace(inputs, policy=policy), lane, bar, due <= last, names_of(self.axes), decision=may_trade
-            )
+        def due_of(inputs: LaneInputs) -> Array:
+            bars = jnp.asarray(inputs.policy.allocator.bars, jnp.int32)
+            due = lax.dynamic_index_in_dim(bars, which, keepdims=False)
+            return jnp.where(which < bars.shape[0], due, length)
+
+        bar = over_lanes(due_of, axes, (), 0)(self.inputs)
+        acts, is_done = bar < length, jnp.asarray(True)
+        if self.leaving is not None:
+            of_prices = (lambda axis: 0 if _has_own_prices(axis) else None, 0)
+            next_one = over_lanes(lambda _, table, seen: table[jnp.minimum(seen, length - 1)], axes, of_prices, 0)
+            leaves = next_one(self.inputs, self.leaving, seen)
+            is_behind = (leaves < bar) & (seen < length)
+            is_done = ~is_behind.any()
+            acts, bar = jnp.where(is_done, acts, is_behind), jnp.where(is_done, bar, leaves)
+        bar = jnp.minimum(bar, length - 1)
+
+        def one_lane(
+            inputs: LaneInputs, lane: LaneState, bar: Array, acts: Array, number: Array
+        ) -> tuple[LaneState, Row]:
+            policy = replace(inputs.policy, allocator=RecordedAllocation(inputs.policy.allocator, which))
+
+            def decision(policy: Policy, lane: LaneState, obs: Observation) -> Array:
+                return may_trade(policy, lane, obs) & is_done
+
+            outcome = trade_bar(replace(inputs, policy=policy), lane, bar, acts, names_of(axes), decision=decision)
             return outcome.lane, Row.of(number, bar, outcome)
 
-        return over_lanes(one_lane, self.axes, (0, 0), 0)(self.inputs, lane, self.number)
+        lane, row = over_lanes(one_lane, axes, (0, 0, 0, 0), 0)(self.inputs, lane, bar, acts, self.number)
+        return lane, jnp.where(acts, bar + 1, seen), is_done, row
 
 
 def cohort_size(inputs: LaneInputs, axes: Sequence[LaneAxis], is_one_kernel: bool) -> int:
@@ -177,30 +209,32 @@ def run_recorded(
 
     done, count = over_lanes(bars_left, axes, (0,), 0)(inputs, cursor.seen)
     number = jnp.arange(cursor.seen.size, dtype=jnp.int32).reshape(shape)
+    leaving = None
+    if inputs.market.gone is not None:
+        # One turn more, before the end of the market: the closings after the last allocation.
+        leaves = leaving_bars(inputs.market.gone)
+        bars = jnp.where(leaves, jnp.arange(num_bars, dtype=jnp.int32), num_bars)
+        leaving, count = lax.cummin(bars, axis=bars.ndim - 1, reverse=True), count + 1
 
     def build(is_one_kernel: bool) -> Loop:
         size = cohort_size(inputs, axes, is_one_kernel)
-        replay = Replay(inputs, axes, number, Cohorts.of(count, size))
+        replay = Replay(inputs, axes, number, leaving, Cohorts.of(count, size))
         some = jnp.int32(0)
 
         def row() -> Row:
-            lane = replay.cohorts.take(cursor.lane, some) if replay.cohorts.are_many else cursor.lane
-            return replay.of_cohort(some).trade(lane, jnp.int32(0))[1]
+            lanes = (cursor.lane, cursor.seen)
+            lane, seen = replay.cohorts.take(lanes, some) if replay.cohorts.are_many else lanes
+            return replay.of_cohort(some).trade(lane, seen, jnp.int32(0))[-1]
 
         opened = sink.opened(cursor.lane, Room(1, page * replay.cohorts.end.size, row))
-        return Loop(
-            Replay.goes_on, Replay.next_cohort, replay, Progress(cursor.lane, Cohorts.of(done, size).end, opened)
-        )
+        progress = Progress(cursor.lane, cursor.seen, Cohorts.of(done, size).end, opened)
+        return Loop(Replay.goes_on, Replay.next_cohort, replay, progress)
 
     end = run_loop(build, one_kernel)
-    num_cohorts = end.done.size
-    size = math.prod(shape[:1]) // num_cohorts
-    after = jnp.repeat(end.done, size).reshape(shape[:1] + (1,) * len(shape[1:]))
+    is_done = jnp.all(end.done >= Cohorts.of(count, math.prod(shape[:1]) // end.done.size).end)
+    return Cursor(end.lane, end.seen, jnp.where(is_done, num_bars, 0).astype(jnp.int32)), end.sink
 
-    def seen_of(inputs: LaneInputs, done: Array) -> Array:
-        bars = jnp.asarray(inputs.policy.allocator.bars, jnp.int32)
-        return jnp.where(done > 0, bars[done - 1] + 1, 0)
 
-    seen = over_lanes(seen_of, axes, (0,), 0)(inputs, jnp.broadcast_to(after, shape))
-    is_done = jnp.all(end.done >= Cohorts.of(count, size).end)
-    return Cursor(end.lane, seen, jnp.where(is_done, num_bars, 0).astype(jnp.int32)), end.sink
+def _has_own_prices(axis: LaneAxis) -> bool:
+    """Whether the lanes along an axis have prices of their own."""
+    return axis.in_axes.market.gone == 0

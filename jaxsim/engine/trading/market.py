@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 import equinox as eqx
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from jaxsim.engine.base.arrays import Array
 
@@ -20,6 +20,10 @@ class Market(eqx.Module):
     features: pytree of arrays with leading axis time; row t is known at the open of bar t.
     priced_at: time of `val_price` in half bars: 2t for the open of bar t, 2t + 1 for its close. None: not needed, since
         no fill is newer than the prices; see `Costs.update_value`.
+    gone: the bars from which on an asset is out of the market, until its prices return. At the first of them what is
+        held of it is closed at its mark (rules 12.5). Both prices are NaN there. None: nothing is ever closed.
+    carried: where an asset is unpriced: it has neither an open of this bar nor a close of the bar before, so that
+        `val_price` is older. Its drift does not count (rules 12.6). None: it counts.
     """
 
     close: Float[Array, "time asset"]
@@ -28,6 +32,8 @@ class Market(eqx.Module):
     mark: Float[Array, "time asset"]
     features: Any = None
     priced_at: Int[Array, "time asset"] | None = None
+    gone: Bool[Array, "time asset"] | None = None
+    carried: Bool[Array, "time asset"] | None = None
 
     from_frames: ClassVar[Callable[..., "Market"]]  # defined in jaxsim.frames.inputs.market, which knows pandas
 

@@ -80,7 +80,8 @@ class Fills(eqx.Module):
     trade: units filled, > 0 bought, < 0 sold, 0 not filled.
     price: price of the fill, with slippage.       fees: currency paid.
     info: OrderStatusInfo, NONE where filled.
-    rank: place in the order of execution.
+    rank: place in the order of execution; < 0 for orders that the policy has not sent: minus their OrderReason. They
+        come first.
     fault: LaneFault of each order, if orders can be at fault.
     clip: Clip of each filled order; None: it can only be cash.
     val_price: after the rebalance, if fills change it.

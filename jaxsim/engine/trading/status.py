@@ -1,6 +1,6 @@
 """Codes: the status of an order, and the fault of a lane (rules 2.2 to 2.4)."""
 
-from enum import IntEnum
+from enum import IntEnum, IntFlag
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -64,6 +64,33 @@ _INFO_TEXTS = {
     OrderStatusInfo.MIN_SIZE_NOT_REACHED: "smaller than min_size",
     OrderStatusInfo.PARTIAL_FILL: "it would fill in part, and allow_partial is off",
 }
+
+
+class OrderReason(IntEnum):
+    """Who sent an order."""
+
+    POLICY = 0  # the policy, or the user
+    DELISTED = 1  # the asset has left the market
+
+    @property
+    def text(self) -> str:
+        """The reason in words; empty for orders of the policy."""
+        return "" if self == OrderReason.POLICY else self.name.lower()
+
+
+class Incident(IntFlag):
+    """What befell an account without being a fault. The incidents of a lane are a set of bits."""
+
+    DEPLETED = 1
+    MARGIN_CALL = 2
+    RUINED = 4
+    DELISTED = 8
+    LOTS_MERGED = 16
+
+    @property
+    def text(self) -> str:
+        """The kinds in words, as "ruined, delisted"; empty for none."""
+        return ", ".join(str(kind.name).lower().replace("_", " ") for kind in Incident if kind in self)
 
 
 class Clip(IntEnum):

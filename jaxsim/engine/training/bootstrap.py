@@ -85,13 +85,21 @@ def stationary_blocks(key: Any, length: int, num_source: int, mean_block: Any) -
 
 def rebuilt(market: Market, bars: Int[Array, " time"]) -> Market:
     """A market with bar 0 of `market`, whose later bars repeat the moves of the bars `bars` (>= 1)."""
-    before = market.mark[:-1]
+    before, keeps_level, paid = market.mark[:-1], None, None
+    if market.gone is not None:
+        # What leaves keeps the level of its path, whatever is paid for it; what returns begins there.
+        was_gone, is_gone = market.gone[:-1], market.gone[1:]
+        keeps_level = was_gone | is_gone
+        paid = jnp.where(is_gone & ~was_gone, market.mark[1:] / before, 1.0)[bars - 1]
+        before = jnp.where(was_gone, market.mark[1:], before)
 
     def ratio(prices: Float[Array, "time asset"]) -> Float[Array, "drawn asset"]:
         return (prices[1:] / before)[bars - 1]
 
-    start = market.mark[:1]
-    mark = jnp.concatenate([start, start * jnp.cumprod(ratio(market.mark), axis=0)])
+    start, moves = market.mark[:1], ratio(market.mark)
+    if keeps_level is not None:
+        moves = jnp.where(keeps_level[bars - 1], 1.0, moves)
+    mark = jnp.concatenate([start, start * jnp.cumprod(moves, axis=0)])
 
     def path(prices: Float[Array, "time asset"]) -> Float[Array, "drawn asset"]:
         return jnp.concatenate([prices[:1], mark[:-1] * ratio(prices)])
@@ -100,7 +108,11 @@ def rebuilt(market: Market, bars: Int[Array, " time"]) -> Market:
     close = jnp.where(jnp.isnan(market.close[source]), jnp.nan, mark)
     features = jax.tree.map(lambda x: jnp.asarray(x)[source], market.features)
     known = None if market.priced_at is None else _priced_at(market.priced_at, close, source)
-    return Market(close, path(market.val_price), path(market.price), mark, features, known)
+    val_price, price = path(market.val_price), path(market.price)
+    gone, carried = (None if x is None else jnp.asarray(x)[source] for x in (market.gone, market.carried))
+    if paid is not None:
+        mark = jnp.concatenate([mark[:1], mark[1:] * paid])
+    return Market(close, val_price, price, mark, features, known, gone, carried)
 
 
 def _priced_at(

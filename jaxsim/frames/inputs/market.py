@@ -13,6 +13,7 @@ import pandas as pd
 
 from jaxsim.engine.base.fields import FLAG, PRICE, shown
 from jaxsim.engine.trading.market import Market
+from jaxsim.frames.inputs.delistings import STALE, Delistings, Stale, carried_prices, prices_by_listing, with_departures
 from jaxsim.frames.inputs.groups import layout
 from jaxsim.frames.inputs.parameters import (
     LaneParameter,
@@ -32,6 +33,9 @@ from jaxsim.frames.inputs.prices import (
     valuation_prices,
 )
 
+#: What becomes of the drift of an unpriced asset: it is left out, or it counts at the last price there was.
+IGNORED, COUNTS = "ignored", "counts"
+
 # --- one group, for the core
 
 
@@ -43,6 +47,9 @@ def from_frames(
     features: Features = None,
     dtype: npt.DTypeLike | None = None,
     ffill_val_price: bool = True,
+    stale: Stale = STALE,
+    delistings: Delistings = None,
+    drift_without_price: str = IGNORED,
 ) -> Market:
     """The market of one group of assets, from DataFrames [time, asset] with the same labels.
 
@@ -50,6 +57,7 @@ def from_frames(
     price: execution prices, +inf for the close, -inf for the open; without it, the close.
     features: frames or arrays with one row per bar.
     ffill_val_price: whether a valuation price outlives a bar without one.
+    stale, delistings, drift_without_price: as in `js.backtest`.
     dtype: of all arrays; default float64 under x64, else float32, with a warning.
 
     Raises ValueError or TypeError naming the argument for bad prices; ValueError for float64 without x64.
@@ -57,7 +65,8 @@ def from_frames(
     if not isinstance(ffill_val_price, bool | np.bool_):
         raise TypeError(f"ffill_val_price: expected True or False, got {shown(ffill_val_price)}"[:200])
     prices = checked_prices(close, open, price, features)
-    if layout(prices.columns).num_groups > 1:
+    arrangement = layout(prices.columns)
+    if arrangement.num_groups > 1:
         raise ValueError("close: the columns are of several groups; a Market is one group: select it, as in close['A']")
     dtype = _default_dtype() if dtype is None else dtype
     if dtype not in (np.float32, np.float64, "float32", "float64"):
@@ -65,17 +74,27 @@ def from_frames(
     dtype = np.dtype(dtype)
     if dtype == np.float64 and not _is_x64():
         raise ValueError("dtype: float64 needs x64; wrap the program in `with jax.enable_x64(True):`")
+    prices = with_departures(prices, arrangement.assets, stale, delistings)
     closes, opens = prices.close, prices.open
     arrays = (
         closes,
-        valuation_prices(closes, opens, ffill_val_price),
+        prices_by_listing(prices, lambda close, open: valuation_prices(close, open, ffill_val_price), np.nan),
         execution_prices(prices.price, closes, opens),
         prices.mark,
     )
     rows = map_parameters(lambda x: x.array, prices.features)
     rows = jax.tree.map(lambda x: jnp.array(x, dtype if x.dtype.kind == "f" else None), rows)  # a copy
     known = jnp.asarray(priced_at(closes, opens, ffill_val_price)) if np.isnan(closes).any() else None
-    return Market(*[jnp.asarray(x, dtype) for x in arrays], features=rows, priced_at=known)
+    gone = None if prices.departures is None else jnp.asarray(prices.departures.gone)
+    carried = jnp.asarray(carried_prices(closes, opens)) if _leaves_drift_out(drift_without_price) else None
+    tables = [jnp.asarray(x, dtype) for x in arrays]
+    return Market(*tables, features=rows, priced_at=known, gone=gone, carried=carried)
+
+
+def _leaves_drift_out(drift_without_price: Any) -> bool:
+    if drift_without_price not in (IGNORED, COUNTS):
+        raise ValueError(f"drift_without_price: expected 'ignored' or 'counts', got {shown(drift_without_price)}"[:200])
+    return drift_without_price == IGNORED
 
 
 def _is_x64() -> bool:
@@ -107,6 +126,8 @@ class LanePrices(NamedTuple):
     price: LaneParameter
     mark: LaneParameter
     priced_at: LaneParameter | None
+    gone: LaneParameter | None
+    carried: LaneParameter | None
 
 
 def read_lane_prices(
@@ -114,19 +135,29 @@ def read_lane_prices(
     price: Parameter | None,
     ffill_val_price: LaneValue,
     moves_prices: bool,
+    drift_without_price: str | None,
     reader: ParameterReader,
 ) -> LanePrices:
     """Valuation and execution prices, with lane axes where the conventions about prices are swept.
 
     price: numbers or an index to sweep; None if `prices` has a table of them, or if orders execute at the close.
     ffill_val_price: bool, or an index to sweep.     moves_prices: whether fills may move valuation prices.
+    drift_without_price: "ignored" or "counts"; None: nothing asks for a drift.
     """
     close, open = prices.close, prices.open
     raw_price = None if price is None else reader.by_bar_and_asset(price, "price", PRICE)
     fills = reader.per_lane(ffill_val_price, "ffill_val_price", FLAG)
 
+    gone = None if prices.departures is None else prices.departures.gone
+
     def by_price(raw: Any) -> np.ndarray:
-        return execution_prices(np.broadcast_to(raw, close.shape), close, open)
+        executed = execution_prices(np.broadcast_to(raw, close.shape), close, open)
+        return executed if gone is None or not gone.any() else np.where(gone, np.nan, executed)
+
+    def values(ffill: Any) -> np.ndarray:
+        return prices_by_listing(prices, lambda close, open: valuation_prices(close, open, bool(ffill)), np.nan)
+
+    leaves_out = drift_without_price is not None and _leaves_drift_out(drift_without_price)
 
     if raw_price is None:
         executed = LaneParameter(execution_prices(prices.price, close, open), columns=1)
@@ -134,12 +165,14 @@ def read_lane_prices(
         executed = _table_of(raw_price, by_price)
     return LanePrices(
         LaneParameter(close, columns=1),
-        _table_of(fills, lambda ffill: valuation_prices(close, open, bool(ffill))),
+        _table_of(fills, values),
         executed,
         LaneParameter(prices.mark, columns=1),
         _table_of(fills, lambda ffill: priced_at(close, open, bool(ffill)))
         if moves_prices and np.isnan(close).any()
         else None,
+        None if gone is None else LaneParameter(gone, columns=1),
+        LaneParameter(carried_prices(close, open), columns=1) if leaves_out else None,
     )
 
 
@@ -157,10 +190,11 @@ def _table_of(parameter: LaneParameter, table: Callable[[Any], np.ndarray]) -> L
 def market_of(prices: LanePrices, features: Any) -> Market:
     """A market whose fields are those of `prices`, whatever they are: arrays with lane axes, or the numbers of those
     axes. The constructor of `Market` takes one group only."""
-    return jax.tree.unflatten(_market_structure(), [*prices[:4], features, prices.priced_at])
+    return jax.tree.unflatten(_market_structure(), [*prices[:4], features, *prices[4:]])
 
 
 @functools.cache
 def _market_structure() -> Any:
     blank = np.zeros((1, 1))
-    return jax.tree.structure(Market(blank, blank, blank, blank, 0.0, np.zeros((1, 1), np.int32)))
+    flags = blank.astype(bool)
+    return jax.tree.structure(Market(blank, blank, blank, blank, 0.0, blank.astype(np.int32), flags, flags))

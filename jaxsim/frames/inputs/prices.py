@@ -26,6 +26,8 @@ class PriceFrames:
 
     open, price: None if not given; `price` may be infinite (see `execution_prices`).
     mark: the prices that positions are valued at after a bar.      features: as `Market.features`.
+    departures: which assets are out of the market (`jaxsim.frames.inputs.delistings.Departures`), and so have no prices
+        here; None: nothing ever leaves.
     """
 
     index: pd.Index
@@ -35,6 +37,7 @@ class PriceFrames:
     price: np.ndarray | None
     mark: np.ndarray
     features: Any
+    departures: Any = None
 
 
 def checked_prices(

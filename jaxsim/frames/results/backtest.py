@@ -224,8 +224,15 @@ class Backtest:
     @property
     def orders(self) -> OrderTable:
         """All filled orders, by lane, bar and order of execution: id (within the lane), the lane levels, asset,
-        timestamp, size (units, > 0), price, fees (currency), side ("Buy" or "Sell")."""
+        timestamp, size (units, > 0), price, fees (currency), side ("Buy" or "Sell"). Where assets have left the market
+        there is a column `reason` as well: "delisted" for the orders that closed them, empty for others."""
         return self._tables.orders()
+
+    @property
+    def incidents(self) -> pd.DataFrame:
+        """What befell the account without being a fault, by lane and bar: the lane levels, timestamp, kind (as
+        "delisted"; `js.enums.Incident`), asset, amount (currency; what a delisted asset was paid out)."""
+        return self._tables.incidents()
 
     @property
     def logs(self) -> LogTable:

@@ -11,6 +11,7 @@ from jaxsim.engine.base.enums import Direction, SizeType
 from jaxsim.engine.schedules.programs import Page
 from jaxsim.engine.trading.costs import NEUTRAL
 from jaxsim.engine.trading.rebalance import OrderLog
+from jaxsim.engine.trading.status import OrderStatusInfo
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,6 +102,22 @@ class Ledger:
     def filled(self) -> np.ndarray:
         """Which orders were filled, [event, asset]."""
         return self.info == -1
+
+    @property
+    def reason(self) -> np.ndarray:
+        """The OrderReason of each order, [event, asset]."""
+        return np.where(self.rank < 0, -self.rank, 0)
+
+    @property
+    def is_idle(self) -> np.ndarray:
+        """The assets of an event that got no order, since nothing happened there but that others left the market,
+        [event, asset]."""
+        closes = (self.rank < 0).any(axis=1)
+        if not closes.any():
+            return np.zeros(self.info.shape, bool)
+        asked = np.isin(np.arange(len(self.bar)), self.decided)
+        others = (self.rank >= 0) & (self.info != OrderStatusInfo.SIZE_NAN)
+        return (self.rank >= 0) & (closes & ~asked & ~others.any(axis=1))[:, None]
 
     def take(self, wanted: np.ndarray, numbers: np.ndarray) -> "Ledger":
         """The lanes at positions `wanted`, renumbered."""

@@ -12,8 +12,9 @@ from jaxsim.frames.results.paths import Paths
 from jaxsim.frames.results.records import trades
 from jaxsim.frames.results.records.decisions import decision_table, decisions_of
 from jaxsim.frames.results.records.drawdowns import DrawdownTable, drawdowns
+from jaxsim.frames.results.records.incidents import incident_table
 from jaxsim.frames.results.records.logs import LogTable, log_records
-from jaxsim.frames.results.records.orders import OrderTable, opening_records, order_records
+from jaxsim.frames.results.records.orders import OrderTable, opening_records, order_reasons, order_records
 from jaxsim.frames.results.records.record_tables import LaneRecords
 from jaxsim.frames.results.records.trades import TradeTable, portfolio_rows
 from jaxsim.frames.results.stats import portfolio_stats_table, returns_stats_table
@@ -53,13 +54,17 @@ class Tables:
 
     def orders(self) -> OrderTable:
         records, lane, column = self.order_records
-        return OrderTable(self._of_lanes(records, lane), self._assets(column))
+        return OrderTable(self._of_lanes(records, lane), self._assets(column), order_reasons(self._paths.ledgers))
 
     def logs(self) -> LogTable:
         if any(ledger.log is None for ledger in self._paths.ledgers):
             raise ValueError("logs: none were kept; run it with log=True")
         records, lane, column = log_records(self._paths.ledgers, self._paths.first_column)
         return LogTable(self._of_lanes(records, lane), self._assets(column))
+
+    def incidents(self) -> pd.DataFrame:
+        context = self._paths.context
+        return incident_table(self._paths.ledgers, context.layout.assets, context.index, self.labels.lanes)
 
     def decisions(self) -> pd.DataFrame:
         context = self._paths.context

@@ -23,6 +23,7 @@ from jaxsim.engine.schedules.programs import checked_schedule
 from jaxsim.engine.trading.account import Account
 from jaxsim.frames.inputs.bars_per_year import bar_length, bars_per_year, to_timedelta
 from jaxsim.frames.inputs.benchmark import BenchmarkPrices, read_benchmark
+from jaxsim.frames.inputs.delistings import HOLD, closes_of_holder, with_departures
 from jaxsim.frames.inputs.groups import layout
 from jaxsim.frames.inputs.lanes import read_lanes
 from jaxsim.frames.inputs.market import read_lane_prices
@@ -74,9 +75,10 @@ class RunArguments:
         """The inputs that the paths of these lanes are worked out from."""
         prices, job = self.prices, self.job
         cash, start = job.opening_cash(), job.starts()
+        closes = closes_of_holder(prices)
         given = None if self.benchmark is None else self.benchmark.by_lane(job.num_combinations)
         return RunContext(
-            prices.index, job.layout, prices.close, prices.mark, cash, start, self.bar, self.year, benchmark=given
+            prices.index, job.layout, closes, prices.mark, cash, start, self.bar, self.year, benchmark=given
         )
 
 
@@ -87,7 +89,8 @@ def read_arguments(close: Table, policy: Policy | Callable | None, terms: Terms)
     """
     price_table = terms.price if is_price_table(terms.price, close) else None
     prices = checked_prices(close, terms.open, price_table, terms.features)
-    reader = ParameterReader(prices.index, layout(prices.columns, terms.groups, terms.by), Sweep())
+    arrangement = layout(prices.columns, terms.groups, terms.by)
+    reader = ParameterReader(prices.index, arrangement, Sweep())
     if terms.size is not None:
         _refuse_with_orders(policy, terms)
         sizes: Any = reader.by_bar_and_asset(terms.size, "size", NUMBERS)
@@ -96,6 +99,7 @@ def read_arguments(close: Table, policy: Policy | Callable | None, terms: Terms)
         orders = given_orders_policy(sizes)
         return arguments_of(prices, terms, orders, meaning, reader)
     whole = _whole_policy(policy, terms)
+    prices = with_departures(prices, arrangement.assets, terms.stale, terms.delistings)
     parts = {name: reader.module(getattr(whole, name), argument) for name, argument in _PARTS.items()}
     said = {name: getattr(whole, name) if getattr(terms, name) is None else getattr(terms, name) for name in MEANING}
     return arguments_of(prices, terms, whole, parts | read_meaning(Meaning(**said), reader), reader)
@@ -119,7 +123,8 @@ def arguments_of(
     """
     price = None if prices.price is not None else terms.price
     moves_prices = is_set(terms.update_value, False)
-    lane_prices = read_lane_prices(prices, price, terms.ffill_val_price, moves_prices, reader)
+    drift = None if terms.size is not None else terms.drift_without_price
+    lane_prices = read_lane_prices(prices, price, terms.ffill_val_price, moves_prices, drift, reader)
     costs = read_costs(terms, reader)
     if "min_history" not in policy_fields:
         policy_fields = policy_fields | {"min_history": reader.per_lane(policy.min_history, "min_history", BARS)}  # pyright: ignore[reportArgumentType]
@@ -146,7 +151,7 @@ def arguments_of(
         start=start,
     )
     bar, year = bar_length(prices.index, terms.freq), to_timedelta(terms.year_freq, "year_freq")
-    benchmark = read_benchmark(terms.benchmark, prices.index, reader.layout, prices.close)
+    benchmark = read_benchmark(terms.benchmark, prices.index, reader.layout, closes_of_holder(prices))
     return RunArguments(prices, job, bar, year, engine, terms.progress, benchmark)
 
 
@@ -167,6 +172,8 @@ def _refuse_with_orders(policy: Policy | Callable | None, terms: Terms) -> None:
     for name, value in others.items():
         if is_set(value, 0 if name == "min_history" else None):
             raise ValueError(f"{name}: plain orders (size=) are traded as they stand; they take no {name}")
+    if terms.delistings is not None and not (isinstance(terms.delistings, str) and terms.delistings == HOLD):
+        raise ValueError("delistings: plain orders (size=) close nothing by themselves; add the order that does")
 
 
 _POLICY = Policy(lambda obs: obs.weights)

@@ -14,7 +14,9 @@ from jaxsim.engine.schedules.schedule import AbstractSchedule
 from jaxsim.engine.trading.costs import NEUTRAL, Costs
 from jaxsim.frames.inputs.bars_per_year import Duration
 from jaxsim.frames.inputs.benchmark import Benchmark
+from jaxsim.frames.inputs.delistings import STALE, Delistings, Stale
 from jaxsim.frames.inputs.groups import Groups
+from jaxsim.frames.inputs.market import IGNORED
 from jaxsim.frames.inputs.parameters import (
     CodeParameter,
     LaneParameter,
@@ -52,6 +54,10 @@ class Terms:
     open: Table | None = None
     price: Parameter | None = None
     ffill_val_price: LaneValue = True
+    # assets that leave, and prices that are missing
+    stale: Stale = STALE
+    delistings: Delistings = None
+    drift_without_price: str = IGNORED
     # when to trade, and how far
     trigger: Callable | None = None
     destination: AbstractDestination | None = None
@@ -92,6 +98,9 @@ class TradingKeywords(TypedDict, total=False):
     direction: CodeParameter | None
     call_seq: LaneCode | None
     ffill_val_price: LaneValue
+    stale: Stale
+    delistings: Delistings
+    drift_without_price: str
     fees: Parameter
     fixed_fees: Parameter
     slippage: Parameter

@@ -19,6 +19,7 @@ from jaxsim.engine.metrics.online import needs_benchmark
 from jaxsim.engine.schedules.programs import compiled_once, lane_metrics
 from jaxsim.errors import AllocationError, AllocatorError, OrderError
 from jaxsim.frames.inputs.benchmark import BenchmarkGrowth
+from jaxsim.frames.inputs.delistings import closes_of_holder
 from jaxsim.frames.results.backtest import Backtest
 from jaxsim.frames.results.metric_names import ONE_PER_LANE
 from jaxsim.frames.results.paths import Paths, RunContext
@@ -189,7 +190,7 @@ class ChunkedSweep:
     def _benchmark(self, job: Job, groups: np.ndarray, run: LaneInputs, axes: tuple[LaneAxis, ...]) -> np.ndarray:
         """Returns of each lane's benchmark; see `BatchInputs`."""
         given = self.arguments.benchmark
-        growth = BenchmarkGrowth(self.arguments.prices.close if given is None else given.prices)
+        growth = BenchmarkGrowth(closes_of_holder(self.arguments.prices) if given is None else given.prices)
         bought = job.layout.members if given is None else given.series_of[:, None]
         starts = job.starts().reshape(job.num_combinations, -1)[:, groups]
         starts = starts[:1] if (starts == starts[:1]).all() else starts

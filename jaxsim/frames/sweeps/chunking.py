@@ -108,7 +108,8 @@ def with_room(run: LaneInputs, axes: tuple[LaneAxis, ...], num_bars: int) -> Lan
         return longer_table(x) if is_by_bar else x
 
     prices = {
-        name: longer_table(getattr(market, name)) for name in ("close", "val_price", "price", "mark", "priced_at")
+        name: longer_table(getattr(market, name))
+        for name in ("close", "val_price", "price", "mark", "priced_at", "gone", "carried")
     }
     features = jax.tree.map(lambda x: longer(x, 0), market.features)
     costs = with_fields(run.costs, {field.name: longer_cost(field.name) for field in fields(Costs)})

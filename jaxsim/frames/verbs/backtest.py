@@ -12,7 +12,9 @@ from jaxsim.engine.policy.policy import Policy
 from jaxsim.engine.schedules.schedule import AbstractSchedule
 from jaxsim.frames.inputs.bars_per_year import Duration
 from jaxsim.frames.inputs.benchmark import Benchmark
+from jaxsim.frames.inputs.delistings import STALE, Delistings, Stale
 from jaxsim.frames.inputs.groups import Groups
+from jaxsim.frames.inputs.market import IGNORED
 from jaxsim.frames.inputs.parameters import CodeParameter, LaneValue, Parameter
 from jaxsim.frames.inputs.prices import Features, Table
 from jaxsim.frames.inputs.random_keys import Key
@@ -41,6 +43,9 @@ def backtest(
     open: Table | None = None,
     price: Parameter | None = None,
     ffill_val_price: LaneValue = True,
+    stale: Stale = STALE,
+    delistings: Delistings = None,
+    drift_without_price: str = IGNORED,
     trigger: Callable | None = None,
     destination: AbstractDestination | None = None,
     fees: Parameter = 0.0,
@@ -83,6 +88,12 @@ def backtest(
     open: prices that positions are valued and orders are sized at; without it, the previous close.
     price: prices that orders execute at: a frame, a number, +inf for the close (the default), -inf for the open.
     ffill_val_price: whether a valuation price outlives a bar without one.
+    stale: how long an asset has no price before it has left the market and is closed at its last close: bars, a
+        duration, both as by default (without dates the bars alone count), or None for never.
+    delistings: when assets leave, by asset: a date, or (date, price paid per unit; 0 for a bankruptcy); the others go
+        by `stale`. "hold": nothing ever leaves, and what has no price is held.
+    drift_without_price: "ignored": the drift of an asset with neither an open of the bar nor a close of the bar before
+        counts in no trigger; "counts": it counts at the last price there was.
     trigger: when to rebalance, as `js.Threshold(0.05)`; default `js.Never()`: bought once, then held.
     destination: how far to trade towards the targets, as `js.ToEdge()`; default `js.ToTarget()`, all the way.
     fees: fraction of the traded value, > -1.       fixed_fees: currency per order.     Negative: a rebate.
@@ -120,9 +131,10 @@ def backtest(
     """
     terms = Terms(
         size=size, size_type=size_type, direction=direction, call_seq=call_seq, open=open, price=price,
-        ffill_val_price=ffill_val_price, trigger=trigger, destination=destination, fees=fees, fixed_fees=fixed_fees,
-        slippage=slippage, min_size=min_size, max_size=max_size, size_granularity=size_granularity,
-        reject_prob=reject_prob, lock_cash=lock_cash, allow_partial=allow_partial, raise_reject=raise_reject,
+        ffill_val_price=ffill_val_price, stale=stale, delistings=delistings,
+        drift_without_price=drift_without_price, trigger=trigger, destination=destination, fees=fees,
+        fixed_fees=fixed_fees, slippage=slippage, min_size=min_size, max_size=max_size,
+        size_granularity=size_granularity, reject_prob=reject_prob, lock_cash=lock_cash, allow_partial=allow_partial, raise_reject=raise_reject,
         update_value=update_value, min_history=min_history, start=start, init_cash=init_cash, groups=groups,
         by=by, features=features, benchmark=benchmark, freq=freq, year_freq=year_freq, key=key, engine=engine,
         schedule=schedule, log=log, progress=progress,

@@ -191,8 +191,11 @@ def _read_orders(
         expected = "> 0, since there is a side" if side.any() else "other than 0"
         raise ValueError(f"orders: sizes must be finite and {expected}; row {np.argmax(bad)} has {size[bad][0]:g}")
     price = _numbers(orders, names, "price")
-    if (~(price > 0) | np.isinf(price)).any():
-        row = int(np.argmax(~(price > 0) | np.isinf(price)))
+    # A sale at a price of zero is the end of what has become worthless.
+    sells = (side < 0) | ((side == 0) & (size < 0))
+    is_bad = ~((price > 0) | ((price == 0) & sells)) | np.isinf(price)
+    if is_bad.any():
+        row = int(np.argmax(is_bad))
         raise ValueError(f"orders: prices must be finite and > 0; row {row} has {price[row]:g}")
     fees = _numbers(orders, names, "fees") if "fees" in names else np.zeros(len(orders))
     if not np.isfinite(fees).all():

@@ -6,10 +6,12 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Mapping
 
 import jax
+import numpy as np
 
 from jaxsim.engine.base.fields import CASH
 from jaxsim.engine.policy.policy import allocator_name, keeps_state
 from jaxsim.frames.inputs.calendar import Dates, Frequency, Offset, TimeOfDay
+from jaxsim.frames.inputs.delistings import STALE, Delistings, Stale, prices_by_listing, with_departures
 from jaxsim.frames.inputs.groups import Groups, layout
 from jaxsim.frames.inputs.lanes import read_lanes
 from jaxsim.frames.inputs.parameters import ParameterReader
@@ -40,6 +42,8 @@ def optimize(
     groups: Groups | None = None,
     by: Hashable = None,
     init_cash: float = 100.0,
+    stale: Stale = STALE,
+    delistings: Delistings = None,
     key: Key | Swept = 0,
     pad: bool = True,
     engine: Engine = "compiled",
@@ -53,7 +57,7 @@ def optimize(
     every, on, at_time, offset, lookback: when allocations are due, and their look-back ranges, as `js.index_ranges`;
         each may be a named index to sweep, or for `on` a mapping, label -> dates.
     open: only for `obs.val_price`, which without it is the close before.      features, groups, by: as in `backtest`.
-    init_cash: of the untouched account, currency.
+    init_cash: of the untouched account, currency.       stale, delistings: as in `backtest`.
     key: random key or int; `obs.key` is folded from it by lane and bar.
     pad: whether ranges of about one length share a program, their windows beginning with NaN rows (which the statistics
         of a `Window` skip); False: windows are exactly the range, one program for each length.
@@ -68,7 +72,9 @@ def optimize(
     cannot be traded; AllocatorError naming lane and bar, from the error that a Python function raised.
     """
     prices = checked_prices(close, open, None, features)
-    reader = ParameterReader(prices.index, layout(prices.columns, groups, by), Sweep())
+    arrangement = layout(prices.columns, groups, by)
+    prices = with_departures(prices, arrangement.assets, stale, delistings)
+    reader = ParameterReader(prices.index, arrangement, Sweep())
     when = {"every": every, "on": on, "at_time": at_time, "lookback": lookback, "offset": offset}
     look_back_rules = LookBackRules(prices.index, when, reader.sweep)
     allocator = as_allocator(allocator, "allocator")
@@ -88,7 +94,7 @@ def optimize(
             index=prices.index,
             lanes=lanes,
             close=prices.close,
-            val_price=valuation_prices(prices.close, prices.open),
+            val_price=prices_by_listing(prices, valuation_prices, np.nan),
             name=allocator_name(allocator),
             tree=(tree, prices.features),
             cash=float(cash.item()),

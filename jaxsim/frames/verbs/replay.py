@@ -11,7 +11,9 @@ from jaxsim.engine.policy.destinations import AbstractDestination, SpreadOver
 from jaxsim.engine.policy.stops import AbstractStop
 from jaxsim.frames.inputs.bars_per_year import Duration
 from jaxsim.frames.inputs.benchmark import Benchmark
+from jaxsim.frames.inputs.delistings import STALE, Delistings, Stale, with_departures
 from jaxsim.frames.inputs.groups import Groups, layout
+from jaxsim.frames.inputs.market import IGNORED
 from jaxsim.frames.inputs.parameters import LaneValue, Parameter, ParameterReader
 from jaxsim.frames.inputs.prices import Table, checked_prices, is_price_table, valuation_prices
 from jaxsim.frames.inputs.sweep_axes import Sweep
@@ -34,6 +36,9 @@ def replay(
     open: Table | None = None,
     price: Parameter | None = None,
     ffill_val_price: LaneValue = True,
+    stale: Stale = STALE,
+    delistings: Delistings = None,
+    drift_without_price: str = IGNORED,
     fees: Parameter = 0.0,
     fixed_fees: Parameter = 0.0,
     slippage: Parameter = 0.0,
@@ -79,13 +84,15 @@ def replay(
         raise TypeError(f"allocations: expected js.Allocations, got {type(allocations).__name__}")
     terms = Terms(
         trigger=trigger, destination=destination, call_seq=call_seq, open=open, price=price,
-        ffill_val_price=ffill_val_price, fees=fees, fixed_fees=fixed_fees, slippage=slippage, min_size=min_size,
+        ffill_val_price=ffill_val_price, stale=stale, delistings=delistings,
+        drift_without_price=drift_without_price, fees=fees, fixed_fees=fixed_fees, slippage=slippage, min_size=min_size,
         max_size=max_size, size_granularity=size_granularity, lock_cash=lock_cash, allow_partial=allow_partial,
         raise_reject=raise_reject, update_value=update_value, start=start, init_cash=init_cash, groups=groups, by=by,
         benchmark=benchmark, freq=freq, year_freq=year_freq, engine=engine, log=log, progress=progress,
     )  # fmt: skip
     prices = checked_prices(close, open, price if is_price_table(price, close) else None)
     arrangement = layout(prices.columns, groups, by)
+    prices = with_departures(prices, arrangement.assets, stale, delistings)
     recorded = RecordedPolicy(allocations, arrangement, prices.index)
     recorded.warn_of_unsized(valuation_prices(prices.close, prices.open), prices.index)
     reader = ParameterReader(prices.index, arrangement, Sweep(recorded.axis))

@@ -18,7 +18,9 @@ from jaxsim.engine.policy.host_callback import calls_python
 from jaxsim.engine.policy.policy import Policy
 from jaxsim.frames.inputs.bars_per_year import Duration, bars_per_year
 from jaxsim.frames.inputs.benchmark import Benchmark
+from jaxsim.frames.inputs.delistings import STALE, Delistings, Stale
 from jaxsim.frames.inputs.groups import Groups
+from jaxsim.frames.inputs.market import IGNORED
 from jaxsim.frames.inputs.parameters import CodeParameter, LaneValue, Parameter
 from jaxsim.frames.inputs.prices import Features, Table
 from jaxsim.frames.inputs.random_keys import Key
@@ -49,6 +51,9 @@ def sweep(
     open: Table | None = None,
     price: Parameter | None = None,
     ffill_val_price: LaneValue = True,
+    stale: Stale = STALE,
+    delistings: Delistings = None,
+    drift_without_price: str = IGNORED,
     trigger: Callable | None = None,
     destination: AbstractDestination | None = None,
     fees: Parameter = 0.0,
@@ -109,9 +114,10 @@ def sweep(
     """
     terms = Terms(
         size=size, size_type=size_type, direction=direction, call_seq=call_seq, open=open, price=price,
-        ffill_val_price=ffill_val_price, trigger=trigger, destination=destination, fees=fees, fixed_fees=fixed_fees,
-        slippage=slippage, min_size=min_size, max_size=max_size, size_granularity=size_granularity,
-        reject_prob=reject_prob, lock_cash=lock_cash, allow_partial=allow_partial, raise_reject=raise_reject,
+        ffill_val_price=ffill_val_price, stale=stale, delistings=delistings,
+        drift_without_price=drift_without_price, trigger=trigger, destination=destination, fees=fees,
+        fixed_fees=fixed_fees, slippage=slippage, min_size=min_size, max_size=max_size,
+        size_granularity=size_granularity, reject_prob=reject_prob, lock_cash=lock_cash, allow_partial=allow_partial, raise_reject=raise_reject,
         update_value=update_value, min_history=min_history, start=start, init_cash=init_cash, groups=groups,
         by=by, features=features, benchmark=benchmark, freq=freq, year_freq=year_freq, key=key, engine=engine,
         progress=progress,

@@ -14,6 +14,8 @@ from jaxsim.engine.policy.policy import Policy
 from jaxsim.engine.policy.triggers import Never
 from jaxsim.engine.trading.market import Market
 from jaxsim.frames.evaluation.splits import Split, WalkForwardSplits
+from jaxsim.frames.inputs.delistings import HOLD, Departures, with_departures
+from jaxsim.frames.inputs.groups import layout
 from jaxsim.frames.inputs.prices import as_frame, checked_prices, is_price_table
 from jaxsim.frames.results.backtest import Backtest
 from jaxsim.frames.results.metric_names import Metric, metric_list, metric_name, scorer
@@ -133,7 +135,10 @@ def walk_forward(
     others = _named_policies(benchmarks, set(learners))
     default = {"trigger": trigger, "destination": destination, "min_history": min_history}
     pairs = splits.pairs(len(closes))
-    data = _Data(prices.index, closes, open, executed, prices.features)
+    rules = terms_of({name: terms[name] for name in ("stale", "delistings", "drift_without_price") if name in terms})
+    prices = with_departures(prices, layout(prices.columns).assets, rules.stale, rules.delistings)
+    left, drift = prices.departures, rules.drift_without_price
+    data = _Data(prices.index, closes, open, executed, prices.features, left, drift)
     if executed is None and price is not None:
         run_terms["price"] = price
 
@@ -207,10 +212,19 @@ class _Data:
     open: Any
     price: Any
     features: Any
+    departures: Departures | None
+    drift_without_price: str
 
     def market(self, bars: np.ndarray) -> Market:
         """The market of a stretch, without any bar before or after it. Call it within x64."""
-        whole = Market.from_frames(self.close, open=self.open, price=self.price, features=self.features)
+        whole = Market.from_frames(
+            self.close,
+            open=self.open,
+            price=self.price,
+            features=self.features,
+            delistings=HOLD if self.departures is None else self.departures,
+            drift_without_price=self.drift_without_price,
+        )
         cut = jax.tree.map(lambda x: x[bars], whole)
         since = None if cut.priced_at is None else cut.priced_at - 2 * int(bars[0])  # in half bars
         return replace(cut, priced_at=since)
@@ -224,6 +238,7 @@ class _Data:
             if x is not None
         }
         close, keywords = _until(self.close, stop, last=1.0), {**terms, **prices, "features": self.features}
+        keywords["delistings"] = HOLD if self.departures is None else self.departures.until(stop)
         run = backtest(close, policy.within(start, stop), **keywords)
         if run.lanes is not None:
             raise ValueError(

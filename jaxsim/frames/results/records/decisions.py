@@ -10,7 +10,7 @@ import pandas as pd
 from jaxsim.engine.base.enums import Direction, SizeType
 from jaxsim.engine.base.fields import is_whole
 from jaxsim.engine.base.numerics import ABS_TOL, REL_TOL
-from jaxsim.engine.trading.status import Clip, OrderStatusInfo
+from jaxsim.engine.trading.status import Clip, OrderReason, OrderStatusInfo
 from jaxsim.frames.results.ledger import Ledger
 from jaxsim.frames.results.records.logs import plain_name, status_of
 
@@ -45,6 +45,9 @@ def _of_ledger(ledger: Ledger) -> Decisions:
     sequence = np.argsort(ledger.rank, axis=1, kind="stable")
     event = np.repeat(np.arange(num_events), num_assets)
     asset = sequence.ravel()
+    if (idle := ledger.is_idle).any():
+        shown = ~idle[event, asset]
+        event, asset = event[shown], asset[shown]
 
     def rows(table: np.ndarray) -> np.ndarray:
         return table[event, asset]
@@ -65,6 +68,8 @@ def _of_ledger(ledger: Ledger) -> Decisions:
     is_cut = is_filled & np.isfinite(requested) & (short > np.maximum(REL_TOL * np.abs(requested), ABS_TOL))
     clip = np.where(is_cut, Clip.CASH if ledger.clip is None else rows(ledger.clip), Clip.NONE)
     reason = np.where(is_filled, _texts(Clip)[clip], _texts(OrderStatusInfo)[info])
+    closes = rows(ledger.reason)
+    reason[closes > 0] = np.array([x.text for x in OrderReason], object)[closes[closes > 0]]
     reason[(info == OrderStatusInfo.SIZE_ZERO) & (np.abs(requested) > ABS_TOL)] = "less than one size_granularity"
     rebalance, part = _numbers(ledger)
     columns = {
@@ -99,7 +104,12 @@ def _numbers(ledger: Ledger) -> tuple[np.ndarray, np.ndarray]:
     begins = np.zeros(len(ledger.bar), int)
     begins[ledger.decided] = 1
     count = np.cumsum(begins)
-    return count - count[first], np.arange(len(count)) - np.searchsorted(count, count)
+    part = np.arange(len(count)) - np.searchsorted(count, count)
+    is_closing = ledger.is_idle.any(axis=1) | (ledger.rank < 0).all(axis=1)
+    if is_closing.any():  # assets that leave are no part of a rebalance
+        before = np.cumsum(is_closing)
+        part = np.where(is_closing, 0, part - (before - before[np.searchsorted(count, count)]))
+    return count - count[first], part
 
 
 def _weights(units: np.ndarray, ledger: Ledger) -> np.ndarray:

@@ -34,6 +34,9 @@ def log_records(ledgers: Sequence[Ledger], first_column: np.ndarray) -> tuple[np
         sequence = np.argsort(ledger.rank, axis=1, kind="stable")
         event = np.repeat(np.arange(len(sequence)), sequence.shape[1])
         asset = sequence.ravel()
+        if (idle := ledger.is_idle).any():
+            shown = ~idle[event, asset]
+            event, asset = event[shown], asset[shown]
         at = ledger.lane_of_event[event]
         part = np.zeros(len(event), LOG_DTYPE)
         assert ledger.log is not None

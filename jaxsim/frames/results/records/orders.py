@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from jaxsim.engine.base.enums import OrderSide
+from jaxsim.engine.trading.status import OrderReason
 from jaxsim.frames.results.ledger import Ledger
 from jaxsim.frames.results.records.record_tables import LaneRecords, RecordTable
 
@@ -70,20 +71,38 @@ def opening_records(ledgers: Sequence[Ledger], first_column: np.ndarray) -> np.n
     return np.concatenate(parts)
 
 
+def order_reasons(ledgers: Sequence[Ledger]) -> np.ndarray:
+    """The OrderReason of each record of `order_records`, int [record]."""
+    parts, lanes = [], []
+    for ledger in ledgers:
+        sequence = np.argsort(ledger.rank, axis=1, kind="stable")
+        event, place = np.nonzero(np.take_along_axis(ledger.filled, sequence, axis=1))
+        parts.append(ledger.reason[event, sequence[event, place]])
+        lanes.append(ledger.lanes[ledger.lane_of_event[event]])
+    reasons, lane = np.concatenate(parts), np.concatenate(lanes)
+    return reasons[np.argsort(lane, kind="stable")] if len(ledgers) > 1 else reasons
+
+
+#: By OrderReason.
+_REASONS = np.array([reason.text for reason in OrderReason], object)
+
 #: By OrderSide.
 _SIDES = pd.Index(["Buy", "Sell"])
 
 
 class OrderTable(RecordTable):
     """All filled orders, by lane, bar and order of execution: id (within the lane), the lane levels, asset, timestamp,
-    size (units, > 0), price, fees (currency), side ("Buy" or "Sell")."""
+    size (units, > 0), price, fees (currency), side ("Buy" or "Sell"); and, where some order is not of the policy, the
+    reason of each, as "delisted"."""
 
-    def __init__(self, source: LaneRecords, assets: pd.Index):
-        """assets: of each record."""
+    def __init__(self, source: LaneRecords, assets: pd.Index, reasons: np.ndarray):
+        """assets, reasons: of each record. Reasons are shown where there is any."""
         records = source.records
         columns = [("asset", assets), ("timestamp", source.index.take(records["idx"]))]
         columns += [(name, records[name]) for name in ("size", "price", "fees")]
         columns.append(("side", _SIDES.take(records["side"])))
+        if reasons.any():
+            columns.append(("reason", _REASONS[reasons]))
         super().__init__(source, columns)
 
     def _statistics(self) -> dict[str, np.ndarray]:
