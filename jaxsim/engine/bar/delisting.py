@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -139,11 +140,11 @@ def _log_with(closing: Closing, log: OrderLog, after: Holdings, trades: Bool[Arr
     """The log of a bar with the orders that close assets: to no units, at the payout, without costs."""
     held, happens = closing.before, closing.happens
 
-    def like(x: Array, y: Array) -> Array:
+    def like(x: Array, y: Any) -> Array:
         return jnp.broadcast_to(jnp.asarray(y, x.dtype), x.shape)
 
-    def pool(held: Holdings, x: Pool) -> Pool:
-        return Pool(like(x.cash, held.cash), like(x.free_cash, held.free_cash), like(x.value, jnp.nan))
+    def pool(held: Holdings) -> Pool:
+        return Pool(held.cash, held.free_cash, jnp.full_like(held.cash, jnp.nan))
 
     order, outcome = log.order, log.outcome
     costs = {n: None if x is None else like(x, NEUTRAL.get(n, 0.0)) for n, x in vars(order.costs).items()}
@@ -159,9 +160,9 @@ def _log_with(closing: Closing, log: OrderLog, after: Holdings, trades: Bool[Arr
         order.draw,
     )
     closed = replace(outcome, units=after.units, debt=after.debt, val_price=jnp.full_like(order.val_price, jnp.nan))
-    of_closing = OrderLog(pool(held, log.before), pool(after, log.after), close, closed)
+    of_closing = OrderLog(pool(held), pool(after), close, closed)
     idle = replace(order, size=jnp.full_like(order.size, jnp.nan))
-    left_alone = OrderLog(pool(after, log.before), pool(after, log.after), idle, closed)
+    left_alone = OrderLog(pool(after), pool(after), idle, closed)
 
     def put(x: Array, of_closed: Array, left_alone: Array) -> Array:
         return where(happens, of_closed, where(trades, x, left_alone))

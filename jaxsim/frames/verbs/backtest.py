@@ -23,6 +23,7 @@ from jaxsim.frames.results.backtest import Backtest
 from jaxsim.frames.results.ledger import Ledger
 from jaxsim.frames.results.paths import Paths
 from jaxsim.frames.runs.arguments import RunArguments, read_arguments
+from jaxsim.frames.runs.departures import warn_of_departures
 from jaxsim.frames.runs.execute import execute
 from jaxsim.frames.runs.terms import Engine, LaneCode, Terms
 from jaxsim.frames.system.memory import available, show_size
@@ -134,7 +135,8 @@ def backtest(
         ffill_val_price=ffill_val_price, stale=stale, delistings=delistings,
         drift_without_price=drift_without_price, trigger=trigger, destination=destination, fees=fees,
         fixed_fees=fixed_fees, slippage=slippage, min_size=min_size, max_size=max_size,
-        size_granularity=size_granularity, reject_prob=reject_prob, lock_cash=lock_cash, allow_partial=allow_partial, raise_reject=raise_reject,
+        size_granularity=size_granularity, reject_prob=reject_prob, lock_cash=lock_cash, allow_partial=allow_partial,
+        raise_reject=raise_reject,
         update_value=update_value, min_history=min_history, start=start, init_cash=init_cash, groups=groups,
         by=by, features=features, benchmark=benchmark, freq=freq, year_freq=year_freq, key=key, engine=engine,
         schedule=schedule, log=log, progress=progress,
@@ -148,6 +150,8 @@ def run_backtest(arguments: RunArguments) -> Backtest:
     with progress_bar(arguments.num_lanes, "lane", arguments.progress) as advance:
         ledgers = execute(arguments.job, arguments.engine, advance)
     _warn_of_leverage(ledgers)
+    prices, assets = arguments.prices, arguments.job.layout.assets
+    warn_of_departures(prices.departures, assets, prices.index, ledgers, stacklevel=3)
     return Backtest(Paths(arguments.context(), ledgers), arguments.job.lanes.labels)
 
 
