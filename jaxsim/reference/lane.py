@@ -399,6 +399,8 @@ class _Lane:
             draws = reject_draws(_key_at(self.key, bar), self.num_assets).tolist()
         for rank, n in enumerate(self.execution(sizes, value, answer)):
             size_type, direction = SizeType(answer.size_type[n]), Direction(answer.direction[n])
+            if self.positions is not None and self.positions.closing[n]:
+                size_type = SizeType.TARGET_AMOUNT  # a stop closes whatever the account is worth
             terms = {name: rows[bar][n] for name, rows in self.terms.items()}
             order = OrderRequest(sizes[n], self.price[bar][n], size_type, direction, **terms)
             before = self.account_of(n, value)

@@ -227,6 +227,8 @@ def test_results_do_not_depend_on_the_group_beside():
                 fees=batch.fees[[case]],
                 min_history=batch.min_history,
                 init_cash=batch.init_cash,
+                delistings="hold",
+                drift_without_price="counts",
             )
             np.testing.assert_array_equal(alone[case].rebalances, together[case].rebalances)
             np.testing.assert_allclose(alone[case].value, together[case].value, rtol=1e-12)

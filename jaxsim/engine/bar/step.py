@@ -159,7 +159,8 @@ def rebalance(inputs: LaneInputs, lane: LaneState, obs: Observation) -> tuple[La
         entries = Entries(entries.price, where(policy.stops.due(obs), obs.value, entries.value), is_out)
     request = request_of(policy, allocation, obs)
     if closing is not None:
-        request = replace(request, size=where(closing, 0.0, request.size))  # whatever the destination
+        # Whatever the destination, and whatever the account is worth.
+        request = replace(request, size=where(closing, 0.0, request.size), closes=closing)
     faults = allocation_faults(allocation, request)
     spread, is_decision = lane.spread, jnp.asarray(True)
     if spread is not None:
@@ -174,7 +175,8 @@ def rebalance(inputs: LaneInputs, lane: LaneState, obs: Observation) -> tuple[La
         request = replace(request, size=facing(way, next_part(obs, facing(way, request.size), spread.left)))
     status = lane.status.first(faults, obs.step)
     # A lane that has gone wrong trades no more.
-    request = replace(request, size=where(status.is_ok, request.size, jnp.nan))
+    closes = None if request.closes is None else request.closes & status.is_ok
+    request = replace(request, size=where(status.is_ok, request.size, jnp.nan), closes=closes)
     draw = None if costs.reject_prob is None else reject_draws(obs.key, obs.num_assets).astype(market.dtype)
     quote = BarPrices(obs.value, obs.val_price, at_bar_row(market.price, obs.step))
     holdings, fills = trade(lane.holdings, request, quote, costs.at(obs.step, obs.num_assets), draw, inputs.keep_log)
@@ -227,7 +229,7 @@ def rebalance_if(
         if closing is None:
             return after, event
         shows = trades if passage is None or inputs.policy.gate.is_exact else passage.acts
-        return after, _with_closing(event, closing, shows, lane)
+        return after, _with_closing(event, closing, shows | ~closing.happens.any(), lane)
 
     def keep():
         return lane, jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), blank)
@@ -236,8 +238,10 @@ def rebalance_if(
 
 
 def _with_closing(event: Rebalance, closing: Closing, trades: Bool[Array, ""], lane: LaneState) -> Rebalance:
-    """The event of a bar at which assets have left the market. Without a rebalance the targets are those of the lane
-    after it."""
+    """The event of a bar at which assets may have left the market.
+
+    trades: false where there was no rebalance, but assets left; the targets are then those of the lane after it.
+    """
 
     def code(x: Array | None, neutral: int) -> Array | None:
         return None if x is None else where(trades, x, neutral).astype(x.dtype)

@@ -13,7 +13,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from jaxsim.engine.base.arrays import Amount, Array, where
 from jaxsim.engine.base.enums import Direction, SizeType
@@ -34,6 +34,8 @@ class Request(eqx.Module):
         `call_seq`; None, or -1 everywhere, where the allocator has not chosen it.
     has_ties: whether order values may be equal up to rounding, as where a destination moves several assets by the same
         weight; such ties are broken by column.
+    closes: the assets that a stop closes, counted in units, so that the value of the account does not matter; None: no
+        stop can.
     """
 
     size: Float[Array, " asset"]
@@ -42,6 +44,7 @@ class Request(eqx.Module):
     call_seq: Int[Array, ""] | None = None
     sequence: Int[Array, " asset"] | None = None
     has_ties: bool = eqx.field(static=True, default=False)
+    closes: Bool[Array, " asset"] | None = None
 
     @property
     def is_plain(self) -> bool:
@@ -108,7 +111,7 @@ def trade(
     costs: of this bar, per asset.      draw: uniform [0, 1) per asset, where orders may be rejected at random.
     """
     if request.is_plain and costs.are_proportional and not keep_log:
-        return trade_to_weights(holdings, request.size, quote, costs, request.has_ties)
+        return trade_to_weights(holdings, request.size, quote, costs, request.has_ties, request.closes)
     return trade_in_general(holdings, request, quote, costs, draw, keep_log)
 
 
@@ -120,6 +123,9 @@ def trade_in_general(
 ) -> tuple[Holdings, Fills]:
     """Order by order (rules 3 and 5.2)."""
     size_type = jnp.int32(SizeType.TARGET_PERCENT) if request.size_type is None else request.size_type
+    size_types = request.size_type
+    if request.closes is not None:
+        size_type = size_types = where(request.closes, SizeType.TARGET_AMOUNT, size_type).astype(jnp.int32)
     direction = jnp.int32(Direction.BOTH) if request.direction is None else request.direction
     worth = order_value(
         request.size, size_type, direction, holdings.units, quote.val_price, holdings.cash, holdings.free_cash,
@@ -133,7 +139,7 @@ def trade_in_general(
     sequence = CallOrder(key)
     by_asset = Order(
         request.size,
-        request.size_type,
+        size_types,
         request.direction,
         quote.price,
         holdings.units,
@@ -145,7 +151,7 @@ def trade_in_general(
     pool = Pool(holdings.cash, holdings.free_cash, jnp.asarray(quote.value, request.size.dtype))
 
     def one(before: Pool, order: Order) -> tuple[Pool, tuple]:
-        if request.size_type is None:  # one constant, rather than an array to be sorted
+        if size_types is None:  # one constant, rather than an array to be sorted
             order = replace(order, size_type=size_type)
         if request.direction is None:
             order = replace(order, direction=direction)
@@ -184,7 +190,12 @@ class _Weighting(eqx.Module):
 
 
 def trade_to_weights(
-    holdings: Holdings, weights: Float[Array, " asset"], quote: BarPrices, costs: Costs, has_ties: bool = False
+    holdings: Holdings,
+    weights: Float[Array, " asset"],
+    quote: BarPrices,
+    costs: Costs,
+    has_ties: bool = False,
+    closes: Bool[Array, " asset"] | None = None,
 ) -> tuple[Holdings, Fills]:
     """Trade towards target weights: sized at the valuation price, filled at the execution price, sells before buys.
     Sizes reserve nothing for fees, so the last buys may be cut to the cash that is left."""
@@ -216,6 +227,9 @@ def trade_to_weights(
     ).astype(jnp.int32)
 
     request = where(is_asked & can_size & (snap(value) > 0), request, jnp.nan)
+    if closes is not None:
+        request = where(closes, -holdings.units, request)
+        info = where(closes & can_fill, Info.NONE, info).astype(jnp.int32)
     price = where(can_fill, quote.price, 1.0)
     if costs.slippage is not None:
         price = product(price, where(request > 0, 1 + costs.slippage, 1 - costs.slippage))

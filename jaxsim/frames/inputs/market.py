@@ -126,8 +126,8 @@ class LanePrices(NamedTuple):
     price: LaneParameter
     mark: LaneParameter
     priced_at: LaneParameter | None
-    gone: LaneParameter | None
-    carried: LaneParameter | None
+    gone: LaneParameter | None = None
+    carried: LaneParameter | None = None
 
 
 def read_lane_prices(

@@ -2,12 +2,12 @@
 
 import warnings
 
-import allocators as al
 import jax
 import numpy as np
 import pandas as pd
 import pytest
 
+import allocators as al
 import jaxsim as js
 
 DAYS = pd.date_range("2021-01-01", periods=40, freq="D")
@@ -238,5 +238,5 @@ def test_plain_orders_close_nothing():
         warnings.simplefilter("error")
         bt = js.backtest(two_assets(), size=size)
     assert bt.units["B"].iloc[-1] == 0.99
-    with pytest.raises(ValueError, match="^delistings: plain orders"):
+    with pytest.raises(ValueError, match=r"^delistings: plain orders"):
         js.backtest(two_assets(), size=size, delistings={"B": DAYS[20]})
