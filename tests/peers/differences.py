@@ -47,6 +47,8 @@ DIFFERENCES = (
         "`risk_free` and `required_return` are rates per year in every metric",
         "users know rates per year",
         "(1 + x) ** (1 / ann_factor) - 1 in vectorbt",
+    ),
+    Difference(
         "an asset that has had no price for 10 bars and 7 days is closed at its last close",
         "held at a price that nobody pays it freezes a part of the account, and its drift trades the rest",
         'delistings="hold"',
