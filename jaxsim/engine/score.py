@@ -18,7 +18,7 @@ from jaxsim.engine.bar.lanes import LaneAxis, LaneInputs
 from jaxsim.engine.base.arrays import Array
 from jaxsim.engine.base.fields import shown, whole_number
 from jaxsim.engine.base.kept_programs import kept_program
-from jaxsim.engine.metrics.names import needs_ann_factor, read_metric_names
+from jaxsim.engine.metrics.names import needs_ann_factor, read_metric_names, refuse_prices
 from jaxsim.engine.metrics.online import NAMES, needs_benchmark
 from jaxsim.engine.policy.policy import Policy
 from jaxsim.engine.schedules.programs import checked_schedule, forward_schedule, lane_metrics
@@ -69,7 +69,8 @@ def score(
         raise ValueError("benchmark: " + ("none of the metrics needs one" if benchmark is not None else _NEEDED))
     if benchmark is not None and np.shape(benchmark) != (market.num_bars,):
         raise ValueError(f"benchmark: expected {market.num_bars} returns, got shape {np.shape(benchmark)}")
-    _refuse_prices(benchmark)
+    if benchmark is not None and not isinstance(benchmark, Tracer):
+        refuse_prices(benchmark, "benchmark", "js.metrics.returns_from_value(prices, prices[0])")
     inputs = eqx.tree_at(lambda inputs: inputs.policy, inputs, exact(policy))
     schedule = checked_schedule(schedule, policy) or forward_schedule(policy)
     try:
@@ -90,19 +91,6 @@ def read_start(start: Any, num_bars: int) -> int:
     if number >= num_bars:
         raise ValueError(f"start: there is no bar {number}, only {num_bars} from 0 on")
     return number
-
-
-def _refuse_prices(benchmark: Any) -> None:
-    """Raises ValueError for known numbers that cannot be returns."""
-    if benchmark is None or isinstance(benchmark, Tracer):
-        return
-    known = np.asarray(benchmark)
-    known = known[~np.isnan(known)]
-    if len(known) and known.min() > 0 and known.mean() > 0.01:
-        raise ValueError(
-            f"benchmark: expected simple returns, but all are above 0 and their mean is {known.mean():.4g}; of prices "
-            "pass js.metrics.returns_from_value(prices, prices[0])"
-        )
 
 
 _NEEDED = "some of the metrics need its returns, [time]"

@@ -5,6 +5,8 @@ import inspect
 from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
+import numpy as np
+
 from jaxsim.engine.base.fields import shown
 from jaxsim.engine.metrics import deflated, returns
 
@@ -45,3 +47,17 @@ def needs_ann_factor(metric: str | Callable) -> bool:
 def _named_needs_ann_factor(name: str) -> bool:
     metric = deflated.deflated_sharpe_ratio if name == "deflated_sharpe_ratio" else getattr(returns, name)
     return "ann_factor" in required_arguments(metric)
+
+
+def refuse_prices(returns: Any, argument: str, instead: str) -> None:
+    """Raises ValueError naming the argument for numbers that are no returns: all above 0, with a mean above 0.01.
+
+    instead: what to pass of prices.
+    """
+    known = np.asarray(returns, np.float64)
+    known = known[~np.isnan(known)]
+    if len(known) and known.min() > 0 and known.mean() > 0.01:
+        raise ValueError(
+            f"{argument}: expected simple returns, but all are above 0 and their mean is {known.mean():.4g}; of prices "
+            f"pass {instead}"
+        )

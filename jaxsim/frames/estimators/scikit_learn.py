@@ -15,6 +15,7 @@ import pandas as pd
 from jaxsim.engine.bar.simulation import Simulation
 from jaxsim.engine.base.fields import shown, whole_number
 from jaxsim.engine.base.numerics import Number, as_number
+from jaxsim.engine.metrics.names import refuse_prices
 from jaxsim.engine.metrics.returns import sharpe_ratio
 from jaxsim.engine.policy.policy import Policy
 from jaxsim.engine.simulate import simulate
@@ -223,6 +224,7 @@ def _read(X: Any) -> pd.DataFrame:
     values = table.to_numpy(np.float64)
     if (values <= -1).any() or np.isinf(values).any():
         raise ValueError("X: expected simple returns, finite and greater than -1; these may be prices or logarithms")
+    refuse_prices(values, "X", "prices.pct_change().iloc[1:]")
     return table.astype(np.float64)
 
 

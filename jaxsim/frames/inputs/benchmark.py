@@ -180,14 +180,3 @@ def rows_of(labels: pd.Index, index: pd.Index, argument: str, of_returns: bool =
                 "bars do not fit"
             )
     return places
-
-
-def refuse_prices(returns: Any, argument: str) -> None:
-    """Raises ValueError naming the argument for numbers that cannot be returns, as prices."""
-    known = np.asarray(returns, np.float64)
-    known = known[~np.isnan(known)]
-    if len(known) and known.min() > 0 and known.mean() > 0.01:
-        raise ValueError(
-            f"{argument}: expected simple returns, but all are above 0 and their mean is {known.mean():.4g}; of prices "
-            "pass prices.pct_change(), or hand them to the run: js.backtest(..., benchmark=prices)"
-        )

@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from jaxsim.frames.inputs.benchmark import refuse_prices, rows_of
+from jaxsim.engine.metrics.names import refuse_prices
+from jaxsim.frames.inputs.benchmark import rows_of
 from jaxsim.frames.inputs.labels import listed
 
 #: Metrics that compare lanes with one another: all count the bars from the latest start on.
@@ -83,7 +84,9 @@ def returns_of_benchmark(value: Any, index: pd.Index, lanes: pd.Index | None, sh
         values = np.asarray(value, dtype=np.float64)
         if values.shape not in ((len(index),), (len(index), 1), shape):
             raise ValueError(f"benchmark: expected returns [time] or [time, lane], got shape {values.shape}")
-    refuse_prices(values, "benchmark")
+    refuse_prices(
+        values, "benchmark", "prices.pct_change(), or hand them to the run: js.backtest(..., benchmark=prices)"
+    )
     return np.broadcast_to(values[:, None] if values.ndim == 1 else values, shape)
 
 

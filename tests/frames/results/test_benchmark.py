@@ -206,3 +206,12 @@ def test_pictures_show_the_benchmark_that_the_run_was_given(lanes):
     assert "benchmark" not in [x.name for x in lanes.plot_value().data]
     with pytest.raises(TypeError, match="benchmark: not in walk_forward"):
         js.walk_forward(CLOSE, lambda market: al.EqualWeight(), js.WalkForwardSplits(2, 2), benchmark=SP)
+
+
+def test_prices_are_no_returns_elsewhere():
+    market = js.Market.from_frames(CLOSE, dtype=np.float32)
+    with pytest.raises(ValueError, match=r"benchmark: .* of prices pass js.metrics.returns_from_value"):
+        js.score(market, js.Policy(al.EqualWeight()), ["beta"], benchmark=SP.to_numpy())
+    pytest.importorskip("sklearn")
+    with pytest.raises(ValueError, match="X: expected simple returns"):
+        js.PortfolioEstimator(js.Policy(al.EqualWeight()), steps=0).fit(CLOSE)
