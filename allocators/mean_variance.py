@@ -69,7 +69,8 @@ class MaximumSharpe(AbstractLookback):
     """The weights of the highest Sharpe ratio: maximise `(mean - risk_free) . w / sqrt(w' C w)` subject to the
     constraints, with mean and covariance C of the simple returns per bar in the window.
 
-    risk_free: return of the riskless asset per bar; may be swept.
+    risk_free: return of the riskless asset per bar, unlike that of the metrics, since an allocator knows no calendar:
+        of 0.03 a year, 1.03 ** (1 / 252) - 1 a day; may be swept.
     constraints: by default long only and fully invested.
     covariance: estimator of C.     lookback: closes before the bar; None: the range of `js.optimize`.
 

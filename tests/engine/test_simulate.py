@@ -85,7 +85,7 @@ def every_asset(obs):
 
 
 def test_a_trigger_gives_one_answer():
-    with pytest.raises(ValueError, match=r"^trigger: expected one answer"):
+    with pytest.raises(ValueError, match=r"^trigger: expected one boolean"):
         js.backtest(CLOSE, EQUAL, open=OPEN, trigger=every_asset)
 
 

@@ -1,5 +1,6 @@
 """The values that fields of Modules may hold, for the core and for the pandas face."""
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from enum import IntEnum
@@ -19,6 +20,7 @@ class Bounds:
 
     is_open: whether `low` itself is excluded.       is_high_open: whether `high` is.
     is_integer: whether only whole numbers are allowed.             allows: further values, NaN or infinities.
+    is_share: whether a number above 1 is more likely a percentage by mistake, of which a warning says so.
     """
 
     low: float = -np.inf
@@ -27,6 +29,7 @@ class Bounds:
     is_high_open: bool = False
     is_integer: bool = False
     allows: tuple[float, ...] = ()
+    is_share: bool = False
 
     def read(self, value: Any, argument: str) -> np.ndarray:
         """A float64 array. Raises TypeError for values that are not numeric, ValueError for the first one out of
@@ -148,7 +151,9 @@ Kind = Bounds | Flags | Codes
 
 ANY = Bounds()
 NUMBERS = Bounds(allows=(np.nan, np.inf, -np.inf))
-THRESHOLD = Bounds(0.0)
+THRESHOLD = Bounds(0.0, allows=(np.inf,), is_share=True)
+SHARE = Bounds(0.0, is_share=True)
+BARS_PER_YEAR = Bounds(0.0, is_open=True)
 TEMPERATURE = Bounds(0.0, is_open=True)
 FEES = Bounds(-1.0, is_open=True)
 SLIPPAGE = Bounds(0.0, 1.0, is_high_open=True)
@@ -157,7 +162,7 @@ MAX_SIZE = Bounds(0.0, is_open=True, allows=(np.inf,))
 GRANULARITY = Bounds(0.0, is_open=True, allows=(np.nan,))
 PROBABILITY = Bounds(0.0, 1.0)
 GAIN = Bounds(0.0, is_open=True)
-LOSS = Bounds(0.0, is_open=True)
+LOSS = Bounds(0.0, is_open=True, is_share=True)
 PRICE = Bounds(0.0, is_open=True, allows=(np.nan, np.inf, -np.inf))
 CASH = Bounds(0.0, is_open=True)
 BARS = Bounds(0.0, is_integer=True)
@@ -181,11 +186,28 @@ def bounded(name: str, kind: Kind, *, by_bar_and_asset: bool = False, **options:
         if isinstance(kind, Bounds):
             if isinstance(value, bool | np.bool_):
                 raise TypeError(f"{name}: expected a number, got {value!r}")
+            if kind.is_share:
+                _warn_of_percent(value, name)
             return as_number(value)
         return kind.read(value, name) if isinstance(value, bool | int | str | list | tuple | np.ndarray) else value
 
     metadata = {"kind": kind, "by_bar_and_asset": by_bar_and_asset}
     return eqx.field(converter=convert, metadata=metadata, **options)
+
+
+def _warn_of_percent(value: Any, name: str) -> None:
+    """Warn of a fraction above 1, of an array or an index too."""
+    if getattr(value, "nlevels", 1) > 1:
+        value = value.get_level_values(name) if name in value.names else ()
+    if isinstance(value, Tracer | str) or not np.size(value):
+        return
+    numbers = np.asarray(value)
+    if numbers.dtype.kind not in "iuf":
+        return
+    above = numbers[(numbers > 1) & np.isfinite(numbers)]
+    if above.size:
+        most = float(above.max())
+        warnings.warn(f"{name}: {most:g} is a fraction, {100 * most:g} %; 5 % is 0.05", stacklevel=5)
 
 
 def check_fields(module: Any, num_bars: int, num_assets: int) -> None:

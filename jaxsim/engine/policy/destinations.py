@@ -12,7 +12,7 @@ import equinox as eqx
 from jaxtyping import Float
 
 from jaxsim.engine.base.arrays import Amount, Array, namespace
-from jaxsim.engine.base.fields import BARS_FROM_ONE, PROBABILITY, THRESHOLD, bounded
+from jaxsim.engine.base.fields import BARS_FROM_ONE, PROBABILITY, SHARE, bounded
 from jaxsim.engine.base.numerics import ABS_TOL, REL_TOL, Number, at_bar, ordered_sum, product, quotient
 from jaxsim.engine.policy.observation import Observation
 from jaxsim.engine.policy.triggers import band_of, excess_of, is_about_assets
@@ -74,7 +74,7 @@ class ToEdge(AbstractDestination):
     Raises ValueError for a trigger without a band if `width` is None.
     """
 
-    width: Number | None = bounded("width", THRESHOLD, by_bar_and_asset=True, default=None)
+    width: Number | None = bounded("width", SHARE, by_bar_and_asset=True, default=None)
 
     def __call__(self, obs: Observation, target: Weights, trigger: Callable) -> Weights:
         half = band_of(trigger, obs, target) if self.width is None else at_bar(self.width, obs.step)
@@ -138,7 +138,7 @@ class TurnoverCap(AbstractDestination):
     turnover: in weight, >= 0.       when_flat: whether the first purchase is cut as well.
     """
 
-    turnover: Number = bounded("turnover", THRESHOLD)
+    turnover: Number = bounded("turnover", SHARE)
     of: AbstractDestination = _of()
     when_flat: bool = eqx.field(static=True, default=False, kw_only=True)
 

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from jaxsim.engine.base.arrays import Answer, Array, namespace
-from jaxsim.engine.base.fields import THRESHOLD, bounded, whole_number
+from jaxsim.engine.base.fields import BARS_PER_YEAR, THRESHOLD, bounded, whole_number
 from jaxsim.engine.base.numerics import Number, at_bar, ordered_sum, product
 from jaxsim.engine.policy.observation import Observation
 from jaxsim.engine.policy.screening import Screening
@@ -45,8 +45,9 @@ class Threshold(AbstractTrigger):
     """Rebalance the whole group when any asset has drifted from its target by the threshold or more:
     `abs(weight - target) >= threshold`, with the target of the last rebalance (rules 5.1).
 
-    threshold: in weight (0.05 is five percentage points), >= 0; a number, one per asset [asset], or
-        [time or 1, asset or 1]; in the pandas face also a Series, a DataFrame or a named index to sweep.
+    threshold: in weight (0.05 is five percentage points; above 1 warns), >= 0, infinite for never; a number, one per
+        asset [asset], or [time or 1, asset or 1]; in the pandas face also a Series, a DataFrame or a named index to
+        sweep.
     relative: measure the drift as a fraction of the target: `abs(weight / target - 1) >= threshold`. At a target of
         zero the drift of any position is infinite, and that of no position is zero. (The tolerance bands of Kwanti and
         bt.)
@@ -162,7 +163,7 @@ class TrackingError(AbstractTrigger):
 
     threshold: Number = bounded("threshold", THRESHOLD, by_bar_and_asset=True)
     lookback: int = _num_closes()
-    ann_factor: Number = bounded("ann_factor", THRESHOLD, default=1.0)
+    ann_factor: Number = bounded("ann_factor", BARS_PER_YEAR, default=1.0)
 
     def __call__(self, obs: Observation) -> Answer:
         drifts = _known(drift(obs))

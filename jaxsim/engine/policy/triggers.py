@@ -74,13 +74,16 @@ def _checked(trigger: Any) -> Callable:
 
 
 def as_answer(answer: Any) -> Any:
-    """The answer of a trigger, one yes or no. Raises TypeError or ValueError for anything else."""
-    kind = answer.dtype.kind if hasattr(answer, "dtype") else np.asarray(answer).dtype.kind
-    if kind not in "biuf":
-        raise TypeError(f"trigger: expected one answer, yes or no, got {shown(answer)}"[:200])
+    """The answer of a trigger, one boolean of shape (). Raises TypeError or ValueError for anything else: NaN, a number
+    and a text would all count as yes."""
+    is_array = hasattr(answer, "dtype") and hasattr(answer, "shape")
+    kind = answer.dtype if is_array else np.asarray(answer).dtype
+    if kind.kind != "b":
+        got = f"{kind} of shape {answer.shape}" if is_array else f"{type(answer).__name__} {shown(answer)}"
+        raise TypeError(f"trigger: expected one boolean, as obs.weights.max() > 0.4 is, got {got}"[:200])
     if np.shape(answer) != ():
         shape = np.shape(answer)
-        raise ValueError(f"trigger: expected one answer, yes or no, got shape {shape}; jnp.any makes one of many")
+        raise ValueError(f"trigger: expected one boolean, got booleans of shape {shape}; .any() makes one of many")
     return answer
 
 
@@ -107,7 +110,7 @@ def without_margin(trigger: Callable) -> list[str]:
 
 
 def _all_or_nothing(trigger: Callable, obs: Observation) -> Float[Array, ""]:
-    return jnp.where(jnp.asarray(trigger(obs), bool), jnp.inf, -jnp.inf).astype(obs.units.dtype)
+    return jnp.where(as_answer(trigger(obs)), jnp.inf, -jnp.inf).astype(obs.units.dtype)
 
 
 def _unknown(obs: Observation) -> Float[Array, " asset"]:
@@ -154,7 +157,7 @@ class _Pair(AbstractTrigger):
 
     def _answers(self, obs: Observation) -> tuple[Answer, Answer]:
         xp = namespace(obs.units)
-        return xp.asarray(self.left(obs), bool), xp.asarray(self.right(obs), bool)
+        return xp.asarray(as_answer(self.left(obs))), xp.asarray(as_answer(self.right(obs)))
 
     def band(self, obs: Observation, target: Float[Array, " asset"]) -> Float[Array, "*asset"] | float | None:
         """The narrower of the two bands, or the only one."""

@@ -8,7 +8,7 @@ import numpy as np
 
 from jaxsim.engine.policy.observation import Observation
 from jaxsim.engine.policy.policy import Policy, allocator_name, ask, initial_state, keeps_state, observes, watch
-from jaxsim.engine.policy.triggers import AbstractTrigger, AllOf, AnyOf, band_of, excess_of
+from jaxsim.engine.policy.triggers import AbstractTrigger, AllOf, AnyOf, as_answer, band_of, excess_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,7 +114,7 @@ def questions(policy: Policy) -> list[Question]:
 def _about_trigger(place: int, name: str) -> Question:
     def answers(policy: Policy, moment: Moment, context: ProbeContext) -> Any:
         trigger, obs = _members(policy.trigger)[place], moment.obs
-        return bool(trigger(obs)), excess_of(trigger, obs), band_of(trigger, obs, context.target)
+        return bool(as_answer(trigger(obs))), excess_of(trigger, obs), band_of(trigger, obs, context.target)
 
     return Question(f"trigger {name}", answers)
 

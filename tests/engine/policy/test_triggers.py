@@ -101,6 +101,7 @@ def test_functions_stand_on_either_side():
 
 
 @pytest.mark.parametrize(("held", "fires"), [(0.0, False), (1e-9, True), (-0.2, True)])
+@pytest.mark.filterwarnings("ignore:threshold. .* is a fraction")
 def test_a_target_of_zero(held, fires):
     """Relatively, any position is infinitely far from it, and none is not."""
     obs = look([0.5, held], target=[0.5, 0.0])
@@ -110,6 +111,7 @@ def test_a_target_of_zero(held, fires):
 
 
 @pytest.mark.parametrize("engine", ["compiled", "reference"])
+@pytest.mark.filterwarnings("ignore:threshold. .* is a fraction")
 def test_an_account_that_is_worth_nothing_is_far_from_any_target(engine):
     """Short of 5 units that were sold at 10, of 100 in cash: at 30 nothing is left, and no order has a size."""
     close = pd.DataFrame({"A": [10.0, 30.0, 30.0]}, INDEX[:3])
@@ -404,12 +406,37 @@ def test_masks_are_for_all_bars(engine):
 @pytest.mark.parametrize("engine", ["compiled", "reference"])
 @pytest.mark.parametrize(
     ("answer", "kind", "text"),
-    [("no", TypeError, "'no'"), (None, TypeError, "None"), (np.ones(2, bool), ValueError, r"shape \(2,\); jnp.any")],
+    [
+        ("no", TypeError, "str 'no'"),
+        (None, TypeError, "NoneType None"),
+        (np.nan, TypeError, "float nan"),
+        (0.03, TypeError, "float 0.03"),
+        (1, TypeError, "int 1"),
+        (np.float64(0.03), TypeError, r"float64 of shape \(\)"),
+        (np.ones(2, bool), ValueError, r"booleans of shape \(2,\); .any"),
+        (np.ones(1, bool), ValueError, r"booleans of shape \(1,\); .any"),
+    ],
 )
-def test_answers_that_are_no_yes_or_no(answer, kind, text, engine):
+@pytest.mark.parametrize("in_pair", [False, True])
+def test_answers_that_are_no_yes_or_no(answer, kind, text, engine, in_pair):
+    """NaN and 0.03 would count as yes; on its own and beside another trigger."""
     close, _ = prices(0)
-    with pytest.raises(kind, match=f"^trigger: expected one answer, yes or no, got {text}"):
-        js.backtest(close, al.EqualWeight(), trigger=lambda obs: answer, engine=engine)
+    trigger = js.Always() & (lambda obs: answer) if in_pair else lambda obs: answer
+    with pytest.raises(kind, match=f"^trigger: expected one boolean, .*got {text}"):
+        js.backtest(close, al.EqualWeight(), trigger=trigger, engine=engine)
+
+
+def test_a_percentage_for_a_fraction_warns():
+    for make in (js.Threshold, js.HalfL1Drift, js.L2Drift, js.TurnoverCap, js.StopLoss):
+        with pytest.warns(UserWarning, match=r"5 is a fraction, 500 %; 5 % is 0.05"):
+            make(5)
+    with pytest.warns(UserWarning, match="^threshold: 15 is a fraction, 1500 %"):
+        js.Threshold(js.grid(threshold=range(1, 16)))
+    close, _ = prices(0)
+    never, infinite = (
+        js.backtest(close, al.EqualWeight(), trigger=x, freq="1D") for x in (js.Never(), js.Threshold(np.inf))
+    )
+    np.testing.assert_array_equal(never.value, infinite.value)
 
 
 def test_masks_are_for_all_bars_in_the_core():

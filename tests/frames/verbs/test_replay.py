@@ -317,7 +317,7 @@ def test_a_replay_that_holds_nothing_waits_for_the_next_date(engine):
     dates = INDEX[[5, 10, 20]]
     weights = pd.DataFrame([[0.0, 0.0, 0.0], [0.5, 0.5, 0.0], [0.0, 0.0, 0.0]], dates, ASSETS)
     plan = js.Allocations.from_weights(weights, INDEX)
-    bt = js.replay(plan, CLOSE, trigger=js.Threshold(10.0), engine=engine)
+    bt = js.replay(plan, CLOSE, trigger=js.Threshold(np.inf), engine=engine)
     assert bt.rebalance_index.tolist() == dates.tolist()
 
 
