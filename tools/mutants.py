@@ -95,6 +95,7 @@ PRICES = "jaxsim/frames/inputs/prices.py"
 LANES = "jaxsim/frames/inputs/labels.py"
 SWEEP_AXES = "jaxsim/frames/inputs/sweep_axes.py"
 BACKTEST = "jaxsim/frames/results/backtest.py"
+BARS_PER_YEAR = "jaxsim/frames/inputs/bars_per_year.py"
 
 NEAR_MISSES = test("gradients", "test_near_misses_side_by_side")
 
@@ -661,9 +662,25 @@ MUTANTS = [
         "year-of-rows",
         "annualised with the number of rows instead of bars per year",
         BACKTEST,
-        "return bars_per_year(self._bar_length(freq), year)",
+        "return self._annual().needed()",
         "return float(len(self._index))",
-        GOLDEN,
+        test("bars_per_year", "test_daily_stocks_have_252_bars_a_year"),
+    ),
+    Mutant(
+        "year-of-weekdays",
+        "days without weekends are 365 a year",
+        BARS_PER_YEAR,
+        "        if abs(step - DAY) <= pd.Timedelta(hours=1) and not on_weekends:",
+        "        if False:",
+        test("bars_per_year", "test_the_index_tells"),
+    ),
+    Mutant(
+        "year-of-any-month",
+        "every thirty days is a month",
+        BARS_PER_YEAR,
+        "            return YEAR / step if is_of_one_length else number",
+        "            return number",
+        test("bars_per_year", "test_the_index_tells"),
     ),
     Mutant(
         "drawdown-from-the-opening",

@@ -79,8 +79,6 @@ def demo(out: Out = Path("runs/demo")) -> None:
             thresholds=numbers("0.01:0.15:0.01", "--threshold"),
             fees=[0.005],
             over="tradable",
-            freq="1D",
-            year_freq="252D",
         )
 
     with told_plainly():
@@ -137,8 +135,11 @@ def sweep(
         typer.Option(help="Drift that triggers a rebalance: number, comma list, or start:stop:step (stop included)."),
     ] = "0.01:0.15:0.01",
     fees: Annotated[str, typer.Option(help="Fraction of the traded value; same forms.")] = "0",
-    freq: Annotated[str | None, typer.Option(help="Length of a bar, such as 1h; needed for uneven times.")] = None,
-    year_freq: Annotated[str, typer.Option(help="Length of a year, such as 252D for daily stocks.")] = "365D",
+    freq: Annotated[str | None, typer.Option(help="Length of a bar, such as 1h; by default the times tell.")] = None,
+    year_freq: Annotated[str | None, typer.Option(help="Length of a year, such as 252D, beside --freq.")] = None,
+    bars_per_year: Annotated[
+        float | None, typer.Option(help="Bars in a year, such as 252; by default the times tell.")
+    ] = None,
     init_cash: Annotated[float, typer.Option(help="Opening cash.")] = 100.0,
     min_history: Annotated[int, typer.Option(help="Bars before the first trade.")] = 0,
     start: Annotated[
@@ -174,6 +175,7 @@ def sweep(
             over=(over or Over.ALL).value,
             freq=freq,
             year_freq=year_freq,
+            bars_per_year=bars_per_year,
             init_cash=init_cash,
             min_history=min_history,
             start=start,

@@ -12,7 +12,7 @@ import jaxsim as js
 from jaxsim.cli.complaint import Complaint, as_complaint
 from jaxsim.cli.outcome import Outcome
 from jaxsim.cli.ranges import MOST
-from jaxsim.frames.inputs.bars_per_year import bar_length
+from jaxsim.frames.inputs.bars_per_year import BarsPerYear
 from jaxsim.frames.inputs.prices import checked_prices
 
 METRICS = (
@@ -48,7 +48,8 @@ class Job:
     weights: pd.Series | None = None
     over: str = "all"
     freq: str | None = None
-    year_freq: str = "365D"
+    year_freq: str | None = None
+    bars_per_year: float | None = None
     init_cash: float = 100.0
     min_history: int = 0
     start: int | None = None
@@ -62,7 +63,7 @@ class Job:
     def simulate(self) -> js.Backtest:
         """Run all lanes.
 
-        Raises Complaint for arguments that js.backtest refuses, too many lanes, and an unknown length of bars.
+        Raises Complaint for arguments that js.backtest refuses, too many lanes, and an unknown number of bars per year.
         """
         self._check()
         many = len(self.fees) > 1
@@ -78,6 +79,7 @@ class Job:
                 init_cash=self.init_cash,
                 freq=self.freq,
                 year_freq=self.year_freq,
+                bars_per_year=self.bars_per_year,
                 engine=self.engine,
             )
 
@@ -89,8 +91,12 @@ class Job:
             )
         with as_complaint(self.names):
             checked_prices(self.close, self.open)
-        if self.freq is None and bar_length(self.close.index) is None:
-            raise Complaint("--freq: the times are not evenly spaced; say how long a bar is, as in --freq 1D")
+            annual = BarsPerYear(self.close.index).said(self.freq, self.year_freq, self.bars_per_year)
+        if annual.known is None:
+            raise Complaint(
+                "--bars-per-year: the times do not tell how many bars make a year; say so, as in --bars-per-year 252, "
+                "or how long a bar is, as in --freq 1h"
+            )
 
     def outcome(self, bt: js.Backtest) -> Outcome:
         """The tables of a finished run; the best lane is the one with the highest Sharpe ratio."""

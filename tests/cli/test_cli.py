@@ -233,7 +233,7 @@ def test_report_draws_the_same_page_again(wide, tmp_path):
 def test_whole_number_times_stay_bars(market, wide, tmp_path):
     close = market[0].reset_index(drop=True).rename_axis("bar")
     close.to_csv(tmp_path / "bars.csv")
-    assert refused("sweep", tmp_path / "bars.csv").startswith("--freq: ")
+    assert refused("sweep", tmp_path / "bars.csv").startswith("--bars-per-year: ")
     text = ran("sweep", tmp_path / "bars.csv", *SWEEP, "--out", tmp_path / "out")
     assert "60 bars, 0 to 59" in text
     assert outcome.load(tmp_path / "out").values.index.tolist() == list(range(60))
@@ -278,11 +278,14 @@ def test_importing_the_command_line_imports_none_of_its_extra():
             ("--threshold", "0:1:0.001", "--fees", "0:0.1:0.001"),
             "--threshold: 101,101 combinations with --fees",
         ),
-        (("--threshold", "-0.01"), "--threshold: expected a finite number >= 0, got -0.01"),
+        (("--threshold", "-0.01"), "--threshold: expected a finite number >= 0 or inf, got -0.01"),
         (("--fees", "-1"), "--fees: expected a finite number > -1, got -1"),
         (("--fees", "x"), "--fees: 'x' is not a number"),
-        (("--freq", "1 moon"), "--freq: '1 moon' is not a fixed duration"),
-        (("--year-freq", "1ME"), "--year-freq: '1ME' is not a fixed duration"),
+        (("--freq", "1 moon"), "--freq: '1 moon' is no duration"),
+        (("--freq", "252"), "--freq: '252' is no duration such as '1h' or '1D'"),
+        (("--year-freq", "1M"), "--year-freq: '1M' is no duration"),
+        (("--bars-per-year", "0"), "--bars-per-year: expected a finite number > 0"),
+        (("--bars-per-year", "252", "--year-freq", "252D"), "--bars-per-year: it says what"),
         (("--init-cash", "0"), "--init-cash: expected a finite number > 0, got 0"),
         (("--min-history", "-1"), "--min-history: expected a whole number >= 0, got -1"),
         (("--start", "-1"), "--start: expected a whole number >= 0 and <= 59, got -1"),
@@ -328,7 +331,7 @@ def test_bad_options(options, message, wide, tmp_path):
             "FILE: prices must be positive and finite; 'A' at 2024-01-02",
         ),
         ("time,A,B\n2024-01-01,5,\n2024-01-02,6,\n", "FILE: the column 'B' has no price at all"),
-        ("time,A\n2024-01-01,5\n2024-01-02,6\n2024-01-05,6\n", "--freq: the times are not evenly spaced"),
+        ("time,A\n2024-01-01,5\n2024-01-05,6\n2024-01-17,6\n", "--bars-per-year: the times do not tell"),
         ("time,A\n2024-01-01,5\n,6\n", "FILE: the time index has missing labels"),
         ("date,symbol,close\n2024-01-01,A,5\n2024-01-01,A,6\n", "FILE: 'A' has two rows at 2024-01-01"),
         ("date,symbol,close\n2024-01-01,A,5\n2024-01-02,,6\n", "FILE: row 2 lacks a time or an asset"),

@@ -44,6 +44,7 @@ class Batch:
             start=0,
             init_cash=self.init_cash,
             freq="1D",
+            year_freq="365D",
             engine=engine,
             key=key,
             delistings="hold",

@@ -13,6 +13,7 @@ from jaxsim.engine.trading.costs import Costs
 from jaxsim.engine.trading.market import Market
 from jaxsim.engine.trading.status import OrderStatusInfo
 from jaxsim.errors import OrderError, RejectedOrderError
+from jaxsim.frames.inputs.bars_per_year import BarsPerYear
 from jaxsim.frames.inputs.groups import layout
 from jaxsim.frames.inputs.lanes import Lanes
 from jaxsim.frames.inputs.market import LanePrices
@@ -74,8 +75,7 @@ def backtest_of(p: Pipelines, ledger) -> Backtest:
         mark,
         p.init_cash.astype(float),
         np.zeros(p.shape[0], int),
-        pd.Timedelta("1h"),
-        pd.Timedelta("365D"),
+        BarsPerYear(index),
     )
     return Backtest(Paths(context, [ledger]), pd.Index(range(p.shape[0]), name="case"))
 

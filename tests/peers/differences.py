@@ -19,6 +19,11 @@ DIFFERENCES = (
         "start=0",
     ),
     Difference(
+        "metrics annualise by the kind of the index: weekdays are 252 to the year, months 12",
+        "365 days of bars to the year turn 6.7 % a year of weekdays into 9.9 %",
+        'year_freq="365D"',
+    ),
+    Difference(
         "periods and durations are calendar time, and bars stand beside",
         "bars times freq are 537 days for 781 on weekdays",
         "",

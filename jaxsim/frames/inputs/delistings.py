@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from jaxsim.engine.base.fields import shown, whole_number
-from jaxsim.frames.inputs.bars_per_year import Duration, to_timedelta
+from jaxsim.frames.inputs.durations import Duration, read_length
 from jaxsim.frames.inputs.prices import PriceFrames, forward_fill, mark_prices
 
 #: How long an asset has no price before it is taken for delisted: bars, a duration, both of them, or None for never.
@@ -193,7 +193,7 @@ def _read_stale(stale: Any) -> tuple[int | None, pd.Timedelta | None]:
     if isinstance(stale, tuple):
         if len(stale) != 2 or isinstance(stale[1], int | float):
             raise ValueError(f"stale: expected bars and a duration, as in stale=(10, '7D'), got {shown(stale)}"[:200])
-        return whole_number(stale[0], "stale"), to_timedelta(stale[1], "stale")
+        return whole_number(stale[0], "stale"), read_length(stale[1], "stale")
     kinds = int | np.integer | str | datetime.timedelta | np.timedelta64 | pd.offsets.BaseOffset
     if isinstance(stale, bool) or not isinstance(stale, kinds):
         raise TypeError(
@@ -201,7 +201,7 @@ def _read_stale(stale: Any) -> tuple[int | None, pd.Timedelta | None]:
         )
     if isinstance(stale, int | np.integer):
         return whole_number(stale, "stale"), None
-    return None, to_timedelta(stale, "stale")
+    return None, read_length(stale, "stale")
 
 
 def _read_delistings(value: Any, prices: PriceFrames, assets: pd.Index) -> dict[int, tuple[int, float | None]]:

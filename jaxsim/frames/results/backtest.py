@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from jaxsim import metrics
-from jaxsim.frames.inputs.bars_per_year import bar_length, bars_per_year, to_timedelta
+from jaxsim.frames.inputs.bars_per_year import BarsPerYear
 from jaxsim.frames.inputs.labels import cross_section, select
 from jaxsim.frames.results.allocations import Allocations, compared_allocations, recorded_allocations
 from jaxsim.frames.results.labelled import Labels
@@ -288,29 +288,31 @@ class Backtest:
 
     @property
     def ann_factor(self) -> float:
-        """Bars per year: year_freq / freq. Raises ValueError if the length of a bar is not known."""
-        return self._ann_factor(None, None)
+        """Bars per year (rules 13.1). Raises ValueError if neither the arguments of the run nor its index tell."""
+        return self._annual().needed()
 
-    def _ann_factor(self, freq: Any, year_freq: Any) -> float:
-        year = self._paths.context.year_freq if year_freq is None else to_timedelta(year_freq, "year_freq")
-        return bars_per_year(self._bar_length(freq), year)
+    def _annual(self, freq: Any = None, year_freq: Any = None, bars_per_year: Any = None) -> BarsPerYear:
+        return self._paths.context.annual.said(freq, year_freq, bars_per_year)
 
-    def _bar_length(self, freq: Any) -> pd.Timedelta | None:
-        return self._paths.context.freq if freq is None else bar_length(self._index, freq)
-
-    def stats(self, *, freq: Any = None, year_freq: Any = None) -> pd.Series | pd.DataFrame:
+    def stats(
+        self, *, freq: Any = None, year_freq: Any = None, bars_per_year: float | None = None
+    ) -> pd.Series | pd.DataFrame:
         """The usual table (rules 8.1): a Series for one lane, a DataFrame [lane, statistic] otherwise.
 
-        freq, year_freq: length of a bar and of a year, if other than those of the run. Trades are exit trades; their
-        ratios count closed trades only.
+        freq, year_freq, bars_per_year: as in `js.backtest`, if other than those of the run. Trades are exit trades;
+        their ratios count closed trades only.
 
-        Raises ValueError if the length of a bar is not known; so does `returns_stats`.
+        Raises ValueError if it is not known how many bars make a year; so does `returns_stats`.
         """
-        return self._tables.stats(self._bar_length(freq), self._ann_factor(freq, year_freq))
+        annual = self._annual(freq, year_freq, bars_per_year)
+        return self._tables.stats(annual.bar, annual.needed("stats"))
 
-    def returns_stats(self, *, freq: Any = None, year_freq: Any = None) -> pd.Series | pd.DataFrame:
+    def returns_stats(
+        self, *, freq: Any = None, year_freq: Any = None, bars_per_year: float | None = None
+    ) -> pd.Series | pd.DataFrame:
         """The table of return statistics (rules 8.3), as `stats`."""
-        return self._tables.returns_stats(self._bar_length(freq), self._ann_factor(freq, year_freq))
+        annual = self._annual(freq, year_freq, bars_per_year)
+        return self._tables.returns_stats(annual.bar, annual.needed("returns_stats"))
 
     def turnover(self) -> Any:
         """One-way turnover: sum over bars of sum(abs(traded value)) / (2 x value before); a fraction. It and the three

@@ -9,6 +9,7 @@ import pandas as pd
 
 from jaxsim.engine.base.enums import Direction, SizeType
 from jaxsim.engine.metrics import returns as metrics
+from jaxsim.frames.inputs.bars_per_year import BarsPerYear
 from jaxsim.frames.inputs.benchmark import BenchmarkGrowth, BenchmarkPrices
 from jaxsim.frames.inputs.groups import GroupLayout
 from jaxsim.frames.results.ledger import Ledger
@@ -21,7 +22,7 @@ class RunContext:
     index: time labels.     layout: groups and asset names.     close, mark: prices, [time, column].
     init_cash: value of each lane before the first bar, currency, [lane]: its opening cash.
     start: the first bar of each lane that metrics count, [lane] (rules 7.17).
-    freq: length of a bar, if known.        year_freq: length of a year.
+    annual: how many bars make a year, from all bars of the run.
     is_of_orders: whether the portfolio was made of filled orders, whose targets are unknown.
     benchmark: the prices that each lane is compared with; None: equal amounts of its assets.
     benchmark_path: of a stretch of a run: the value of the benchmark before its first bar and after each, [1 + time,
@@ -34,8 +35,7 @@ class RunContext:
     mark: np.ndarray
     init_cash: np.ndarray
     start: np.ndarray
-    freq: pd.Timedelta | None
-    year_freq: pd.Timedelta
+    annual: BarsPerYear
     is_of_orders: bool = False
     benchmark: BenchmarkPrices | None = None
     benchmark_path: np.ndarray | None = None

@@ -21,7 +21,7 @@ from jaxsim.frames.results.stats import portfolio_stats_table, returns_stats_tab
 
 #: The statistics of a lane none of whose bars counts.
 _SUMS = (
-    *("End", "Start Value", "End Value", "Total Fees Paid"),
+    *("End", "Start Value", "End Value", "Total Fees Paid", "Bars per Year"),
     *("Total Trades", "Total Closed Trades", "Total Open Trades", "Open Trade PnL"),
 )
 
@@ -41,7 +41,7 @@ class Tables:
 
     def _of_lanes(self, records: np.ndarray, lane: np.ndarray) -> LaneRecords:
         context = self._paths.context
-        return LaneRecords(records, lane, self.labels.lanes, context.index, context.freq)
+        return LaneRecords(records, lane, self.labels.lanes, context.index, context.annual.bar)
 
     def _assets(self, column: np.ndarray) -> pd.Index:
         """The name of the asset in each price-frame column."""
@@ -128,7 +128,7 @@ class Tables:
 
     def _portfolio_stats(self, bar_length: pd.Timedelta | None, ann_factor: float) -> pd.DataFrame:
         paths, labels = self._paths, self.labels
-        return portfolio_stats_table(
+        table = portfolio_stats_table(
             labels.frame(paths.value),
             labels.frame(paths.returns),
             labels.frame(paths.benchmark_returns),
@@ -139,6 +139,8 @@ class Tables:
             ann_factor,
             portfolio_rows(self._exit_trades),
         )
+        table.insert(table.columns.get_loc("Sharpe Ratio"), "Bars per Year", ann_factor)
+        return table
 
     def returns_stats(self, bar_length: pd.Timedelta | None, ann_factor: float) -> pd.Series | pd.DataFrame:
         return self._from_start(lambda tables: tables._returns_stats(bar_length, ann_factor))

@@ -11,7 +11,6 @@ from typing import Any
 
 import equinox as eqx
 import numpy as np
-import pandas as pd
 
 from jaxsim.engine.base.enums import SizeType
 from jaxsim.engine.base.fields import BARS, CASH, NUMBERS, Bounds, shown
@@ -21,7 +20,7 @@ from jaxsim.engine.policy.policy import Policy, allocator_name
 from jaxsim.engine.policy.triggers import Never
 from jaxsim.engine.schedules.programs import checked_schedule
 from jaxsim.engine.trading.account import Account
-from jaxsim.frames.inputs.bars_per_year import bar_length, bars_per_year, to_timedelta
+from jaxsim.frames.inputs.bars_per_year import BarsPerYear
 from jaxsim.frames.inputs.benchmark import BenchmarkPrices, read_benchmark
 from jaxsim.frames.inputs.delistings import HOLD, closes_of_holder, with_departures
 from jaxsim.frames.inputs.groups import layout
@@ -41,14 +40,13 @@ class RunArguments:
     """What is to be run, and how.
 
     prices: of all columns.     job: all lanes.
-    bar: length of a bar, if known.     year: length of a year.
+    annual: how many bars make a year.
     engine, progress: as the user said.     benchmark: the prices that each group is compared with; None: its assets.
     """
 
     prices: PriceFrames
     job: Job
-    bar: pd.Timedelta | None
-    year: pd.Timedelta
+    annual: BarsPerYear
     engine: Engine
     progress: bool
     benchmark: BenchmarkPrices | None = None
@@ -61,11 +59,6 @@ class RunArguments:
     def num_bars(self) -> int:
         return len(self.prices.index)
 
-    @property
-    def ann_factor(self) -> float | None:
-        """Bars per year; None if the length of a bar is not known."""
-        return None if self.bar is None else bars_per_year(self.bar, self.year)
-
     def take(self, combinations: np.ndarray | None = None, groups: np.ndarray | None = None) -> "RunArguments":
         """The arguments of some combinations and groups; see `Job.take`."""
         given = self.benchmark if self.benchmark is None or groups is None else self.benchmark.take(groups)
@@ -77,9 +70,7 @@ class RunArguments:
         cash, start = job.opening_cash(), job.starts()
         closes = closes_of_holder(prices)
         given = None if self.benchmark is None else self.benchmark.by_lane(job.num_combinations)
-        return RunContext(
-            prices.index, job.layout, closes, prices.mark, cash, start, self.bar, self.year, benchmark=given
-        )
+        return RunContext(prices.index, job.layout, closes, prices.mark, cash, start, self.annual, benchmark=given)
 
 
 def read_arguments(close: Table, policy: Policy | Callable | None, terms: Terms) -> RunArguments:
@@ -150,9 +141,9 @@ def arguments_of(
         checked_schedule(terms.schedule, policy),
         start=start,
     )
-    bar, year = bar_length(prices.index, terms.freq), to_timedelta(terms.year_freq, "year_freq")
+    annual = BarsPerYear(prices.index).said(terms.freq, terms.year_freq, terms.bars_per_year)
     benchmark = read_benchmark(terms.benchmark, prices.index, reader.layout, closes_of_holder(prices))
-    return RunArguments(prices, job, bar, year, engine, terms.progress, benchmark)
+    return RunArguments(prices, job, annual, engine, terms.progress, benchmark)
 
 
 def read_start(start: LaneValue, num_bars: int, reader: ParameterReader) -> LaneParameter:

@@ -12,9 +12,9 @@ from jaxsim.engine.base.fields import CALL_SEQ, DIRECTION, SIZE_TYPE, Codes
 from jaxsim.engine.policy.destinations import AbstractDestination
 from jaxsim.engine.schedules.schedule import AbstractSchedule
 from jaxsim.engine.trading.costs import NEUTRAL, Costs
-from jaxsim.frames.inputs.bars_per_year import Duration
 from jaxsim.frames.inputs.benchmark import Benchmark
 from jaxsim.frames.inputs.delistings import STALE, Delistings, Stale
+from jaxsim.frames.inputs.durations import Duration
 from jaxsim.frames.inputs.groups import Groups
 from jaxsim.frames.inputs.market import IGNORED
 from jaxsim.frames.inputs.parameters import (
@@ -82,7 +82,8 @@ class Terms:
     features: Features = None
     benchmark: Benchmark | None = None
     freq: Duration | None = None
-    year_freq: Duration = "365D"
+    year_freq: Duration | None = None
+    bars_per_year: float | None = None
     key: Key | Swept = 0
     # how to run them
     engine: Engine = "compiled"
@@ -115,7 +116,8 @@ class TradingKeywords(TypedDict, total=False):
     start: LaneValue | None
     init_cash: LaneValue
     freq: Duration | None
-    year_freq: Duration
+    year_freq: Duration | None
+    bars_per_year: float | None
     key: Key | Swept
     engine: Engine
     schedule: AbstractSchedule | None

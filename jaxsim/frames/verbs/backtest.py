@@ -10,9 +10,9 @@ import numpy as np
 from jaxsim.engine.policy.destinations import AbstractDestination
 from jaxsim.engine.policy.policy import Policy
 from jaxsim.engine.schedules.schedule import AbstractSchedule
-from jaxsim.frames.inputs.bars_per_year import Duration
 from jaxsim.frames.inputs.benchmark import Benchmark
 from jaxsim.frames.inputs.delistings import STALE, Delistings, Stale
+from jaxsim.frames.inputs.durations import Duration
 from jaxsim.frames.inputs.groups import Groups
 from jaxsim.frames.inputs.market import IGNORED
 from jaxsim.frames.inputs.parameters import CodeParameter, LaneValue, Parameter
@@ -68,7 +68,8 @@ def backtest(
     features: Features = None,
     benchmark: Benchmark | None = None,
     freq: Duration | None = None,
-    year_freq: Duration = "365D",
+    year_freq: Duration | None = None,
+    bars_per_year: float | None = None,
     key: Key | Swept = 0,
     engine: Engine = "compiled",
     schedule: AbstractSchedule | None = None,
@@ -113,7 +114,8 @@ def backtest(
         bars; the name of a column; or "equal", the default: equal amounts of the group's assets. It is bought at the
         close of the bar before `start`, without costs, and held (rules 6.5).
     features: the tables or arrays behind `obs.features`, one row per bar, known at its open.
-    freq, year_freq: length of a bar and of a year, for annualised metrics.
+    freq, year_freq, bars_per_year: length of a bar and of a year, or the bars in a year themselves, for annualised
+        metrics; without them the index tells (rules 13.1).
     key: random key or int.
     engine: "compiled"; "reference": plain NumPy, one lane after the other, allocators called as ordinary Python;
         "processes": lanes on all cores of this machine; "dask" or a `dask.distributed.Client`: lanes on a cluster.
@@ -138,7 +140,8 @@ def backtest(
         size_granularity=size_granularity, reject_prob=reject_prob, lock_cash=lock_cash, allow_partial=allow_partial,
         raise_reject=raise_reject,
         update_value=update_value, min_history=min_history, start=start, init_cash=init_cash, groups=groups,
-        by=by, features=features, benchmark=benchmark, freq=freq, year_freq=year_freq, key=key, engine=engine,
+        by=by, features=features, benchmark=benchmark, freq=freq, year_freq=year_freq, bars_per_year=bars_per_year,
+        key=key, engine=engine,
         schedule=schedule, log=log, progress=progress,
     )  # fmt: skip
     return run_backtest(read_arguments(close, policy, terms))

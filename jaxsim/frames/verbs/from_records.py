@@ -12,8 +12,9 @@ import pandas as pd
 from jaxsim.engine.base.enums import OrderSide
 from jaxsim.engine.score import read_start
 from jaxsim.engine.trading.status import OrderStatusInfo
-from jaxsim.frames.inputs.bars_per_year import Duration, bar_length, to_timedelta
+from jaxsim.frames.inputs.bars_per_year import BarsPerYear
 from jaxsim.frames.inputs.benchmark import Benchmark, read_benchmark
+from jaxsim.frames.inputs.durations import Duration
 from jaxsim.frames.inputs.groups import GroupLayout, Groups, layout
 from jaxsim.frames.inputs.labels import lane_index
 from jaxsim.frames.inputs.prices import Table, checked_prices, valuation_prices
@@ -39,7 +40,8 @@ def from_records(
     start: int = 0,
     benchmark: Benchmark | None = None,
     freq: Duration | None = None,
-    year_freq: Duration = "365D",
+    year_freq: Duration | None = None,
+    bars_per_year: float | None = None,
 ) -> Backtest:
     """A portfolio from orders that were filled elsewhere: by an exchange, by vectorbt, or by an earlier run.
 
@@ -51,7 +53,8 @@ def from_records(
     init_cash: opening cash of each group, currency; a number, or one for each lane (a Series by its label).
     groups, by: as in `js.backtest`. Where columns have several levels, the table has them as columns too.
     lanes: names of columns that tell several portfolios apart; those of a `Backtest.orders` are known.
-    start: the first bar that metrics count.        benchmark, freq, year_freq: as in `js.backtest`.
+    start: the first bar that metrics count.
+    benchmark, freq, year_freq, bars_per_year: as in `js.backtest`.
 
     The result has everything that a result of `js.backtest` has, except `allocations` and the targets in `decisions`:
     without a policy they are unknown. Cash may fall below zero, with a warning.
@@ -71,7 +74,7 @@ def from_records(
         warnings.warn(
             f"the orders cost more than the account had: cash falls to {poorest:g}; see init_cash", stacklevel=2
         )
-    bar, year = bar_length(prices.index, freq), to_timedelta(year_freq, "year_freq")
+    annual = BarsPerYear(prices.index).said(freq, year_freq, bars_per_year)
     given = read_benchmark(benchmark, prices.index, arrangement, prices.close)
     starts = np.full(num_lanes, read_start(start, len(prices.index)))
     context = RunContext(
@@ -81,8 +84,7 @@ def from_records(
         prices.mark,
         opening,
         starts,
-        bar,
-        year,
+        annual,
         is_of_orders=True,
         benchmark=None if given is None else given.by_lane(len(table.combinations)),
     )

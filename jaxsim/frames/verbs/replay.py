@@ -9,9 +9,9 @@ import numpy as np
 from jaxsim.engine.base.fields import shown
 from jaxsim.engine.policy.destinations import AbstractDestination, SpreadOver
 from jaxsim.engine.policy.stops import AbstractStop
-from jaxsim.frames.inputs.bars_per_year import Duration
 from jaxsim.frames.inputs.benchmark import Benchmark
 from jaxsim.frames.inputs.delistings import STALE, Delistings, Stale, with_departures
+from jaxsim.frames.inputs.durations import Duration
 from jaxsim.frames.inputs.groups import Groups, layout
 from jaxsim.frames.inputs.market import IGNORED
 from jaxsim.frames.inputs.parameters import LaneValue, Parameter, ParameterReader
@@ -55,7 +55,8 @@ def replay(
     by: Hashable = None,
     benchmark: Benchmark | None = None,
     freq: Duration | None = None,
-    year_freq: Duration = "365D",
+    year_freq: Duration | None = None,
+    bars_per_year: float | None = None,
     engine: Engine = "compiled",
     log: bool = False,
     progress: bool = False,
@@ -88,7 +89,8 @@ def replay(
         drift_without_price=drift_without_price, fees=fees, fixed_fees=fixed_fees, slippage=slippage, min_size=min_size,
         max_size=max_size, size_granularity=size_granularity, lock_cash=lock_cash, allow_partial=allow_partial,
         raise_reject=raise_reject, update_value=update_value, start=start, init_cash=init_cash, groups=groups, by=by,
-        benchmark=benchmark, freq=freq, year_freq=year_freq, engine=engine, log=log, progress=progress,
+        benchmark=benchmark, freq=freq, year_freq=year_freq, bars_per_year=bars_per_year,
+        engine=engine, log=log, progress=progress,
     )  # fmt: skip
     prices = checked_prices(close, open, price if is_price_table(price, close) else None)
     arrangement = layout(prices.columns, groups, by)

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from jaxsim.engine.base.fields import Bounds, shown
+from jaxsim.engine.metrics.names import needs_ann_factor
 from jaxsim.engine.policy.policy import fault_text
 from jaxsim.engine.trading.status import LaneFault
 from jaxsim.engine.training.sensitivity import COSTS, default_steps, has_threshold, slopes
@@ -69,7 +70,9 @@ def sensitivities(
         raise TypeError("size: plain orders have no weights and no threshold; js.sensitivities is about policies")
     arguments = read_arguments(close, policy, terms_of(terms))
     job, lanes = arguments.job, arguments.job.lanes
-    scores = tuple(scorer(metric, arguments.ann_factor, "metrics") for metric in scored)
+    needing = next((metric_name(metric) for metric in scored if needs_ann_factor(metric)), None)
+    ann_factor = arguments.annual.known if needing is None else arguments.annual.needed(needing)
+    scores = tuple(scorer(metric, ann_factor, "metrics") for metric in scored)
     frames = []
     with jax.enable_x64(True), progress_bar(len(lanes), "lane", arguments.progress) as advance:
         for lane in job.each_lane():

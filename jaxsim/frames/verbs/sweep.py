@@ -16,9 +16,9 @@ from jaxsim.engine.metrics.names import needs_ann_factor, read_metric_names
 from jaxsim.engine.policy.destinations import AbstractDestination
 from jaxsim.engine.policy.host_callback import calls_python
 from jaxsim.engine.policy.policy import Policy
-from jaxsim.frames.inputs.bars_per_year import Duration, bars_per_year
 from jaxsim.frames.inputs.benchmark import Benchmark
 from jaxsim.frames.inputs.delistings import STALE, Delistings, Stale
+from jaxsim.frames.inputs.durations import Duration
 from jaxsim.frames.inputs.groups import Groups
 from jaxsim.frames.inputs.market import IGNORED
 from jaxsim.frames.inputs.parameters import CodeParameter, LaneValue, Parameter
@@ -75,7 +75,8 @@ def sweep(
     features: Features = None,
     benchmark: Benchmark | None = None,
     freq: Duration | None = None,
-    year_freq: Duration = "365D",
+    year_freq: Duration | None = None,
+    bars_per_year: float | None = None,
     key: Key | Swept = 0,
     metrics: Sequence[str] = DEFAULT,
     max_memory: float | str | None = None,
@@ -120,7 +121,8 @@ def sweep(
         size_granularity=size_granularity, reject_prob=reject_prob, lock_cash=lock_cash, allow_partial=allow_partial,
         raise_reject=raise_reject,
         update_value=update_value, min_history=min_history, start=start, init_cash=init_cash, groups=groups,
-        by=by, features=features, benchmark=benchmark, freq=freq, year_freq=year_freq, key=key, engine=engine,
+        by=by, features=features, benchmark=benchmark, freq=freq, year_freq=year_freq, bars_per_year=bars_per_year,
+        key=key, engine=engine,
         progress=progress,
     )  # fmt: skip
     names = read_metric_names(metrics, ONE_PER_LANE, "is none that is one number per lane")
@@ -143,9 +145,9 @@ def _without_lane_names(arguments: RunArguments) -> RunArguments:
 
 
 def _ann_factor(arguments: RunArguments, names: Sequence[str]) -> float | None:
-    """Bars per year; None if no metric needs it and it is unknown. Raises ValueError naming `freq`."""
+    """Bars per year; None if no metric needs it and it is unknown. Raises ValueError that says what to pass."""
     needed_by = next((name for name in names if needs_ann_factor(name)), None)
-    return arguments.ann_factor if needed_by is None else bars_per_year(arguments.bar, arguments.year, needed_by)
+    return arguments.annual.known if needed_by is None else arguments.annual.needed(needed_by)
 
 
 def _num_workers(arguments: RunArguments, threads: int | None) -> int:

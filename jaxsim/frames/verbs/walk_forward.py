@@ -14,6 +14,7 @@ from jaxsim.engine.policy.policy import Policy
 from jaxsim.engine.policy.triggers import Never
 from jaxsim.engine.trading.market import Market
 from jaxsim.frames.evaluation.splits import Split, WalkForwardSplits
+from jaxsim.frames.inputs.bars_per_year import BarsPerYear
 from jaxsim.frames.inputs.delistings import HOLD, Departures, with_departures
 from jaxsim.frames.inputs.groups import layout
 from jaxsim.frames.inputs.prices import as_frame, checked_prices, is_price_table
@@ -142,6 +143,10 @@ def walk_forward(
     if executed is None and price is not None:
         run_terms["price"] = price
 
+    annual = BarsPerYear(prices.index).said(terms.get("freq"), terms.get("year_freq"), terms.get("bars_per_year"))
+    needing = next((metric_name(metric) for metric in scored if needs_ann_factor(metric)), None)
+    ann_factor = None if needing is None else annual.needed(needing)
+
     policies: dict[str, list[Policy]] = {name: [] for name in (*learners, *others)}
     runs: dict[str, list[tuple[Backtest, Backtest]]] = {name: [] for name in policies}
     with progress_bar(len(pairs) * len(policies), "fold", progress) as advance:
@@ -152,9 +157,6 @@ def walk_forward(
                 policies[name].append(policy)
                 runs[name].append((data.run(policy, train, run_terms), data.run(policy, test, run_terms)))
                 advance(1)
-    ann_factor = None
-    if any(needs_ann_factor(metric) for metric in scored):
-        ann_factor = next(iter(runs.values()))[0][0].ann_factor
     inside, outside = (
         {
             name: [

@@ -116,7 +116,7 @@ BAD: dict[str, tuple[dict, type[Exception], str]] = {
     # thresholds
     "negative threshold": (dict(trigger=js.Threshold(-0.1)), ValueError, "threshold: .*>= 0.*-0.1"),
     "NaN threshold": (dict(trigger=js.Threshold(np.nan)), ValueError, "threshold: .*nan"),
-    "infinite threshold": (dict(trigger=js.Threshold(np.inf)), ValueError, "threshold: .*inf"),
+    "infinite threshold": (dict(trigger=js.Threshold(-np.inf)), ValueError, "threshold: .*inf"),
     "negative threshold in an index": (dict(trigger=js.Threshold(grid(0.1, -0.1))), ValueError, "threshold: .*-0.1"),
     "NaN threshold in an index": (dict(trigger=js.Threshold(grid(0.1, np.nan))), ValueError, "threshold: .*nan"),
     "text for a threshold": (dict(trigger=js.Threshold("0.05")), TypeError, "threshold: .*numbers"),
@@ -172,7 +172,12 @@ BAD: dict[str, tuple[dict, type[Exception], str]] = {
     "many keys": (dict(key=jax.random.split(jax.random.key(0), 3)), (TypeError, ValueError), "key: "),
     "an unknown engine": (dict(engine="numba"), ValueError, "engine: .*'numba'"),
     "a freq that is none": (dict(freq="fortnight"), ValueError, "freq: "),
-    "a month for a freq": (dict(freq="ME"), ValueError, "freq: "),
+    "digits for a freq": (dict(freq="252"), ValueError, "freq: '252' is no duration such as '1h' or '1D'"),
+    "nothing for a freq": (dict(freq=""), ValueError, "freq: '' is no duration"),
+    "both kinds of a year": (dict(year_freq="252D", bars_per_year=252), ValueError, "bars_per_year: .*one of the two"),
+    "text for bars per year": (dict(bars_per_year="252D"), TypeError, "bars_per_year: .*252"),
+    "no bars per year": (dict(bars_per_year=0), ValueError, "bars_per_year: .*> 0"),
+    "unknown bars per year": (dict(bars_per_year=np.nan), ValueError, "bars_per_year: .*finite"),
     "a negative freq": (dict(freq=pd.Timedelta("-1D")), ValueError, "freq: .*positive"),
     "a number for a freq": (dict(freq=1), (TypeError, ValueError), "freq: "),
     "a year that is none": (dict(year_freq="x"), ValueError, "year_freq: "),
@@ -298,20 +303,23 @@ def test_more_than_one_in_sum_warns_once():
 # --- results
 
 
-def test_freq_is_asked_for_only_where_it_is_needed():
-    irregular = INDEX.delete(5).append(pd.DatetimeIndex(["2022-01-01"]))
-    close = CLOSE.set_axis(irregular)
+def test_bars_per_year_are_asked_for_only_where_they_are_needed():
+    """Twenty dates of no kind do not tell; with a length of a bar they do."""
+    few = INDEX[:20].delete(5).append(pd.DatetimeIndex(["2022-01-01"]))
+    close = CLOSE[:20].set_axis(few)
     options = dict(threshold=js.grid(threshold=THRESHOLDS), engine="reference")
     bt = run(close, EQUAL, **options)
     assert bt.value.notna().all().all()
     assert bt.total_return().notna().all()
     assert bt.max_drawdown().notna().all()
     for metric in ("sharpe_ratio", "annualized_return", "alpha", "common_sense_ratio", "stats", "returns_stats"):
-        with pytest.raises(ValueError, match=r"^freq: .*freq="):
+        with pytest.raises(ValueError, match=rf"^bars_per_year: .*, which {metric} needs; pass bars_per_year="):
             getattr(bt, metric)()
     told = run(close, EQUAL, freq="1D", **options)
     assert told.ann_factor == 365.0
     np.testing.assert_allclose(bt.sharpe_ratio(ann_factor=365.0), told.sharpe_ratio())
+    np.testing.assert_allclose(bt.sharpe_ratio(bars_per_year=365), told.sharpe_ratio())
+    assert bt.stats(bars_per_year=365)["Bars per Year"].tolist() == [365.0] * len(THRESHOLDS)
     np.testing.assert_allclose(bt.sharpe_ratio(freq="1D"), told.sharpe_ratio())
 
 

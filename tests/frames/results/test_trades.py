@@ -90,7 +90,8 @@ def group_tables(portfolio) -> dict[str, RecordTable]:
         return LaneRecords(records, lane, lanes, portfolio.wrapper.index, portfolio.wrapper.freq)
 
     by_lane = orders[np.argsort(group[orders["col"]], kind="stable")]
-    tables = {"orders": OrderTable(source(by_lane, group[by_lane["col"]]), pd.Index(by_lane["col"]))}
+    of_policy = np.zeros(len(by_lane), np.int64)
+    tables = {"orders": OrderTable(source(by_lane, group[by_lane["col"]]), pd.Index(by_lane["col"]), of_policy)}
     exits = exit_trades(orders, close)
     for name, x in (
         ("entry_trades", entry_trades(orders, close)),
@@ -432,8 +433,8 @@ def test_stats_say_durations_where_a_bar_has_a_length(one):
     longest = (recovered["end_timestamp"] - recovered["start_timestamp"]).max()
     assert stats["Max Drawdown Duration"] == longest == one.drawdowns.stats(freq="2h")["Max Drawdown Duration"]
     assert stats["Max Drawdown Duration [bars]"] == longest / pd.Timedelta("1D")
-    with pytest.raises(ValueError, match="freq: 'ME' is not a fixed duration"):
-        one.drawdowns.stats(freq="ME")
+    with pytest.raises(ValueError, match="freq: 'fortnight' is no duration"):
+        one.drawdowns.stats(freq="fortnight")
     close, _ = prices(0)
     some = np.arange(BARS) != 3
     uneven = run(close[some], al.EqualWeight(), fees=0.01, engine="reference")

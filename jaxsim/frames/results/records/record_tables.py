@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pandas as pd
 
-from jaxsim.frames.inputs.bars_per_year import bar_length
+from jaxsim.frames.inputs.durations import read_length
 from jaxsim.frames.results.records.durations import IN_BARS, Duration, clock
 
 
@@ -148,7 +148,7 @@ class RecordTable(pd.DataFrame):
             numbers of bars.
         """
         source = self._source
-        length = source.freq if freq is None else bar_length(source.index, freq)
+        length = source.freq if freq is None else read_length(freq, "freq")
         lanes = pd.RangeIndex(1) if source.lanes is None else source.lanes
         table = lane_table(self._statistics(), lanes, source.index, length, source.num_bars)
         return table.iloc[0].rename(None) if source.lanes is None else table
