@@ -11,6 +11,8 @@ from jaxsim.engine.base.arrays import Array
 
 class Market(eqx.Module):
     """Prices of one group of assets, currency per unit. `Market.from_frames` builds it from DataFrames, and fills gaps.
+    Which fields it has follows from the arguments, never from the prices: markets with and without gaps stack, and run
+    in one program.
 
     close: closes as observed; NaN where there is none. `Observation.window` shows them.
     val_price: price for valuation and for the size of orders, before the bar trades: the open, or, where there is none,
@@ -18,8 +20,8 @@ class Market(eqx.Module):
     price: execution price of orders; NaN where the asset does not trade.
     mark: the last known close, at which positions are valued after the bar.
     features: pytree of arrays with leading axis time; row t is known at the open of bar t.
-    priced_at: time of `val_price` in half bars: 2t for the open of bar t, 2t + 1 for its close. None: not needed, since
-        no fill is newer than the prices; see `Costs.update_value`.
+    priced_at: time of `val_price` in half bars: 2t for the open of bar t, 2t + 1 for its close. None: no fill
+        is newer than the prices; see `Costs.update_value`.
     gone: the bars from which on an asset is out of the market, until its prices return. At the first of them what is
         held of it is closed at its mark (rules 12.5). Both prices are NaN there. None: nothing is ever closed.
     carried: where an asset is unpriced: it has neither an open of this bar nor a close of the bar before, so that

@@ -84,7 +84,8 @@ def from_frames(
     )
     rows = map_parameters(lambda x: x.array, prices.features)
     rows = jax.tree.map(lambda x: jnp.array(x, dtype if x.dtype.kind == "f" else None), rows)  # a copy
-    known = jnp.asarray(priced_at(closes, opens, ffill_val_price)) if np.isnan(closes).any() else None
+    # Also where nothing is missing: markets with and without holes have the same fields, and run in one program.
+    known = jnp.asarray(priced_at(closes, opens, ffill_val_price))
     gone = None if prices.departures is None else jnp.asarray(prices.departures.gone)
     carried = jnp.asarray(carried_prices(closes, opens)) if _leaves_drift_out(drift_without_price) else None
     tables = [jnp.asarray(x, dtype) for x in arrays]
@@ -168,9 +169,7 @@ def read_lane_prices(
         _table_of(fills, values),
         executed,
         LaneParameter(prices.mark, columns=1),
-        _table_of(fills, lambda ffill: priced_at(close, open, bool(ffill)))
-        if moves_prices and np.isnan(close).any()
-        else None,
+        _table_of(fills, lambda ffill: priced_at(close, open, bool(ffill))) if moves_prices else None,
         None if gone is None else LaneParameter(gone, columns=1),
         LaneParameter(carried_prices(close, open), columns=1) if leaves_out else None,
     )

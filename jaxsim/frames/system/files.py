@@ -46,13 +46,20 @@ def read_header(path: Path, kind: str) -> dict[str, Any]:
     return header
 
 
-def read_tree(path: Path, kind: str, like: Any) -> tuple[dict[str, Any], Any]:
+def read_tree(path: Path, kind: str, like: Any, any_precision: bool = False) -> tuple[dict[str, Any], Any]:
     """The header, and the arrays in the structure of `like`, as NumPy arrays.
+
+    any_precision: whether `like` may have other floating-point dtypes; those of the file come back.
 
     Raises ValueError that begins with `like`, naming the first leaf that differs, if it is not of that structure.
     """
     header, like = read_header(path, kind), jax.device_get(like)
-    saved, expected = header["leaves"], describe(like)
+    saved = header["leaves"]
+    if any_precision:
+        names, (leaves, structure) = leaf_names(like), jax.tree.flatten(like)
+        pairs = zip(names, leaves, strict=True)
+        like = jax.tree.unflatten(structure, [_in_precision_of(saved.get(name, ""), leaf) for name, leaf in pairs])
+    expected = describe(like)
     for name in [*saved, *(name for name in expected if name not in saved)]:
         if saved.get(name) != expected.get(name):
             raise ValueError(
@@ -64,6 +71,13 @@ def read_tree(path: Path, kind: str, like: Any) -> tuple[dict[str, Any], Any]:
             return header, eqx.tree_deserialise_leaves(file, like)
         except (ValueError, EOFError, RuntimeError) as error:
             raise ValueError(f"path: {path} is damaged: {error}"[:300]) from error
+
+
+def _in_precision_of(words: str, leaf: Any) -> Any:
+    """A floating-point array in the floating-point dtype of a leaf in words; anything else as it is."""
+    dtype = words.partition("[")[0]
+    is_float = isinstance(leaf, np.ndarray) and leaf.dtype.kind == "f" and dtype.startswith("float")
+    return leaf.astype(dtype) if is_float else leaf
 
 
 def describe(tree: Any) -> dict[str, str]:

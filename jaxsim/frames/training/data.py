@@ -89,17 +89,27 @@ def stacked(market: Any, name: str) -> Market:
         raise ValueError(f"{name}: an empty list")
     first = market[0]
     for one in market[1:]:
-        same = one.close.shape == first.close.shape and one.dtype == first.dtype
-        if not same or jax.tree.structure(one) != jax.tree.structure(first):
-            raise ValueError(
-                f"{name}: they must be alike, but one is {first.dtype}{list(first.close.shape)}, another "
-                f"{one.dtype}{list(one.close.shape)}, or has other features; js.WindowBatch cuts equal parts of one "
-                "market"
-            )
+        _check_alike(first, one, name)
     if first.close.ndim != 2:
         raise ValueError(f"{name}: a list of markets [time, asset], or one stack [path, time, asset]")
     with jax.enable_x64(np.dtype(first.dtype) == np.float64):
         return jax.tree.map(lambda *x: jnp.stack(x), *market)
+
+
+def _check_alike(first: Market, one: Market, name: str) -> None:
+    """Raises ValueError that begins with `name` and says in what two markets differ."""
+    if one.close.shape != first.close.shape or one.dtype != first.dtype:
+        raise ValueError(
+            f"{name}: they must be alike, but one is {first.dtype}{list(first.close.shape)}, another "
+            f"{one.dtype}{list(one.close.shape)}; js.WindowBatch cuts equal parts of one market"
+        )
+    for field in vars(first):
+        kinds = [jax.tree.map(lambda x: (x.shape, x.dtype), getattr(market, field)) for market in (first, one)]
+        if kinds[0] != kinds[1]:
+            raise ValueError(
+                f"{name}: they must be alike, but differ in the field {field}: {shown(kinds[0])}, {shown(kinds[1])}; "
+                "js.Market.from_frames gives the same fields for the same arguments"
+            )
 
 
 def _expanded(market: Market) -> Market:

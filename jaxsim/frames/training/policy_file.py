@@ -15,7 +15,8 @@ KIND = "policy"
 
 
 def save(policy: Policy, path: str | Path) -> None:
-    """Write the numbers of the policy to a file, with a description of the classes and functions they belong to.
+    """Write the numbers of the policy to a file, in the dtypes they have, with a description of the classes and
+    functions they belong to.
 
     path: of the file. A file that exists is replaced whole: a reader finds the old policy or the new one.
 
@@ -26,10 +27,12 @@ def save(policy: Policy, path: str | Path) -> None:
 
 
 def load(path: str | Path, like: Policy) -> Policy:
-    """The policy in a file that `Policy.save` has written. Its arrays are NumPy arrays.
+    """The policy in a file that `Policy.save` has written. Its arrays are NumPy arrays, bit for bit those that were
+    saved, in their dtypes: what was trained on a float32 market comes back in float32. In a simulation every number
+    takes the dtype of the market.
 
-    like: a policy built in the same way as the saved one, with any numbers. Its classes and functions are used; the
-        file holds only their names.
+    like: a policy built in the same way as the saved one, with any numbers, of any floating-point dtype: the untrained
+        policy will do. Its classes and functions are used; the file holds only their names.
 
     Raises FileNotFoundError; ValueError that begins with `path` for a file that `Policy.save` has not written, or a
     damaged one; ValueError that begins with `like` if `like` is built in another way; TypeError if `like` is no
@@ -37,7 +40,7 @@ def load(path: str | Path, like: Policy) -> Policy:
     """
     if not isinstance(like, Policy):
         raise TypeError(f"like: expected a Policy, got {type(like).__name__}")
-    header, policy = read_tree(_as_path(path), KIND, _with_numpy(like))
+    header, policy = read_tree(_as_path(path), KIND, _with_numpy(like), any_precision=True)
     structure = structure_of(like)
     if header["structure"] != structure:
         raise ValueError(f"like: built otherwise than the policy in {path}: {structure}, there {header['structure']}")

@@ -102,7 +102,8 @@ def fit(
     adjoint: how derivatives are computed, as in `js.simulate`; default `js.Checkpointed()`.
     key: random key or int, for batches, restarts and the policy's own randomness.
     every: number of steps between two evaluations. Each evaluation is a row of the history and a candidate for the
-    best. checkpoint: directory to keep the state of the run in, after every evaluation; a run with the same arguments
+        best.
+    checkpoint: directory to keep the state of the run in, after every evaluation; a run with the same arguments
         (`steps` and `patience` aside) goes on from there and ends, bit for bit, where it would have without the break.
     progress: whether to show a progress bar, with the score and the gap.
 
@@ -122,6 +123,7 @@ def fit(
         whole_number(value, name)
     if patience is not None:
         whole_number(patience, "patience")
+    _refuse_vmap(policy, market, validation, costs, account, ann_factor, key)
     data = read_markets(market, validation)
     for module in (policy, costs, account):
         check_fields(module, data.num_bars, data.num_assets)
@@ -147,6 +149,16 @@ def fit(
     best = [_policy(policy, log.best_params, restart) for restart in range(restarts)]
     _warn_of_still(log, trained, policy)
     return log.result(best)
+
+
+def _refuse_vmap(*arguments: Any) -> None:
+    """Raises TypeError for arguments that a transformation of JAX has made abstract."""
+    if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(arguments)):
+        raise TypeError(
+            "restarts: js.fit is a loop on the host and takes numbers, so that it does not go under jax.vmap or "
+            "jax.jit; restarts= trains several policies side by side as one program, a list of markets trains one "
+            "policy on all of them"
+        )
 
 
 def _train(

@@ -13,7 +13,7 @@ import pytest
 
 import allocators as al
 import jaxsim as js
-from tests.helpers.markets import BARS, as_users_run_it, compilations, prices
+from tests.helpers.markets import BARS, as_users_run_it, compilations, prices, with_holes
 
 #: Runs of a few steps need not get better than their start.
 pytestmark = pytest.mark.filterwarnings("ignore:steps:UserWarning")
@@ -195,6 +195,32 @@ def test_markets_from_a_function_paths_simplex_and_leaves_that_nothing_moves():
     assert list(fitted.history) == ["score", "hard", "gap", "batch_score", "grad_norm"]
 
 
+def test_markets_with_and_without_holes_train_together_and_share_a_program():
+    close, open_ = with_holes(*prices(7))
+    with jax.enable_x64(True):
+        holes = js.Market.from_frames(close, open=open_)
+    assert jax.tree.structure(holes) == jax.tree.structure(MARKETS[0])
+    run = lambda data: fit(data=data, steps=4, validation=None)  # noqa: E731
+    together = run([MARKETS[0], holes])
+    means = [sharpe_of(together.candidates[0], one) for one in (MARKETS[0], holes)]
+    assert together.score == pytest.approx(np.mean(means), rel=1e-9)
+    run([MARKETS[0], MARKETS[1]])
+    with compilations() as count:
+        run([holes, holes])
+    assert count == [0]
+    bare = js.Market(*(getattr(holes, name) for name in ("close", "val_price", "price", "mark")))
+    with pytest.raises(ValueError, match=r"^market: they must be alike, but differ in the field priced_at: .*None"):
+        run([holes, bare])
+
+
+def test_a_run_is_not_mapped():
+    stack = jax.tree.map(lambda *x: np.stack(x), *MARKETS[:2])
+    with pytest.raises(TypeError, match=r"^restarts: js.fit is a loop on the host .* restarts= trains several"):
+        jax.vmap(js.fit, in_axes=(None, 0))(POLICY, stack)
+    with pytest.raises(TypeError, match=r"^restarts: "):
+        jax.vmap(lambda key: fit(key=key).score)(jax.random.split(jax.random.key(0), 2))
+
+
 def test_batches_are_parts_of_the_data():
     with jax.enable_x64(True):
         stack = jax.tree.map(lambda *x: jnp.stack(x), *MARKETS)
@@ -299,6 +325,17 @@ def test_policies_on_disk(tmp_path):
     found = js.Policy.load(str(path), like)
     assert eqx.tree_equal(found, policy) and type(found) is js.Policy
     assert json.loads(path.read_bytes().split(b"\n")[0])["kind"] == "policy"
+
+    single = with_weights([0.2, 0.3, 0.3])
+    single = fit(single, market(0, np.float32), steps=2, trainable=lambda p: p.allocator.weights, **FREE).policy
+    assert single.allocator.weights.dtype == np.float32
+    single.save(path)
+    for dtype in (np.float32, np.float64):  # of the untrained policy
+        untrained = js.Policy(FreeWeights(np.zeros(3, dtype)), js.Threshold(0.05))
+        assert eqx.tree_equal(js.Policy.load(path, untrained), single)
+    with pytest.raises(ValueError, match=r"^like: allocator.weights is int64\[3\] in it, and float32\[3\]"):
+        js.Policy.load(path, js.Policy(FreeWeights(np.zeros(3, int)), js.Threshold(0.05)))
+    policy.save(path)
 
     others = {
         "allocator.weights": js.Policy(FreeWeights(np.zeros(4)), js.Threshold(0.5), GATE, destination=js.ToEdge()),
