@@ -329,21 +329,27 @@ class AbstractCalendar(AbstractTrigger):
 
 
 class Every(AbstractCalendar):
-    """Rebalance at the first bar at or after each date of a pandas frequency.
+    """Rebalance at the first bar at or after each date of a pandas frequency, or at the last bar not after it.
 
-    every: "D", "W", "W-FRI", "MS", "QS", "8h", a Timedelta or an offset; or a named index of them to sweep.
+    every: "D", "W", "W-FRI", "MS", "ME", "8h", a Timedelta or an offset.
     at_time: time of day, as "09:30".       offset: Timedelta that is added to the dates.
+    snap: "after", or "before": `Every("ME", snap="before")` is the last bar of each month; see `js.index_points`.
+
+    Each may be a named index to sweep.
     """
 
     every: Any = eqx.field(static=True)
     at_time: Any = eqx.field(static=True, default=None, kw_only=True)
     offset: Any = eqx.field(static=True, default=None, kw_only=True)
+    snap: Any = eqx.field(static=True, default="after", kw_only=True)
 
 
 class On(AbstractCalendar):
-    """Rebalance at the first bar at or after each of these dates.
+    """Rebalance at the first bar at or after each of these dates, or at the last bar not after it.
 
     dates: timestamps, strings, or a DatetimeIndex without a name.
+    snap: "after" or "before", as in `Every`.
     """
 
     dates: Any = eqx.field(static=True)
+    snap: Any = eqx.field(static=True, default="after", kw_only=True)

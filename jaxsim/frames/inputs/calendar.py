@@ -3,7 +3,7 @@
 import datetime
 import functools
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -18,6 +18,10 @@ Frequency = int | Offset | pd.offsets.BaseOffset
 Dates = str | datetime.date | np.datetime64 | Sequence | np.ndarray | pd.Index | pd.Series
 #: A time of day.
 TimeOfDay = str | datetime.time
+#: Which bar a date that is none acts at.
+Snap = Literal["after", "before"]
+
+_MONDAY = pd.Timestamp("2001-01-01")
 
 
 def index_points(
@@ -27,26 +31,33 @@ def index_points(
     on: Dates | None = None,
     at_time: TimeOfDay | None = None,
     offset: Offset | None = None,
+    snap: Snap = "after",
 ) -> np.ndarray:
-    """The bars on which something is due: for each date the first bar at or after it; no bar twice.
+    """The bars on which something is due: for each date the first bar at or after it, or the last bar not after it; no
+    bar twice.
 
     index: labels of the bars, ascending; a DatetimeIndex with or without time zone, irregular or with gaps.
     every: a pandas frequency ("D", "W", "W-FRI", "MS", "QS", "8h"), a Timedelta or an offset: its dates between the
-        first and the last bar; or a number n of bars: bars 0, n, 2 n, ...
+        first and the last bar, at the time of day of the first bar; or a number n of bars: bars 0, n, 2 n, ...
     on: dates, in the time zone of the index unless they have their own.       One of `every` and `on` is needed.
-    at_time: time of day that dates are moved to, as "09:30".     offset: Timedelta by which they are moved, after that.
+    at_time: time of day that dates are moved to, as "09:30"; in the time zone of the index unless it has its own, which
+        then also tells one date from the next.     offset: Timedelta by which they are moved, after that.
+    snap: "after": the first bar at or after each date; "before": the last bar not after it, as in `every="ME"` for the
+        last bar of each month. There, dates of whole days and dates at midnight mean their whole day, up to its last
+        bar, unless `at_time` says otherwise; and a date that the bars have not reached yet is none.
 
-    Returns bar numbers, int64, ascending. Dates before the first bar fall on it only if they are in `on`; those after
-    the last bar on none.
+    Returns bar numbers, int64, ascending. With "after", dates before the first bar fall on it only if they are in `on`,
+    and those after the last bar on none.
     Raises TypeError or ValueError naming the argument.
     """
     if (every is None) == (on is None):
         raise ValueError("every: pass a frequency (every=) or dates (on=), one of the two")
+    _check_snap(snap)
     if is_whole(every):
         if every < 1:
             raise ValueError(f"every: expected a positive number of bars, got {every}")
-        if at_time is not None or offset is not None:
-            raise ValueError("every: a number of bars has no at_time and no offset")
+        if at_time is not None or offset is not None or snap != "after":
+            raise ValueError("every: a number of bars has no at_time, no offset and no snap")
         return np.arange(0, len(index), every)
     if not isinstance(index, pd.DatetimeIndex):
         raise TypeError(f"every: dates need a DatetimeIndex, close has {type(index).__name__}")
@@ -54,18 +65,48 @@ def index_points(
         raise ValueError("index: expected the labels of the bars in ascending order")
     if len(index) == 0:
         return np.zeros(0, np.int64)
-    dates = _dates_on(on, index) if every is None else _dates_every(every, index)
-    if at_time is not None:
-        time = _time_of_day(at_time)
-        since_midnight = pd.Timedelta(hours=time.hour, minutes=time.minute, seconds=time.second)
-        naive = dates.tz_localize(None).normalize() + since_midnight
-        dates = naive if dates.tz is None else _localized(naive, dates.tz)
-    if offset is not None:
-        dates = dates + _timedelta(offset, "offset")
+    time = None if at_time is None else _time_of_day(at_time, index)
+    zone = index.tz if time is None or time.tzinfo is None else time.tzinfo
+    if every is None:
+        dates = as_dates(on, index, "on")
+        means_day = np.asarray(dates == dates.normalize())
+    else:
+        step = _step(every)
+        is_of_days = _is_of_days(step)
+        dates = _dates_every(step, index, zone, is_of_days and (time is not None or snap == "before"))
+        means_day = np.full(len(dates), is_of_days)
+    if time is not None:
+        naive, means_day = dates.tz_localize(None).normalize() + _since_midnight(time), np.zeros(len(dates), bool)
+        dates = naive if zone is None else _localized(naive, zone).tz_convert(index.tz)
+    move = None if offset is None else _timedelta(offset, "offset")
+    if snap == "before":
+        bars = _last_bars(dates, means_day, index, move)
+        return np.unique(bars[bars >= 0]).astype(np.int64)
+    if move is not None:
+        dates = dates + move
     if every is not None and len(dates) > 0 and bool(dates[0] < index[0]):
         dates = dates[dates >= index[0]]  # moved to before the first bar
-    bars = index.searchsorted(dates, side="left")
+    bars = _places(index, dates, "left")
     return np.unique(bars[bars < len(index)]).astype(np.int64)
+
+
+def snapped_bars(times: Any, index: pd.Index, snap: Snap, argument: str) -> tuple[pd.DatetimeIndex, np.ndarray]:
+    """The dates of a table, in the time zone of the index, and the bar of each, int64 [date], as `index_points` has it;
+    a date that is a bar is that bar. -1 for none.
+
+    Raises TypeError or ValueError naming `snap` or the argument.
+    """
+    _check_snap(snap)
+    if not isinstance(index, pd.DatetimeIndex):
+        raise TypeError(f"snap: dates need a DatetimeIndex, index is {type(index).__name__}")
+    dates = as_dates(times, index, argument)
+    bars = index.get_indexer(dates)
+    if snap == "after":
+        found = _places(index, dates, "left")
+        found = np.where(found < len(index), found, -1)
+    else:
+        found = _last_bars(dates, np.asarray(dates == dates.normalize()), index)
+    return dates, np.where(bars >= 0, bars, found).astype(np.int64)
 
 
 def index_ranges(
@@ -75,18 +116,20 @@ def index_ranges(
     on: Dates | None = None,
     at_time: TimeOfDay | None = None,
     offset: Offset | None = None,
+    snap: Snap = "after",
     lookback: int | Offset | None = None,
 ) -> pd.DataFrame:
     """Look-back ranges, and the bar on which each is acted upon. That bar is not part of the range.
 
-    index, every, on, at_time, offset: as `index_points`.
+    index, every, on, at_time, offset, snap: as `index_points`.
     lookback: number of bars or Timedelta before each point; points without a full one are dropped. None: from each
         point to the next.
 
     Returns int64 columns range_start, range_end and alloc_idx: bars [range_start, range_end), range_end = alloc_idx.
     Raises as `index_points`; ValueError for a lookback that is not positive.
     """
-    start, end = ranges_before(index, lookback, every=every, on=on, at_time=at_time, offset=offset)
+    when = {"every": every, "on": on, "at_time": at_time, "offset": offset, "snap": snap}
+    start, end = ranges_before(index, lookback, **when)
     return pd.DataFrame({"range_start": start, "range_end": end, "alloc_idx": end})
 
 
@@ -106,13 +149,21 @@ def ranges_before(index: pd.Index, lookback: int | Offset | None = None, **when:
         if not isinstance(index, pd.DatetimeIndex):
             raise TypeError(f"lookback: a duration needs a DatetimeIndex, close has {type(index).__name__}")
         begin = index.take(points) - length
-        start, end = index.searchsorted(begin, side="left"), points
+        start, end = _places(index, begin, "left"), points
         start = np.where(begin < index[0], -1, start)
     full = (start >= 0) & (start < end)
     return start[full].astype(np.int64), end[full].astype(np.int64)
 
 
-def _dates_every(every: Frequency | None, index: pd.DatetimeIndex) -> pd.DatetimeIndex:
+def _check_snap(snap: Any) -> None:
+    if not isinstance(snap, str) or snap not in ("after", "before"):
+        raise ValueError(f"snap: expected 'after' or 'before', got {snap!r}"[:200])
+
+
+# --- dates
+
+
+def _step(every: Any) -> pd.offsets.BaseOffset:
     try:
         duration: Any = _timedelta(every, "every") if isinstance(every, np.timedelta64) else every
         step = pd.tseries.frequencies.to_offset(duration)
@@ -121,17 +172,38 @@ def _dates_every(every: Frequency | None, index: pd.DatetimeIndex) -> pd.Datetim
         raise ValueError(f"every: {every!r} is not a pandas frequency such as 'D', 'W' or 'MS'") from error
     if not goes_on:
         raise ValueError(f"every: expected a frequency that goes from date to later date, got {every!r}")
-    return _date_range(step, index[0], index[-1], index.dtype)  # pyright: ignore[reportArgumentType]
+    return step  # pyright: ignore[reportReturnType]
+
+
+def _is_of_days(step: pd.offsets.BaseOffset) -> bool:
+    """Whether a frequency steps over whole days."""
+    moment = _MONDAY + step
+    return bool(moment == moment.normalize())
+
+
+def _dates_every(
+    step: pd.offsets.BaseOffset, index: pd.DatetimeIndex, zone: datetime.tzinfo | None, as_days: bool
+) -> pd.DatetimeIndex:
+    """The dates of a frequency from the first to the last bar.
+
+    zone: of the dates.     as_days: whether at midnight, without a time zone, whatever the time of the first bar.
+    """
+    first, last = index[0], index[-1]
+    if zone is not None:
+        first, last = first.tz_convert(zone), last.tz_convert(zone)
+    if not as_days:
+        return _date_range(step, first, last, str(zone))
+    return _date_range(step, first.tz_localize(None).normalize(), last.tz_localize(None), "")
 
 
 @functools.lru_cache(maxsize=16)
 def _date_range(
-    step: pd.offsets.BaseOffset, first: pd.Timestamp, last: pd.Timestamp, dtype: np.dtype
+    step: pd.offsets.BaseOffset, first: pd.Timestamp, last: pd.Timestamp, zone_name: str
 ) -> pd.DatetimeIndex:
     """The dates from `first` to `last`. They are cached, because pandas steps from date to date in Python, and searches
     ask for the same dates many times.
 
-    dtype: of the time index; it tells moments apart that are equal but of different time zones.
+    zone_name: it tells moments apart that are equal but of different time zones.
     """
     is_of_hours = isinstance(step, pd.tseries.offsets.Tick) and not isinstance(step, pd.tseries.offsets.Day)
     if first.tz is None or is_of_hours:
@@ -141,38 +213,50 @@ def _date_range(
     return dates[(dates >= first) & (dates <= last)]
 
 
-def _dates_on(on: Dates | None, index: pd.DatetimeIndex) -> pd.DatetimeIndex:
-    if isinstance(on, pd.Series):
-        on = pd.Index(on)
-    if isinstance(on, str | datetime.date | np.datetime64) or not isinstance(on, Sequence | pd.Index | np.ndarray):
-        on = [on]
+def as_dates(dates: Any, index: pd.DatetimeIndex, argument: str) -> pd.DatetimeIndex:
+    """Dates as users give them, in the time zone of the index.
+
+    Raises ValueError naming the argument for what is no date, and for dates with a time zone where the index has none.
+    """
+    if isinstance(dates, pd.Series):
+        dates = pd.Index(dates)
+    if isinstance(dates, str | datetime.date | np.datetime64) or not isinstance(
+        dates, Sequence | pd.Index | np.ndarray
+    ):
+        dates = [dates]
     try:
-        dates = pd.DatetimeIndex(on)
-        if pd.api.types.is_numeric_dtype(pd.Index(on).dtype):
+        moments = pd.DatetimeIndex(dates)
+        if pd.api.types.is_numeric_dtype(pd.Index(dates).dtype):
             raise TypeError("numbers, which pandas would take for nanoseconds since 1970")
     except (ValueError, TypeError) as error:
-        raise ValueError(f"on: expected dates, got {on!r}"[:200]) from error
-    if dates.hasnans:
-        raise ValueError("on: a date is missing (NaT)")
-    if dates.tz is None and index.tz is not None:
-        dates = _localized(dates, index.tz)
-    elif dates.tz is not None:
-        if index.tz is None:
-            raise ValueError("on: the dates have a time zone, the index of close has none")
-        dates = dates.tz_convert(index.tz)
-    return dates.sort_values()
+        raise ValueError(f"{argument}: expected dates, got {dates!r}"[:200]) from error
+    if moments.hasnans:
+        raise ValueError(f"{argument}: a date is missing (NaT)")
+    if moments.tz is None:
+        return moments if index.tz is None else _localized(moments, index.tz)
+    if index.tz is None:
+        raise ValueError(f"{argument}: the dates have a time zone, the index of close has none")
+    return moments.tz_convert(index.tz)
 
 
-def _time_of_day(at_time: TimeOfDay) -> datetime.time:
+def _time_of_day(at_time: TimeOfDay, index: pd.DatetimeIndex) -> datetime.time:
     if isinstance(at_time, datetime.time):
-        return at_time
-    try:
-        moment = pd.Timestamp(f"2000-01-01 {at_time}")
-    except (ValueError, TypeError):
-        moment = pd.NaT
-    if not isinstance(moment, pd.Timestamp):
-        raise ValueError(f"at_time: expected a time of day such as '09:30', got {at_time!r}")
-    return moment.time()
+        time = at_time
+    else:
+        try:
+            moment = pd.Timestamp(f"2000-01-01 {at_time}")
+        except (ValueError, TypeError):
+            moment = pd.NaT
+        if not isinstance(moment, pd.Timestamp):
+            raise ValueError(f"at_time: expected a time of day such as '09:30', got {at_time!r}")
+        time = moment.timetz()
+    if time.tzinfo is not None and index.tz is None:
+        raise ValueError(f"at_time: {at_time} has a time zone, the index of close has none")
+    return time
+
+
+def _since_midnight(time: datetime.time) -> pd.Timedelta:
+    return pd.Timedelta(hours=time.hour, minutes=time.minute, seconds=time.second, microseconds=time.microsecond)
 
 
 def _timedelta(value: int | Offset, argument: str) -> pd.Timedelta:
@@ -185,7 +269,48 @@ def _timedelta(value: int | Offset, argument: str) -> pd.Timedelta:
     return duration  # type: ignore[return-value]
 
 
+def _places(index: pd.DatetimeIndex, dates: pd.DatetimeIndex, side: Literal["left", "right"]) -> np.ndarray:
+    """`index.searchsorted`, also for dates that are finer than the unit of the index."""
+    units = ("s", "ms", "us", "ns")
+    return index.as_unit(max(index.unit, dates.unit, key=units.index)).searchsorted(dates, side=side)
+
+
 def _localized(dates: pd.DatetimeIndex, tz: datetime.tzinfo) -> pd.DatetimeIndex:
     """Wall-clock times in a time zone. A time that occurs twice is the first one; a time that does not occur becomes
     the end of the gap."""
     return dates.tz_localize(tz, ambiguous=np.ones(len(dates), bool), nonexistent="shift_forward")
+
+
+# --- the last bar not after a date
+
+
+def _last_bars(
+    dates: pd.DatetimeIndex, means_day: np.ndarray, index: pd.DatetimeIndex, move: pd.Timedelta | None = None
+) -> np.ndarray:
+    """The last bar not after each date, int [date]; -1 where there is none, and where the bars have not reached the
+    date, so that a later one might lie before it.
+
+    means_day: whether a date means its whole day.      move: duration by which they are moved.
+    """
+    move = move or pd.Timedelta(0)
+    ends = _end_of_day(dates, index.tz) + move
+    moments = (dates if dates.tz is not None or index.tz is None else _localized(dates, index.tz)) + move
+    bars = np.where(means_day, _places(index, ends, "left"), _places(index, moments, "right")) - 1
+    is_reached = np.where(means_day, ends <= _complete_until(index), moments <= index[-1])
+    return np.where(is_reached, bars, -1)
+
+
+def _end_of_day(dates: pd.DatetimeIndex, zone: datetime.tzinfo | None) -> pd.DatetimeIndex:
+    """The midnight after each date, in a time zone."""
+    ends = dates.tz_localize(None).normalize() + pd.Timedelta(days=1)
+    return ends if zone is None else _localized(ends, zone)
+
+
+def _complete_until(index: pd.DatetimeIndex) -> pd.Timestamp:
+    """The moment before which no further bar can come: the end of the last day, if the bars go on to where they end on
+    other days; else the last bar."""
+    wall = index.tz_localize(None)
+    days = wall.normalize()
+    times, is_earlier = wall - days, np.asarray(days < days[-1])
+    is_over = days.is_unique or (bool(is_earlier.any()) and bool(times[-1] >= times[is_earlier].max()))
+    return (_end_of_day(index[-1:], index.tz) if is_over else index[-1:])[0]  # pyright: ignore[reportReturnType]

@@ -6,6 +6,7 @@ allocations) or by neither. `LaneParameter` says which, so that no array is repe
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import Field, dataclass, fields, replace
+from itertools import product
 from typing import Any, TypeVar
 
 import equinox as eqx
@@ -18,7 +19,7 @@ from jaxsim.engine.policy.triggers import AbstractCalendar, AtBars, Every, On
 from jaxsim.frames.inputs.calendar import index_points
 from jaxsim.frames.inputs.groups import GroupLayout
 from jaxsim.frames.inputs.labels import ByAsset, first_misfit
-from jaxsim.frames.inputs.sweep_axes import Sweep, Swept, is_swept, labels_of
+from jaxsim.frames.inputs.sweep_axes import Sweep, Swept, ZippedIndex, is_swept, labels_of
 
 #: One value for all lanes, or an index of values to sweep.
 LaneValue = float | Swept
@@ -218,17 +219,24 @@ class ParameterReader:
             return due
 
         if isinstance(rule, On):
-            return LaneParameter(mask(on=rule.dates))
+            return LaneParameter(mask(on=rule.dates, snap=rule.snap))
         assert isinstance(rule, Every)
-        moved = {"at_time": rule.at_time, "offset": rule.offset}
-        if not is_swept(rule.every):
-            return LaneParameter(mask(every=rule.every, **moved))
-        sweep, number = self.sweep, self.sweep.add(rule.every, "every", numbers=False)
-        masks = {label: mask(every=label, **moved) for label in labels_of(rule.every)}
-        return LaneParameter(
-            Unresolved(lambda combinations: np.stack([masks[x] for x in sweep.values(number, combinations)])),
-            by_combination=True,
-        )
+        when = {"every": rule.every, "at_time": rule.at_time, "offset": rule.offset, "snap": rule.snap}
+        swept = {name: value for name, value in when.items() if is_swept(value)}
+        if not swept:
+            return LaneParameter(mask(**when))
+        sweep = self.sweep
+        numbers = [sweep.add(value, name, numbers=False) for name, value in swept.items()]
+        go_together = len({id(x.partners if isinstance(x, ZippedIndex) else x) for x in swept.values()}) == 1
+        each = [np.asarray(labels_of(value)) for value in swept.values()]
+        pairs = zip(*each, strict=True) if go_together else product(*each)
+        masks = {labels: mask(**when | dict(zip(swept, labels, strict=True))) for labels in pairs}
+
+        def values(combinations: np.ndarray | None) -> np.ndarray:
+            labels = zip(*(sweep.values(number, combinations) for number in numbers), strict=True)
+            return np.stack([masks[x] for x in labels])
+
+        return LaneParameter(Unresolved(values), by_combination=True)
 
     def _swept(self, value: Swept, argument: str, kind: Kind) -> LaneParameter:
         sweep, number = self.sweep, self.sweep.add(value, argument, numbers=isinstance(kind, Bounds))

@@ -49,7 +49,7 @@ class LookBacks:
 
 
 class LookBackRules:
-    """The arguments `every`, `on`, `at_time`, `offset` and `lookback` of a plan, some of them swept.
+    """The arguments `every`, `on`, `at_time`, `offset`, `snap` and `lookback` of a plan, some of them swept.
 
     Raises TypeError or ValueError naming the argument; for a swept one, its first value is looked at.
     """

@@ -6,11 +6,13 @@ from itertools import product
 from os import PathLike
 from pathlib import Path
 from typing import Any
+from warnings import warn
 
 import numpy as np
 import pandas as pd
 
 from jaxsim.engine.base.enums import Direction, SizeType
+from jaxsim.frames.inputs.calendar import Snap, snapped_bars
 from jaxsim.frames.inputs.labels import cross_section, lane_index, select
 from jaxsim.frames.results.allocation_files import read_allocations, write_allocations
 from jaxsim.frames.results.paths import Paths
@@ -170,13 +172,18 @@ class Allocations:
         return self._some(np.isin(self.bar, bars))
 
     @staticmethod
-    def from_weights(weights: Any, index: pd.Index) -> "Allocations":
+    def from_weights(weights: Any, index: pd.Index, *, snap: Snap | None = None) -> "Allocations":
         """A user's own table of target weights.
 
         weights: DataFrame [allocation, asset], indexed by time or by (lane levels, time); NaN leaves an asset alone.
             A DataFrame [time, asset] over all bars, all NaN where nothing is due, will do. A lane whose rows are all
             NaN stays, and so does one that has no rows, if the row levels know its label, as those of `pd.concat` do.
         index: time labels of the market, `close.index`.
+        snap: what a row acts at whose time is no bar, as one on a day without trading: "after", the first bar after it;
+            "before", the last bar before it, for a time at midnight the last of its day, as in `js.index_points`. Rows
+            that find no bar are left out: after the last bar, and with "before" also before the first. Of rows of a
+            lane that act at one bar the latest counts, as a whole, and a warning names the first that does not. None:
+            a time that is no bar is refused.
 
         Raises TypeError or ValueError naming the argument for a time that is not in the index, one that occurs twice in
         a lane, or weights that are infinite or no numbers.
@@ -187,14 +194,22 @@ class Allocations:
         table, lane = table[due], lane[due]
         rows = table.index
         times = rows.get_level_values(-1)
-        bars = index.get_indexer(times)
-        if (bars < 0).any():
-            raise ValueError(f"weights: {times[np.argmax(bars < 0)]} is not in the time index")
-        order = np.lexsort([bars, lane])
-        lane, bars = lane[order], bars[order]
-        twice = (np.diff(lane) == 0) & (np.diff(bars) == 0)
+        if snap is None:
+            bars = index.get_indexer(times)
+            if (bars < 0).any():
+                raise ValueError(f"weights: {times[np.argmax(bars < 0)]} is not in the time index")
+        else:
+            times, bars = snapped_bars(times, index, snap, "weights")
+        order = np.lexsort([bars, lane] if snap is None else [times, bars, lane])
+        lane, bars, times = lane[order], bars[order], times[order]
+        is_same = (np.diff(lane) == 0) & (np.diff(bars) == 0)
+        twice = is_same & (snap is None or np.asarray(times[1:] == times[:-1]))
         if twice.any():
             raise ValueError(f"weights: {rows[order][1:][twice][0]} occurs twice")
+        kept = (bars >= 0) & np.append(~is_same, True)
+        if snap is not None:
+            _warn_of_rows(times, bars, is_same & (bars[1:] >= 0), index)
+        lane, bars, order = lane[kept], bars[kept], order[kept]
         targets = table.to_numpy(np.float64)[order]
         count = 1 if lanes is None else len(lanes)
         member = np.ones((count, targets.shape[1]), bool)
@@ -316,6 +331,19 @@ def _in_order(keep: pd.Series, rows: pd.Index) -> np.ndarray:
 
 
 # --- tables of weights, and several allocations in one
+
+
+def _warn_of_rows(times: pd.DatetimeIndex, bars: np.ndarray, is_overruled: np.ndarray, index: pd.Index) -> None:
+    """Say which rows do not count, by lane, bar and time."""
+    if is_overruled.any():
+        first = int(np.argmax(is_overruled))
+        warn(
+            f"weights: rows that act at the bar of a later row do not count ({int(is_overruled.sum())} of them); the "
+            f"first is that of {times[first]}, before that of {times[first + 1]} at bar {index[bars[first]]}",
+            stacklevel=3,
+        )
+    if len(bars) and (bars < 0).all():
+        warn(f"weights: all rows are left out, as none finds a bar; the first is that of {times[0]}", stacklevel=3)
 
 
 def _numbers(weights: Any) -> pd.DataFrame:

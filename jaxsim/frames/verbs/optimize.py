@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxsim.engine.base.fields import CASH
 from jaxsim.engine.policy.policy import allocator_name, keeps_state
-from jaxsim.frames.inputs.calendar import Dates, Frequency, Offset, TimeOfDay
+from jaxsim.frames.inputs.calendar import Dates, Frequency, Offset, Snap, TimeOfDay
 from jaxsim.frames.inputs.delistings import STALE, Delistings, Stale, prices_by_listing, with_departures
 from jaxsim.frames.inputs.groups import Groups, layout
 from jaxsim.frames.inputs.lanes import read_lanes
@@ -37,6 +37,7 @@ def optimize(
     at_time: TimeOfDay | Swept | None = None,
     lookback: int | Offset | Swept | None = None,
     offset: Offset | Swept | None = None,
+    snap: Snap | Swept = "after",
     open: Table | None = None,
     features: Features = None,
     groups: Groups | None = None,
@@ -54,8 +55,8 @@ def optimize(
     close: prices [time, asset], as in `backtest`.
     allocator: pure function of an `Observation`, or an allocator without state; its parameters may be named indexes.
         It sees an untouched account at the bar of the allocation, and in `obs.window()` the closes of the range.
-    every, on, at_time, offset, lookback: when allocations are due, and their look-back ranges, as `js.index_ranges`;
-        each may be a named index to sweep, or for `on` a mapping, label -> dates.
+    every, on, at_time, offset, snap, lookback: when allocations are due, and their look-back ranges, as in
+        `js.index_ranges`; each may be a named index to sweep, or for `on` a mapping, label -> dates.
     open: only for `obs.val_price`, which without it is the close before.      features, groups, by: as in `backtest`.
     init_cash: of the untouched account, currency.       stale, delistings: as in `backtest`.
     key: random key or int; `obs.key` is folded from it by lane and bar.
@@ -67,7 +68,7 @@ def optimize(
     progress: whether to show a progress bar.
 
     Returns `Allocations` with `ranges`; if no range is a full one, they are empty, without arrays in `aux`. Their
-    lanes: calendar levels (every, on, at_time, lookback, offset), those of the allocator, then groups.
+    lanes: calendar levels (every, on, at_time, lookback, offset, snap), those of the allocator, then groups.
     Raises TypeError or ValueError naming the argument; AllocationError naming lane, asset and bar for weights that
     cannot be traded; AllocatorError naming lane and bar, from the error that a Python function raised.
     """
@@ -75,7 +76,7 @@ def optimize(
     arrangement = layout(prices.columns, groups, by)
     prices = with_departures(prices, arrangement.assets, stale, delistings)
     reader = ParameterReader(prices.index, arrangement, Sweep())
-    when = {"every": every, "on": on, "at_time": at_time, "lookback": lookback, "offset": offset}
+    when = {"every": every, "on": on, "at_time": at_time, "lookback": lookback, "offset": offset, "snap": snap}
     look_back_rules = LookBackRules(prices.index, when, reader.sweep)
     allocator = as_allocator(allocator, "allocator")
     if keeps_state(allocator):
