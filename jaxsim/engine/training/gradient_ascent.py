@@ -25,6 +25,7 @@ from jaxsim.engine.trading.costs import Costs
 from jaxsim.engine.trading.market import Market
 from jaxsim.engine.trading.status import LaneStatus
 from jaxsim.engine.training.constraints import AbstractConstraint
+from jaxsim.engine.training.hyperparameters import Member, called_for
 from jaxsim.engine.training.minibatches import AbstractBatch, make
 
 RESTART, PATH = "restart", "path"
@@ -58,11 +59,12 @@ class Problem(eqx.Module):
     """The constants of a training run.
 
     fixed: the policy, None in place of its trained leaves.
-    optimizer: an optax gradient transformation.
+    optimizer: an optax gradient transformation, or a function of hyper-parameters that makes one.
     constraints: one for each trained leaf, None for none.
     markets: a stack [path, time, asset], or a function of a random key that makes one market or a stack.
     batch: the rule that chooses the markets of a step; None: all.
-    anneal: temperature of the gate as a function of the step; None: as it is.
+    anneal: temperature of the gate as a function of the step, and maybe of hyper-parameters; None: as it is.
+    members: the hyper-parameters, each [restart].
     adjoint: as in `simulate`.      start: the first bar of each market that scores count.
     """
 
@@ -78,6 +80,11 @@ class Problem(eqx.Module):
     key: Any
     adjoint: AbstractAdjoint | None = None
     start: int = eqx.field(static=True, default=0)
+    members: Member = eqx.field(default_factory=dict)
+
+    def optimizer_of(self, member: Member) -> Any:
+        """The gradient transformation of one restart."""
+        return self.optimizer if hasattr(self.optimizer, "update") else called_for(member, self.optimizer)
 
     def counted(self, bars: slice) -> slice:
         """Those of some bars that scores count."""
@@ -126,7 +133,7 @@ class TrainState(eqx.Module):
         params = jax.vmap(lambda one: project(problem.constraints, one))(params)
         leaves = jax.tree.leaves(params)
         count, dtype = leaves[0].shape[0], leaves[0].dtype
-        memory = jax.vmap(problem.optimizer.init)(params)
+        memory = jax.vmap(lambda one, member: problem.optimizer_of(member).init(one))(params, problem.members)
         unknown, still = jnp.full(count, jnp.nan, dtype), jnp.zeros(count, bool)
         has_moved = tuple(still for _ in leaves)
         return cls(params, memory, jnp.int32(0), TrainingFailure.none(count), unknown, unknown, has_moved)
@@ -146,12 +153,15 @@ def draw(problem: Problem, key: Any) -> Market:
     return make(problem.markets, problem.batch, key)
 
 
-def policy_at(problem: Problem, params: Any, step: Array) -> Policy:
-    """The policy with these parameters, and its gate with the temperature of this step."""
+def policy_at(problem: Problem, params: Any, step: Array, member: Member) -> Policy:
+    """The policy with these parameters, and its gate with the temperature of this step.
+
+    member: the hyper-parameters of the restart.
+    """
     policy: Policy = eqx.combine(params, problem.fixed)
     if problem.anneal is None:
         return policy
-    temperature = jnp.asarray(problem.anneal(step), jnp.result_type(float))
+    temperature = jnp.asarray(called_for(member, problem.anneal, step), jnp.result_type(float))
     return eqx.tree_at(lambda p: p.gate.temperature, policy, temperature)
 
 
@@ -193,25 +203,25 @@ def one_step(problem: Problem, state: TrainState) -> TrainState:
     for_markets, for_policy = jax.random.split(jax.random.fold_in(problem.key, state.step))
     markets = draw(problem, for_markets)
 
-    def loss(params: Any) -> tuple[Float[Array, ""], tuple]:
-        scores, status = score_paths(problem, policy_at(problem, params, state.step), markets, for_policy)
+    def loss(params: Any, member: Member) -> tuple[Float[Array, ""], tuple]:
+        scores, status = score_paths(problem, policy_at(problem, params, state.step, member), markets, for_policy)
         return -jnp.mean(scores), (scores[:, 0], status)
 
     def total(params: Any) -> tuple[Float[Array, ""], tuple]:
-        losses, rest = jax.vmap(loss, axis_name=RESTART)(params)
+        losses, rest = jax.vmap(loss, axis_name=RESTART)(params, problem.members)
         return jnp.sum(losses), (losses, *rest)  # the restarts are independent: this has all gradients
 
-    def update(params, grads, memory, value):
+    def update(params, grads, memory, value, member):
         from optax import apply_updates, with_extra_args_support
 
-        optimizer = with_extra_args_support(problem.optimizer)
+        optimizer = with_extra_args_support(problem.optimizer_of(member))
         updates, memory = optimizer.update(
-            grads, memory, params, value=value, grad=grads, value_fn=lambda p: loss(p)[0]
+            grads, memory, params, value=value, grad=grads, value_fn=lambda p: loss(p, member)[0]
         )
         return project(problem.constraints, apply_updates(params, updates)), memory
 
     (_, (losses, scores, status)), grads = jax.value_and_grad(total, has_aux=True)(state.params)
-    new = jax.vmap(update, axis_name=RESTART)(state.params, grads, state.memory, losses)
+    new = jax.vmap(update, axis_name=RESTART)(state.params, grads, state.memory, losses, problem.members)
     slopes = [leaf.reshape(leaf.shape[0], -1) for leaf in jax.tree.leaves(grads)]
     norm = jnp.sqrt(sum(jnp.sum(slope**2, axis=1) for slope in slopes))
     is_ok = jnp.isfinite(norm) & jnp.isfinite(losses)
@@ -280,11 +290,11 @@ def evaluate(
         """The mean score of each part of the bars."""
         nonlocal failure
 
-        def one(params: Any) -> tuple[Float[Array, "path part"], LaneStatus]:
-            policy = policy_at(problem, params, step)
+        def one(params: Any, member: Member) -> tuple[Float[Array, "path part"], LaneStatus]:
+            policy = policy_at(problem, params, step, member)
             return score_paths(problem, policy.hardened() if is_hard else policy, markets, problem.key, parts)
 
-        scores, status = jax.vmap(one, axis_name=RESTART)(params)
+        scores, status = jax.vmap(one, axis_name=RESTART)(params, problem.members)
         mean_scores = jnp.mean(scores, axis=1)
         failure = first_failure(failure, jnp.isfinite(mean_scores).all(axis=1), scores.sum(axis=2), status, step)
         return list(mean_scores.T)

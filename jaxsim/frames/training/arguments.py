@@ -2,6 +2,7 @@
 of the argument."""
 
 import inspect
+from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
@@ -16,6 +17,7 @@ from jaxsim.engine.policy.given import RecordedTargets
 from jaxsim.engine.policy.policy import Policy
 from jaxsim.engine.policy.triggers import AtBars
 from jaxsim.engine.training.gradient_ascent import Score
+from jaxsim.engine.training.hyperparameters import called_for, names_taken
 from jaxsim.engine.training.minibatches import AbstractBatch, PathBatch, WindowBatch, num_bars, num_paths
 from jaxsim.frames.training.data import Data
 
@@ -63,10 +65,50 @@ def _default_optimizer() -> Any:
     return optax.adam(1e-2)
 
 
-def read_optimizer(optimizer: Any) -> Any:
+def read_hyperparameters(hyperparameters: Any, restarts: Any, optimizer: Any, anneal: Any) -> dict[str, np.ndarray]:
+    """The hyper-parameters by name, float64 [restart]; {} without any."""
+    if hyperparameters is None:
+        return {}
+    if not isinstance(hyperparameters, Mapping) or not hyperparameters:
+        raise TypeError(
+            f"hyperparameters: expected name -> a value for each restart, got {shown(hyperparameters)}"[:200]
+        )
+    makers = [x for x in (optimizer, anneal) if callable(x) and not is_transformation(x)]
+    taken = {name for maker in makers for name in names_taken(maker, hyperparameters)}
+    members: dict[str, np.ndarray] = {}
+    for name, values in hyperparameters.items():
+        if name not in taken:
+            raise ValueError(
+                f"hyperparameters: neither optimizer= nor anneal= is a function that takes {name!r}; write for "
+                f"instance optimizer=lambda {name}: optax.adam({name})"
+            )
+        array = np.asarray(values)
+        if array.dtype.kind not in "iuf" or array.ndim != 1 or not len(array) or not np.isfinite(array).all():
+            raise ValueError(f"hyperparameters: {name} must be a list of finite numbers, got {shown(values)}"[:200])
+        members[name] = array.astype(np.float64)
+    lengths = {name: len(array) for name, array in members.items()}
+    count = next(iter(lengths.values()))
+    if len(set(lengths.values())) > 1:
+        raise ValueError(f"hyperparameters: each needs as many values as there are restarts, got {lengths}")
+    if restarts not in (1, count):
+        raise ValueError(f"restarts: {restarts}, but hyperparameters= has values for {count}")
+    return members
+
+
+def is_transformation(optimizer: Any) -> bool:
+    """Whether an optimizer is one of optax, rather than a function that makes one."""
+    return callable(getattr(optimizer, "init", None)) and callable(getattr(optimizer, "update", None))
+
+
+def read_optimizer(optimizer: Any, members: dict[str, np.ndarray]) -> Any:
     if optimizer is None:
         return _default_optimizer()
-    if not (callable(getattr(optimizer, "init", None)) and callable(getattr(optimizer, "update", None))):
+    if members and callable(optimizer) and not is_transformation(optimizer):
+        made = called_for({name: values[0] for name, values in members.items()}, optimizer)
+        if not is_transformation(made):
+            raise TypeError(f"optimizer: expected a function that makes one of optax, it made {shown(made)}"[:200])
+        return optimizer
+    if not is_transformation(optimizer):
         raise TypeError(f"optimizer: expected one of optax, such as optax.adam(1e-2), got {shown(optimizer)}"[:200])
     return optimizer
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from jaxsim.engine.trading.status import LaneFault
 from jaxsim.engine.training.gradient_ascent import Problem, TrainState
+from jaxsim.engine.training.hyperparameters import called_for
 from jaxsim.frames.system.digest import digest
 from jaxsim.frames.system.files import describe, read_header, read_tree, structure_of, without_addresses, write_tree
 from jaxsim.frames.training.data import Data
@@ -90,17 +91,20 @@ def marks_of(problem: Problem, state: TrainState, data: Data, every: int) -> dic
         "key": jax.random.key_data(problem.key),
         "every": every,
         "start": problem.start,
+        "hyperparameters": problem.members,
     }
+    member = {name: values[0] for name, values in problem.members.items()}
     marks = {name: _digest(part) for name, part in parts.items()}
     memory = jax.tree.map(lambda x: x[0], state.memory)
-    marks["optimizer"] = _program(lambda g, m, p: _updated(problem.optimizer, g, m, p), one, memory, one)
+    marks["optimizer"] = _program(lambda g, m, p: _updated(problem.optimizer_of(member), g, m, p), one, memory, one)
     if score.of_simulation:
         marks["score"] = _digest(score)
     else:
         settings = {} if score.ann_factor is None else {"ann_factor": score.ann_factor}
         marks["objective"] = _program(lambda x: score.function(x, **settings), returns)
     if problem.anneal is not None:
-        marks["anneal"] = _program(problem.anneal, jax.ShapeDtypeStruct((), np.int32))
+        anneal = problem.anneal
+        marks["anneal"] = _program(lambda step: called_for(member, anneal, step), jax.ShapeDtypeStruct((), np.int32))
     return marks
 
 

@@ -19,7 +19,8 @@ class Fitted:
     history: one row per evaluation, indexed by step; with several restarts by (restart, step). `score`: on the training
         data, under the gate of the training; `hard`: under the gate `Hard`; `gap`: score - hard; `validation`: under
         `Hard` on the validation data, if there is any; `batch_score`: of the last minibatch, if there are minibatches;
-        `grad_norm`: length of the last gradient; `temperature`: of the gate, if it has one.
+        `grad_norm`: length of the last gradient; `temperature`: of the gate, if it has one; and a column for each
+        hyper-parameter of the restarts.
     best_step, best_restart: the row of the history with the policy.
     scores: best score of each restart under `Hard`, on the validation data if there is any; index restart.
     candidates: the best policy of each restart.

@@ -11,6 +11,7 @@ import pandas as pd
 from jaxsim.engine.policy.policy import Policy
 from jaxsim.engine.trading.status import LaneFault
 from jaxsim.engine.training.gradient_ascent import Evaluation, Problem, TrainingFailure, TrainState
+from jaxsim.engine.training.hyperparameters import called_for
 from jaxsim.errors import AllocationError
 from jaxsim.frames.training.fitted import Fitted
 
@@ -34,6 +35,16 @@ class Stop:
         if self.fault == LaneFault.NONE:
             return "the score, its derivative or the next step is not a finite number; js.check_gradient says which"
         return f"{self.fault.text} (bar {self.bar}, asset {self.asset})"
+
+
+def _temperatures(problem: Problem, step: Any, count: int) -> np.ndarray:
+    """That of the gate at a step, [restart]."""
+    gate: Any = problem.fixed.gate
+    anneal = problem.anneal
+    if anneal is None:
+        return np.broadcast_to(np.asarray(gate.temperature), count)
+    members = ({name: x[restart] for name, x in problem.members.items()} for restart in range(count))
+    return np.array([called_for(member, anneal, step) for member in members])
 
 
 @dataclass
@@ -79,9 +90,8 @@ class TrainingLog:
             columns["batch_score"] = progress.score
         columns["grad_norm"] = progress.grad_norm
         if hasattr(problem.fixed.gate, "temperature"):
-            temperature: Any = problem.fixed.gate
-            temperature = temperature.temperature if problem.anneal is None else problem.anneal(state.step)
-            columns["temperature"] = np.broadcast_to(np.asarray(temperature), judged.shape)
+            columns["temperature"] = _temperatures(problem, state.step, len(judged))
+        columns.update(problem.members)
         self.rows.append(
             [
                 {"step": int(progress.step), **{name: float(x[restart]) for name, x in columns.items()}}

@@ -1,7 +1,7 @@
 """`fit`: learn a policy by gradient ascent on the score of the portfolio that it leads to."""
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ from jaxsim.frames.training.arguments import (
     check_batch,
     check_restarts,
     read_first_bar,
+    read_hyperparameters,
     read_optimizer,
     read_score,
 )
@@ -60,6 +61,7 @@ def fit(
     patience: int | None = None,
     anneal: Callable | None = None,
     restarts: int = 1,
+    hyperparameters: Mapping[str, Any] | None = None,
     init: Callable | None = None,
     jitter: float = 0.1,
     adjoint: AbstractAdjoint | None = None,
@@ -96,6 +98,9 @@ def fit(
         training data.
     anneal: temperature of the gate as a function of the step, as optax schedules are.
     restarts: number of runs side by side; the best one is kept.
+    hyperparameters: numbers of the training itself of which each restart has its own, name -> values [restart], as
+        `{"learning_rate": [0.001, 0.01, 0.1]}`. `optimizer` and `anneal` are called with those that they take by
+        keyword: `optimizer=lambda learning_rate: optax.adam(learning_rate)`. There are as many restarts as values.
     init: function of a random key that makes the start of each restart but the first.
     jitter: without `init`, the standard deviation of the noise on the trained leaves of all restarts but the first, in
         units of the leaf's root mean square (of 1 where the leaf is zero).
@@ -130,7 +135,9 @@ def fit(
     first = read_first_bar(start, policy, batch, data)
     check_batch(batch, policy, data)
     goal = read_score(objective, ann_factor, score)
-    optimizer = read_optimizer(optimizer)
+    members = read_hyperparameters(hyperparameters, restarts, optimizer, anneal)
+    restarts = len(next(iter(members.values()))) if members else restarts
+    optimizer = read_optimizer(optimizer, members)
     check_anneal(anneal, policy)
     check_adjoint(adjoint, policy)
     spec = trainable_spec(policy, trainable)
@@ -143,7 +150,19 @@ def fit(
         _, fixed = eqx.partition(policy, spec)
         params = _starts(trained, policy, spec, restarts, init, float(jitter), for_starts, data.dtype)
         problem = Problem(
-            fixed, goal, costs, account, optimizer, rules, data.training, batch, anneal, for_run, adjoint, first
+            fixed,
+            goal,
+            costs,
+            account,
+            optimizer,
+            rules,
+            data.training,
+            batch,
+            anneal,
+            for_run,
+            adjoint,
+            first,
+            members,
         )
         log = _train(problem, params, data, steps, every, patience, checkpoint, progress)
     best = [_policy(policy, log.best_params, restart) for restart in range(restarts)]

@@ -176,6 +176,30 @@ def test_restarts_windows_annealing_and_constraints():
     assert len({float(p.allocator.logits[0]) for p in fitted.candidates}) == 3
 
 
+def adam_at(learning_rate):
+    return optax.adam(learning_rate)
+
+
+def cooling(step, first):
+    return first / (1 + step)
+
+
+def test_each_restart_has_its_own_hyperparameters(tmp_path):
+    rates, firsts = [0.02, 0.3], [0.05, 0.01]
+    options = {"steps": 4, "every": 2, "jitter": 0.0, "anneal": cooling}
+    chosen = {"learning_rate": rates, "first": firsts}
+    many = fit(optimizer=adam_at, hyperparameters=chosen, **options)
+    for restart, (rate, first) in enumerate(zip(rates, firsts, strict=True)):
+        alone = fit(**{**options, "optimizer": optax.adam(rate), "anneal": lambda step, at=first: cooling(step, at)})
+        of_many = many.history.loc[restart]
+        assert (of_many["learning_rate"] == rate).all() and (of_many["first"] == first).all()
+        np.testing.assert_allclose(of_many[alone.history.columns], alone.history, rtol=1e-9)
+    assert many.history.loc[0, "score"].iloc[-1] != many.history.loc[1, "score"].iloc[-1]
+    fit(optimizer=adam_at, hyperparameters=chosen, checkpoint=tmp_path, **options)
+    with pytest.raises(ValueError, match=r"^checkpoint: .* of another run: hyperparameters differ"):
+        fit(optimizer=adam_at, hyperparameters=chosen | {"first": [0.05, 0.02]}, checkpoint=tmp_path, **options)
+
+
 def walk(key) -> js.Market:
     """A geometric Brownian motion beside two, one that grows and one that shrinks."""
     moves = 0.01 * jax.random.normal(key, (BARS, 3)) + jnp.array([0.0, 0.01, -0.01])
@@ -405,6 +429,26 @@ BAD = {
     "steps: expected a whole number": {"steps": 0},
     "every: expected a whole number": {"every": 1.5},
     "restarts: expected a whole number": {"restarts": True},
+    "restarts: 3, but hyperparameters= has values for 2": {
+        "restarts": 3,
+        "optimizer": adam_at,
+        "hyperparameters": {"learning_rate": [0.1, 0.2]},
+    },
+    "hyperparameters: expected name -> a value": {"hyperparameters": [0.1, 0.2]},
+    "hyperparameters: neither optimizer= nor anneal=": {"hyperparameters": {"learning_rate": [0.1, 0.2]}},
+    "hyperparameters: learning_rate must be a list": {
+        "optimizer": adam_at,
+        "hyperparameters": {"learning_rate": 0.1},
+    },
+    "hyperparameters: each needs as many": {
+        "optimizer": adam_at,
+        "anneal": cooling,
+        "hyperparameters": {"learning_rate": [0.1, 0.2], "first": [0.1]},
+    },
+    "optimizer: expected a function that makes": {
+        "optimizer": lambda learning_rate: learning_rate,
+        "hyperparameters": {"learning_rate": [0.1, 0.2]},
+    },
     "patience: expected a whole number": {"patience": -1},
     "trainable: gate.temperature belongs to the gate": {"trainable": lambda p: p.gate.temperature},
     "trainable: min_history is a whole number": {"trainable": lambda p: p.min_history},

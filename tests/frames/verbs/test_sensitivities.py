@@ -180,7 +180,7 @@ def test_misuse(given, error, message):
 
 def test_needs_to_know_the_year():
     bars = pd.RangeIndex(len(INDEX))
-    with pytest.raises(ValueError, match="freq: .* which sharpe_ratio needs; pass freq=.*bars_per_year="):
+    with pytest.raises(ValueError, match=r"freq: .* which sharpe_ratio needs; pass freq=.*bars_per_year="):
         js.sensitivities(CLOSE.set_axis(bars), al.EqualWeight())
 
 
