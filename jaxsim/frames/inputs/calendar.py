@@ -40,8 +40,9 @@ def index_points(
     every: a pandas frequency ("D", "W", "W-FRI", "MS", "QS", "8h"), a Timedelta or an offset: its dates between the
         first and the last bar, at the time of day of the first bar; or a number n of bars: bars 0, n, 2 n, ...
     on: dates, in the time zone of the index unless they have their own.       One of `every` and `on` is needed.
-    at_time: time of day that dates are moved to, as "09:30"; in the time zone of the index unless it has its own, which
-        then also tells one date from the next.     offset: Timedelta by which they are moved, after that.
+    at_time: time of day that dates are moved to, as "09:30", "09:30 America/New_York" or a `datetime.time`; in the time
+        zone of the index unless it has its own, which then also tells one date from the next.
+    offset: Timedelta by which they are moved, after that.
     snap: "after": the first bar at or after each date; "before": the last bar not after it, as in `every="ME"` for the
         last bar of each month. There, dates of whole days and dates at midnight mean their whole day, up to its last
         bar, unless `at_time` says otherwise; and a date that the bars have not reached yet is none.
@@ -243,16 +244,23 @@ def _time_of_day(at_time: TimeOfDay, index: pd.DatetimeIndex) -> datetime.time:
     if isinstance(at_time, datetime.time):
         time = at_time
     else:
-        try:
-            moment = pd.Timestamp(f"2000-01-01 {at_time}")
-        except (ValueError, TypeError):
-            moment = pd.NaT
-        if not isinstance(moment, pd.Timestamp):
+        clock, _, zone = str(at_time).rpartition(" ")
+        moment = _moment(str(at_time)) or _moment(clock, zone)
+        if moment is None:
             raise ValueError(f"at_time: expected a time of day such as '09:30', got {at_time!r}")
         time = moment.timetz()
     if time.tzinfo is not None and index.tz is None:
         raise ValueError(f"at_time: {at_time} has a time zone, the index of close has none")
     return time
+
+
+def _moment(clock: str, zone: str | None = None) -> pd.Timestamp | None:
+    """The moment at which a clock shows this on some day; None for what is no time of day."""
+    try:
+        moment = pd.Timestamp(f"2000-01-01 {clock}", **({} if zone is None else {"tz": zone}))
+    except (ValueError, TypeError, LookupError):
+        return None
+    return moment if isinstance(moment, pd.Timestamp) and any(x.isdigit() for x in clock) else None
 
 
 def _since_midnight(time: datetime.time) -> pd.Timedelta:

@@ -1,14 +1,21 @@
 """Labels of lanes: made from the levels of a sweep and of groups, and used to select lanes."""
 
+import datetime
 from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
 from typing import Any
+from warnings import warn
 
 import numpy as np
 import pandas as pd
 
 #: Up to this number of labels, Python sorts them faster than pandas does.
 SORTED_IN_PYTHON = 64
+
+#: The kinds of objects, as `pd.api.types.infer_dtype` calls them, of which a column of a file may be.
+_KINDS_OF_FILES = frozenset(
+    {"string", "empty", "integer", "floating", "boolean", "bytes", "decimal", "date", "datetime"}
+)
 
 #: What selects lanes: one label, a tuple of leading labels, several labels, or a boolean mask.
 LaneKey = Hashable | list | np.ndarray | pd.Index | pd.Series | slice
@@ -91,6 +98,41 @@ class ByAsset:
                     raise ValueError(f"{self.name}: there is no asset {asset!r} among {listed(assets.unique())}")
                 row[is_asset] = number
         return array
+
+
+def is_of_several_types(labels: pd.Index | pd.Series) -> bool:
+    """Whether labels are such as no column of a file has: of several types, or of a type that only Python knows."""
+    if not pd.api.types.is_object_dtype(labels.dtype):
+        return False
+    kind = pd.api.types.infer_dtype(labels, skipna=False)
+    if kind == "time":
+        return any(x.tzinfo is not None for x in labels)
+    return kind not in _KINDS_OF_FILES
+
+
+def labels_as_text(labels: pd.Index, argument: str, name: Hashable) -> pd.Index:
+    """Labels of several types as their text, as they are written to a file, with a warning.
+
+    Raises ValueError naming the argument where two of them have the same text.
+    """
+    texts = text_of(labels)
+    if len(texts.unique()) < len(labels.unique()):
+        twice = texts[labels.duplicated() ^ texts.duplicated()][0]
+        raise ValueError(f"{argument}: two labels of {name!r} have the same text, {twice!r}, and a file has their text")
+    warn(
+        f"{argument}: the labels of {name!r} are of types that no column of a file has; it has their text", stacklevel=2
+    )
+    return texts
+
+
+def text_of(labels: pd.Index) -> pd.Index:
+    """The text of each label."""
+    return pd.Index([_text(x) for x in labels], dtype=str, name=labels.name)
+
+
+def _text(label: Any) -> str:
+    text = str(getattr(label, "freqstr", label))
+    return f"{text} {label.tzinfo}" if isinstance(label, datetime.time) and label.tzinfo is not None else text
 
 
 def name_lane(lanes: pd.Index | None, lane: int) -> str:

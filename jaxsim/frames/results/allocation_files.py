@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from jaxsim.files import written_whole
+from jaxsim.frames.inputs.labels import is_of_several_types, labels_as_text
 
 #: Key of the metadata that make a table of weights allocations again.
 _KEY = b"jaxsim.allocations"
@@ -34,9 +35,9 @@ def write_allocations(path: Path, fields: dict[str, Any]) -> None:
     columns = {name: pa.array(list(x)) if x.ndim > 1 else pa.array(x) for name, x in arrays.items()}
     described = {
         "freq": getattr(index, "freqstr", None),
-        "index": _packed(index.to_frame(index=False, name="time"), index.name),
-        "lanes": None if lanes is None else _packed(lanes.to_frame(index=False), None),
-        "assets": _packed(assets.to_frame(index=False, name="asset"), assets.name),
+        "index": _packed(index.to_frame(index=False, name="time"), "index", index.name),
+        "lanes": None if lanes is None else _packed(lanes.to_frame(index=False), "lanes"),
+        "assets": _packed(assets.to_frame(index=False, name="asset"), "assets", assets.name),
         "is_member": fields["is_member"].tolist(),
         "num_group_levels": fields["num_group_levels"],
         "start": None if fields["start"] is None else fields["start"].tolist(),
@@ -107,15 +108,35 @@ def _pyarrow() -> tuple[Any, Any]:
     return pyarrow, pyarrow.parquet
 
 
-def _packed(frame: pd.DataFrame, name: Any) -> dict:
-    """Labels as text, with their types."""
+def _packed(frame: pd.DataFrame, what: str, name: Any = None) -> dict:
+    """Labels as text, with their types. Those of several types, which a column of Parquet cannot hold, are JSON if that
+    can hold them, and else their text.
+
+    what: which labels, for messages.
+    """
+    frame = frame.rename(columns=str)
+    units = {str(k): x.dt.unit for k, x in frame.items() if pd.api.types.is_datetime64_any_dtype(x.dtype)}
+    of_json = []
+    for column in frame.columns[[is_of_several_types(frame[k]) for k in frame]]:
+        labels = [x.item() if isinstance(x, np.generic) else x for x in frame[column]]
+        if all(isinstance(x, str | int | float) for x in labels):
+            frame[column] = [json.dumps(x) for x in labels]
+            of_json.append(column)
+        else:
+            frame[column] = labels_as_text(pd.Index(frame[column]), what, column)
     buffer = io.BytesIO()
-    frame.rename(columns=str).to_parquet(buffer)
-    return {"parquet": base64.b64encode(buffer.getvalue()).decode(), "name": name}
+    frame.to_parquet(buffer)
+    packed = {"parquet": base64.b64encode(buffer.getvalue()).decode(), "name": name}
+    return packed | {"json": of_json, "units": units}
 
 
 def _unpacked_frame(packed: dict) -> tuple[pd.DataFrame, Any]:
-    return pd.read_parquet(io.BytesIO(base64.b64decode(packed["parquet"]))), packed["name"]
+    frame = pd.read_parquet(io.BytesIO(base64.b64decode(packed["parquet"])))
+    for column in packed.get("json", ()):
+        frame[column] = pd.Series([json.loads(x) for x in frame[column]], frame.index, dtype=object)
+    for column, unit in packed.get("units", {}).items():  # Parquet has no seconds
+        frame[column] = frame[column].dt.as_unit(unit)
+    return frame, packed["name"]
 
 
 def _unpacked(packed: dict) -> pd.Index:

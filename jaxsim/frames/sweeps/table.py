@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from jaxsim.frames.inputs.labels import is_of_several_types, labels_as_text, text_of
+from jaxsim.frames.inputs.lanes import Lanes
 from jaxsim.frames.sweeps.chunk_metrics import ChunkedSweep
 from jaxsim.frames.sweeps.columns import DEFLATED, Trials, metrics_from_columns, piece
 from jaxsim.frames.sweeps.store import Parts, statuses, write_table
@@ -21,11 +23,13 @@ class SweepTable:
     """The table of a sweep whose chunks are finished.
 
     names: of the metrics, in the order of the columns.     parts: the chunks.
+    texts: levels whose labels are text in files.
     """
 
     sweep: ChunkedSweep
     names: tuple[str, ...]
     parts: Parts
+    texts: frozenset[str] = frozenset()
 
     def frame(self) -> pd.DataFrame:
         """The table in memory."""
@@ -60,7 +64,8 @@ class SweepTable:
         lanes = all_lanes.take(self.sweep.combinations(number), all_lanes.layout).labels
         if lanes is None:
             return {}
-        return {str(name): pd.array(lanes.get_level_values(i)) for i, name in enumerate(lanes.names)}
+        levels = {str(name): lanes.get_level_values(i) for i, name in enumerate(lanes.names)}
+        return {name: pd.array(text_of(x) if name in self.texts else x) for name, x in levels.items()}
 
     def _trials(self) -> Trials | None:
         """All lanes that did not fail; None where no metric compares lanes."""
@@ -71,3 +76,16 @@ class SweepTable:
             part = self.parts.get(number)
             sharpe.append(np.delete(part.values[:, column], list(part.failures)))
         return Trials(np.concatenate(sharpe))
+
+
+def levels_of_text(lanes: Lanes) -> frozenset[str]:
+    """The levels whose labels are of several types, so that a file has their text; each with a warning.
+
+    Raises ValueError naming `out` where two labels of a level have the same text.
+    """
+    axes = [level for axis in lanes.sweep.axes for level in axis.levels.items()]
+    levels = {str(name): labels for name, labels in [*axes, *lanes.layout.levels.items()]}
+    mixed = {name: labels for name, labels in levels.items() if is_of_several_types(labels)}
+    for name, labels in mixed.items():
+        labels_as_text(labels, "out", name)
+    return frozenset(mixed)

@@ -33,7 +33,7 @@ from jaxsim.frames.sweeps.chunking import chunk_size
 from jaxsim.frames.sweeps.columns import columns_of
 from jaxsim.frames.sweeps.executor import compute_missing
 from jaxsim.frames.sweeps.store import Store, as_path, parquet
-from jaxsim.frames.sweeps.table import SweepTable
+from jaxsim.frames.sweeps.table import SweepTable, levels_of_text
 from jaxsim.frames.system.workers import is_distributed, num_workers
 
 #: The metrics of a sweep unless the user names others.
@@ -99,7 +99,8 @@ def sweep(
     checkpoint: a folder in which finished chunks are kept. A sweep that was interrupted or killed continues from there
         when it is called again with the same arguments.
     out: a folder, which must not exist yet, for the table as a Parquet data set, with the labels of the lanes as its
-        first columns; for more lanes than a DataFrame should hold.
+        first columns; for more lanes than a DataFrame should hold. Labels of several types, as of
+        `js.grid(every=["W", 5])`, are text there, and a warning says so.
     progress: whether to print the size of the sweep and about how long it takes, and to show a progress bar.
     engine: "compiled"; "reference", plain NumPy, one lane after the other; "processes": chunks on all cores of this
         machine; "dask" or a `dask.distributed.Client`: chunks on a cluster. A worker that dies is replaced.
@@ -133,9 +134,10 @@ def sweep(
     columns = columns_of(names, bool((starts == starts[0]).all()))
     chunked = ChunkedSweep(arguments, columns, ann_factor, chunk_size(arguments, columns, max_memory, workers))
     folder = None if out is None else _new_folder(out)
+    texts = frozenset() if folder is None else levels_of_text(arguments.job.lanes)
     with Store(chunked, names, checkpoint, folder) as store:
         compute_missing(store.sweep, store.parts, workers, progress)
-        table = SweepTable(store.sweep, names, store.parts)
+        table = SweepTable(store.sweep, names, store.parts, texts)
         return table.frame() if folder is None else table.write(folder)
 
 
