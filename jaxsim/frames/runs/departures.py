@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -28,7 +29,7 @@ def warn_of_departures(
     if departures is None or not departures.is_announced or not len(departures.columns):
         return
     left = [
-        f"{assets[column]!r} on {index[bar]}"
+        f"{assets[column]!r} on {_shown(index[bar])}"
         for column, bar in departures.closings()
         if ledgers is None or any(_matters(ledger, column, bar) for ledger in ledgers)
     ]
@@ -36,10 +37,15 @@ def warn_of_departures(
     if left:
         more = f" and {len(left) - NAMED} more" if len(left) > NAMED else ""
         warnings.warn(
-            f"delistings: without a price for long, or by their date, assets left the market and were closed: "
-            f"{', '.join(left[:NAMED])}{more}; see stale= and delistings=, and bt.incidents",
+            f"delistings: closed as gone from the market: {', '.join(left[:NAMED])}{more}; bt.incidents has the amounts, "
+            "stale= and delistings= say otherwise",
             stacklevel=stacklevel + 1,
         )
+
+
+def _shown(time: Any) -> str:
+    is_date = isinstance(time, pd.Timestamp) and time == time.normalize()
+    return str(time.date() if is_date else time)
 
 
 def _matters(ledger: Ledger, column: int, bar: int) -> bool:
