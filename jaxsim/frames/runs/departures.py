@@ -37,8 +37,8 @@ def warn_of_departures(
     if left:
         more = f" and {len(left) - NAMED} more" if len(left) > NAMED else ""
         warnings.warn(
-            f"delistings: closed as gone from the market: {', '.join(left[:NAMED])}{more}; bt.incidents has the amounts, "
-            "stale= and delistings= say otherwise",
+            f"delistings: closed as gone from the market: {', '.join(left[:NAMED])}{more}; bt.incidents has the "
+            "amounts, stale= and delistings= say otherwise",
             stacklevel=stacklevel + 1,
         )
 
