@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 
 import jaxsim as js
 from allocators.history import Moments, Present
-from allocators.numbers import number
+from allocators.numbers import number, refuse_masked
 from allocators.programs import Polytope
 
 #: If the bounds of an asset are closer than this, its weight is fixed at the lower one.
@@ -185,6 +185,7 @@ def _read_groups(groups: Any) -> tuple[list, tuple[tuple[int, ...], ...] | None,
         if any(_has_names(x) for x in members):
             return names, None, _by_asset([_named(name, x) for name, x in groups.items()])
         return names, tuple(_numbers(name, x) for name, x in groups.items()), None
+    refuse_masked(groups, "groups")
     if not isinstance(groups, np.ndarray) and not hasattr(groups, "dtype"):
         groups = np.asarray(groups, np.float64)
     if groups.ndim != 2:

@@ -52,10 +52,17 @@ def number(
     return eqx.field(converter=convert, **options)
 
 
+def refuse_masked(value: Any, name: str) -> None:
+    """Raises ValueError naming the argument for an array with masked entries: what the mask hides would count."""
+    if np.ma.is_masked(value):
+        raise ValueError(f"{name}: {np.ma.count_masked(value)} entries are masked; say what they are: x.filled(value)")
+
+
 def _values(value: Any, name: str) -> np.ndarray:
     """The numbers in an array, a pandas object or an index to sweep, as float64."""
     index = getattr(value, "index", None)
     is_zipped = not hasattr(value, "to_numpy") and hasattr(index, "to_numpy")
+    refuse_masked(value, name)
     array = np.asarray(index if is_zipped else value)
     if array.dtype.kind not in "iuf":
         raise TypeError(f"{name}: expected numbers, got {type(value).__name__} {value!r}"[:200])

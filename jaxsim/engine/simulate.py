@@ -6,13 +6,15 @@ from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 
 from jaxsim.engine.adjoints.adjoint import AbstractAdjoint
 from jaxsim.engine.adjoints.checkpointed import checked_adjoint
 from jaxsim.engine.adjoints.forward_only import ForwardOnly
 from jaxsim.engine.bar.lanes import LaneInputs, prepared
 from jaxsim.engine.bar.simulation import Save, Simulation
-from jaxsim.engine.base.fields import check_fields
+from jaxsim.engine.base.arrays import refuse_masked
+from jaxsim.engine.base.fields import LARGEST_FLOAT32, check_fields
 from jaxsim.engine.base.kept_programs import kept_program
 from jaxsim.engine.base.random import key_or_words
 from jaxsim.engine.metrics.returns import returns_from_value
@@ -92,8 +94,13 @@ def inputs_of(market: Any, policy: Any, costs: Any, account: Any, key: Any) -> L
     if not isinstance(policy, Policy):
         raise TypeError(f"policy: expected a Policy, got {type(policy).__name__}; see js.Policy(allocator, trigger)")
     costs, account = of_kind(Costs, costs, "costs"), of_kind(Account, account, "account")
-    for module in (policy, costs, account):
+    refuse_masked(market, "market")
+    for name, module in (("policy", policy), ("costs", costs), ("account", account)):
+        refuse_masked(module, name)
         check_fields(module, market.num_bars, market.num_assets)
+    cash = account.cash
+    if market.dtype == jnp.float32 and not isinstance(cash, Tracer) and cash > LARGEST_FLOAT32:
+        raise ValueError(f"cash: in float32 expected at most {LARGEST_FLOAT32:g}, got {float(cash):g}")
     for mask in jax.tree.leaves(policy, is_leaf=_is_mask):
         if _is_mask(mask):
             mask.check(market.num_bars)

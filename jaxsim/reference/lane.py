@@ -8,11 +8,12 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxsim.engine.base.arrays import refuse_masked
 from jaxsim.engine.base.enums import CallSeq, Direction, SizeType
 from jaxsim.engine.base.fields import CALL_SEQ, DIRECTION, SIZE_TYPE, Codes
 from jaxsim.engine.base.numerics import coarse
 from jaxsim.engine.base.random import reject_draws
-from jaxsim.engine.policy.allocation import Allocation, read_codes, refuse_labels
+from jaxsim.engine.policy.allocation import Allocation, read_codes, refuse_fractions, refuse_labels
 from jaxsim.engine.policy.destinations import SpreadOver, ToTarget
 from jaxsim.engine.policy.drift_triggers import Threshold
 from jaxsim.engine.policy.observation import Observation
@@ -265,6 +266,7 @@ class _Lane:
         if not isinstance(answer, Allocation):
             answer = Allocation(answer)
         refuse_labels(answer.weights, allocator_name(self.policy.allocator))
+        refuse_masked(vars(answer), f"allocator {allocator_name(allocator)}")
         weights = np.array(answer.weights, float)
         skip = np.zeros(self.num_assets, bool) if answer.skip is None else np.array(answer.skip, bool)
         for name, array in (("weights", weights), ("skip", skip)):
@@ -294,6 +296,7 @@ class _Lane:
         """A call sequence rule, or the assets in the order of their execution."""
         if np.ndim(answer) == 0:
             return CallSeq(int(CALL_SEQ.read(answer, "call_seq")))
+        refuse_fractions(answer, allocator_name(self.policy.allocator))
         order = np.asarray(answer).tolist()
         return self.call_seq if all(n == -1 for n in order) else order
 

@@ -11,6 +11,7 @@ from dataclasses import replace
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jaxtyping import Bool, Float, Int
 
@@ -20,6 +21,7 @@ from jaxsim.engine.bar.lanes import LaneInputs
 from jaxsim.engine.bar.request import allocation_faults, facing, request_of
 from jaxsim.engine.base.arrays import Amount, Array, where
 from jaxsim.engine.base.enums import Direction, SizeType
+from jaxsim.engine.base.fields import shown
 from jaxsim.engine.base.numerics import any_lane
 from jaxsim.engine.base.random import reject_draws
 from jaxsim.engine.base.tracing import traced_once
@@ -93,7 +95,14 @@ def trade_bar(
     axes: names of the mapped axes over which lanes run side by side; see `rebalance_if`.
     decision: says whether a lane that is due trades; default `decide`. A loop that knows what the trigger says passes
         `may_trade`. A loop that knows the decision itself passes `is_decided`.
+
+    Raises TypeError naming the argument for what is of another kind.
     """
+    for name, value, kind in (("inputs", inputs, LaneInputs), ("lane", lane, LaneState)):
+        if not isinstance(value, kind):
+            raise TypeError(f"{name}: expected js.{kind.__name__}, got {shown(value)}"[:200])
+    if np.ndim(bar) != 0 or not jnp.issubdtype(jnp.result_type(bar), jnp.integer):
+        raise TypeError(f"bar: expected the number of a bar, got {shown(bar)}"[:200])
     lane, closing = close_what_leaves(inputs.market, lane, bar, is_due, axes)
     obs = observe(inputs.market, lane, bar, at_bar_row(inputs.market.val_price, bar), inputs.key)
     recorded = {}

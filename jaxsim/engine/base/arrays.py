@@ -21,6 +21,15 @@ def namespace(*values: Any) -> ModuleType:
     return jnp if any(isinstance(value, jax.Array) for value in values) else np
 
 
+def refuse_masked(tree: Any, argument: str) -> None:
+    """Raises ValueError naming the argument if an array among the leaves has masked entries: NumPy and JAX drop the
+    mask, and what it hides would count."""
+    for leaf in jax.tree.leaves(tree):
+        if np.ma.is_masked(leaf):
+            count, size = np.ma.count_masked(leaf), np.size(leaf)
+            raise ValueError(f"{argument}: {count} of {size} entries are masked; say what they are: x.filled(value)")
+
+
 def where(condition: Any, x: Any, y: Any) -> Any:
     """`jnp.where` as one operation. `jnp.where` itself is a call of a small program, which takes several times as
     long to trace and to differentiate. The compiled program is the same."""

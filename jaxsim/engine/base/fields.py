@@ -10,6 +10,7 @@ import equinox as eqx
 import numpy as np
 from jax.core import Tracer
 
+from jaxsim.engine.base.arrays import refuse_masked
 from jaxsim.engine.base.enums import CallSeq, Direction, SizeType
 from jaxsim.engine.base.numerics import Number, as_number
 
@@ -34,6 +35,7 @@ class Bounds:
     def read(self, value: Any, argument: str) -> np.ndarray:
         """A float64 array. Raises TypeError for values that are not numeric, ValueError for the first one out of
         bounds; the message begins with the name of the argument."""
+        refuse_masked(value, argument)
         array = np.asarray(value)
         if array.dtype.kind not in "iuf":
             raise TypeError(f"{argument}: expected numbers, got {type(value).__name__} {shown(value)}"[:200])
@@ -72,6 +74,7 @@ class Flags:
 
     def read(self, value: Any, argument: str) -> np.ndarray:
         """A bool array. Raises TypeError naming the argument for anything else than booleans."""
+        refuse_masked(value, argument)
         array = np.asarray(value)
         if array.dtype == object and array.size and all(isinstance(x, bool | np.bool_) for x in array.ravel()):
             array = array.astype(bool)
@@ -97,6 +100,7 @@ class Codes:
         """An int32 array. Raises ValueError naming the argument and the known names."""
         if isinstance(value, IntEnum) and not isinstance(value, self.enum):
             raise ValueError(f"{argument}: expected one of {self._names}, got {value!s}")
+        refuse_masked(value, argument)
         array = np.asarray(value)
         if array.dtype.kind in "iu" or (array.dtype.kind == "f" and (array == np.round(array)).all()):
             codes = array.astype(np.int32)
@@ -149,7 +153,12 @@ def _plain(name: str) -> str:
 
 Kind = Bounds | Flags | Codes
 
+#: Prices and cash up to this: units, values and their squares stay finite. Up to dust they are zero (rules 1.4).
+LARGEST, LARGEST_FLOAT32, DUST = 1e100, 1e12, 1e-12
+
 ANY = Bounds()
+AMOUNT = Bounds(-LARGEST, LARGEST)
+SIZE = Bounds(-LARGEST, LARGEST, allows=(np.nan, np.inf, -np.inf))
 NUMBERS = Bounds(allows=(np.nan, np.inf, -np.inf))
 THRESHOLD = Bounds(0.0, allows=(np.inf,), is_share=True)
 SHARE = Bounds(0.0, is_share=True)
@@ -163,8 +172,8 @@ GRANULARITY = Bounds(0.0, is_open=True, allows=(np.nan,))
 PROBABILITY = Bounds(0.0, 1.0)
 GAIN = Bounds(0.0, is_open=True)
 LOSS = Bounds(0.0, is_open=True, is_share=True)
-PRICE = Bounds(0.0, is_open=True, allows=(np.nan, np.inf, -np.inf))
-CASH = Bounds(0.0, is_open=True)
+PRICE = Bounds(DUST, LARGEST, is_open=True, allows=(np.nan, np.inf, -np.inf))
+CASH = Bounds(DUST, LARGEST, is_open=True)
 BARS = Bounds(0.0, is_integer=True)
 BARS_FROM_ONE = Bounds(1.0, is_integer=True)
 FLAG = Flags()
@@ -183,6 +192,7 @@ def bounded(name: str, kind: Kind, *, by_bar_and_asset: bool = False, **options:
     def convert(value: Number) -> Number:
         if value is None and options.get("default", 0) is None:
             return None
+        refuse_masked(value, name)
         if isinstance(kind, Bounds):
             if isinstance(value, bool | np.bool_):
                 raise TypeError(f"{name}: expected a number, got {value!r}")

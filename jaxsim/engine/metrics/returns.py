@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxsim.engine.base.arrays import namespace
+from jaxsim.engine.base.arrays import namespace, refuse_masked
 from jaxsim.engine.base.numerics import Number
 from jaxsim.engine.metrics import nan_statistics as nanstats
 from jaxsim.engine.metrics.nan_statistics import as_float, divide, is_zero, mean, over_pain, power, ratio, root
@@ -35,6 +35,8 @@ def returns_from_value(value: Any, init: Any) -> Any:
     Returns fractions per bar, shaped like `value`. A gain on a negative value is positive; from zero the
     return is 0 to zero and infinite to anything else.
     """
+    refuse_masked(value, "value")
+    refuse_masked(init, "init")
     xp = namespace(value, init)
     value = as_float(value, xp)
     first = xp.broadcast_to(xp.asarray(init, value.dtype), value.shape[1:])[None]

@@ -10,8 +10,8 @@ import numpy as np
 from jax import lax
 from jax.core import Tracer
 
-from jaxsim.engine.base.arrays import namespace
-from jaxsim.engine.base.fields import Bounds, shown
+from jaxsim.engine.base.arrays import namespace, refuse_masked
+from jaxsim.engine.base.fields import Bounds, shown, whole_number
 from jaxsim.engine.metrics.nan_statistics import as_float
 
 #: Numbers that a rolling metric computes with at a time; this limits its memory for any window.
@@ -89,10 +89,9 @@ def rolling(metric: Callable) -> Callable:
     names = _series_names(metric)
 
     def rolled(*args: Any, window: int = 10, minp: int | None = None, **settings: Any) -> Any:
-        minp = window if minp is None else minp
-        if window < 1:
-            raise ValueError(f"window: expected at least one bar, got {window}")
-        if not 0 <= minp <= window:
+        window = whole_number(window, "window")
+        minp = window if minp is None else whole_number(minp, "minp", 0)
+        if minp > window:
             raise ValueError(f"minp: expected 0 to window={window}, got {minp}")
         series, settings = _checked(names, args, settings)
         xp, bars = namespace(*series), len(series[0])
@@ -195,6 +194,8 @@ def _checked(names: list[str], args: tuple, settings: dict) -> tuple[list, dict]
         received = [*named, *("another" for _ in args[len(names) :])]
         raise TypeError(f"expected the series {', '.join(names)} and then keywords, got {', '.join(received)}")
     _refuse_other_labels(named)
+    for name, x in named.items():
+        refuse_masked(x, name)
     check_settings(settings)
     xp = namespace(*named.values(), *settings.values())
     series = [as_float(x, xp) for x in named.values()]

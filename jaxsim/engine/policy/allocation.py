@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxsim.engine.base.arrays import Array, where
+from jaxsim.engine.base.arrays import Array, refuse_masked, where
 from jaxsim.engine.base.fields import CALL_SEQ, DIRECTION, SIZE_TYPE, Codes
 from jaxsim.engine.base.numerics import Number
 
@@ -59,6 +59,7 @@ def as_allocation(answer: Any, num_assets: int, dtype: Any, name: str) -> Alloca
     """
     allocation = answer if isinstance(answer, Allocation) else Allocation(answer)
     refuse_labels(allocation.weights, name)
+    refuse_masked(vars(allocation), f"allocator {name}")
     try:
         weights = jnp.asarray(allocation.weights, dtype)
     except (TypeError, ValueError) as error:
@@ -106,6 +107,13 @@ def _codes(value: Any, kind: Codes, field: str, num_assets: int, name: str) -> A
     return jnp.broadcast_to(jnp.asarray(codes, jnp.int32), (num_assets,))
 
 
+def refuse_fractions(sequence: Any, name: str) -> None:
+    """Raises TypeError naming the allocator for a call sequence that does not hold integers."""
+    kind = sequence.dtype if hasattr(sequence, "dtype") else np.asarray(sequence).dtype
+    if kind.kind not in "iu":
+        raise TypeError(f"allocator {name} returned call_seq as {kind}; the numbers of the assets are integers")
+
+
 def _call_seq(value: Any, num_assets: int, name: str) -> Any:
     """A CallSeq code, or the assets in the order in which they trade, int [asset]."""
     if value is None:
@@ -113,6 +121,7 @@ def _call_seq(value: Any, num_assets: int, name: str) -> Any:
     if isinstance(value, int | str) or np.ndim(value) == 0:
         codes = _codes(value, CALL_SEQ, "call_seq", 1, name)
         return codes[0]
+    refuse_fractions(value, name)
     sequence = jnp.asarray(value, jnp.int32)
     if sequence.shape != (num_assets,):
         raise ValueError(

@@ -27,6 +27,7 @@ import numpy as np
 from jax import lax
 from jax.experimental.buffer_callback import buffer_callback
 
+from jaxsim.engine.base.arrays import refuse_masked
 from jaxsim.engine.policy.allocation import Allocation, check_shape, not_weights, refuse_labels
 from jaxsim.engine.policy.observation import Observation
 from jaxsim.errors import AllocatorError
@@ -102,6 +103,7 @@ def ask_function(
                     f"allocator {name} returned a {field}; on the host, {field} is an argument of the backtest"
                 )
     refuse_labels(weights, name)
+    refuse_masked((weights, skip, dict(extra)), f"allocator {name}")
     weights = _numbers(weights, lambda: not_weights(answer, name))
     skip = np.zeros(obs.num_assets, bool) if skip is None else np.asarray(skip, bool)
     check_shape("weights", weights.shape, obs.num_assets, name)

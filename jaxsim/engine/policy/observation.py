@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from jaxsim.engine.base.arrays import Amount, Array, Step, namespace
+from jaxsim.engine.base.arrays import Amount, Array, Step, namespace, refuse_masked
 from jaxsim.engine.base.fields import whole_number
 
 
@@ -53,6 +53,9 @@ class Window(eqx.Module):
         """
         returns, known, _ = self._known_returns()
         xp = namespace(returns)
+        refuse_masked(weights, "weights")
+        if weights is not None and np.shape(weights) != (len(returns),):
+            raise ValueError(f"weights: expected one for each of {len(returns)} returns, got shape {np.shape(weights)}")
         weight: Any = xp.ones(len(returns), returns.dtype) if weights is None else xp.asarray(weights, returns.dtype)
         # Measured from one of its returns, a constant series has no variance at all, whatever its mean is rounded to.
         pivot = xp.where(known > 0, returns, -xp.inf).max(0, initial=-xp.inf)
@@ -68,6 +71,7 @@ class Window(eqx.Module):
 
     def _known_returns(self) -> tuple[Array, Array, Array]:
         """Returns [time - 1, asset], 0 where unknown; 1.0 where known, else 0.0; number of known ones, [asset]."""
+        refuse_masked(self.values, "values")
         before, after = self.values[:-1], self.values[1:]
         xp = namespace(before)
         known = ~xp.isnan(before) & ~xp.isnan(after)

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float
 
-from jaxsim.engine.base.arrays import Answer, Array, namespace
+from jaxsim.engine.base.arrays import Answer, Array, namespace, refuse_masked
 from jaxsim.engine.base.fields import BARS, BARS_FROM_ONE, bounded, shown
 from jaxsim.engine.base.numerics import Number
 from jaxsim.engine.policy.observation import Observation
@@ -76,6 +76,7 @@ def _checked(trigger: Any) -> Callable:
 def as_answer(answer: Any) -> Any:
     """The answer of a trigger, one boolean of shape (). Raises TypeError or ValueError for anything else: NaN, a number
     and a text would all count as yes."""
+    refuse_masked(answer, "trigger")
     is_array = hasattr(answer, "dtype") and hasattr(answer, "shape")
     kind = answer.dtype if is_array else np.asarray(answer).dtype
     if kind.kind != "b":

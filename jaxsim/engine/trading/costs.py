@@ -5,7 +5,7 @@ import jax.numpy as jnp
 
 from jaxsim.engine.base.arrays import Step
 from jaxsim.engine.base.fields import (
-    ANY,
+    AMOUNT,
     FEES,
     FLAG,
     GRANULARITY,
@@ -38,7 +38,7 @@ class Costs(eqx.Module):
     """
 
     fees: Number = bounded("fees", FEES, by_bar_and_asset=True, default=0.0)
-    fixed_fees: Number | None = bounded("fixed_fees", ANY, by_bar_and_asset=True, default=None)
+    fixed_fees: Number | None = bounded("fixed_fees", AMOUNT, by_bar_and_asset=True, default=None)
     slippage: Number | None = bounded("slippage", SLIPPAGE, by_bar_and_asset=True, default=None)
     min_size: Number | None = bounded("min_size", MIN_SIZE, by_bar_and_asset=True, default=None)
     max_size: Number | None = bounded("max_size", MAX_SIZE, by_bar_and_asset=True, default=None)

@@ -10,7 +10,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Float, Int
 
-from jaxsim.engine.base.arrays import Array
+from jaxsim.engine.base.arrays import Array, refuse_masked
 from jaxsim.engine.base.fields import Bounds, whole_number
 from jaxsim.engine.base.kept_programs import kept_program
 from jaxsim.engine.base.random import as_key
@@ -46,6 +46,7 @@ def bootstrap(
     """
     if not isinstance(market, Market):
         raise TypeError(f"market: expected a Market, got {type(market).__name__}; see Market.from_frames")
+    refuse_masked(market, "market")
     num_bars = market.num_bars if num_bars is None else num_bars
     num_paths, num_bars = whole_number(num_paths, "num_paths"), whole_number(num_bars, "num_bars", 2)
     if market.num_bars < 2:
@@ -139,6 +140,7 @@ def optimal_block_length(returns: Any) -> np.ndarray:
 
     Raises ValueError naming the argument for too few or unknown returns, or a series that never changes.
     """
+    refuse_masked(returns, "returns")
     values = np.asarray(returns, np.float64)
     if values.ndim not in (1, 2) or len(values) < 10:
         raise ValueError(f"returns: expected [time] or [time, series] with at least 10 bars, got shape {values.shape}")

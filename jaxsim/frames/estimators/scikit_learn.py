@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from jaxsim.engine.bar.simulation import Simulation
+from jaxsim.engine.base.arrays import refuse_masked
 from jaxsim.engine.base.fields import shown, whole_number
 from jaxsim.engine.base.numerics import Number, as_number
 from jaxsim.engine.metrics.names import refuse_prices
@@ -216,6 +217,7 @@ _CASH = 100.0
 
 def _read(X: Any) -> pd.DataFrame:
     """Returns as a float64 DataFrame [time, asset]. Raises TypeError or ValueError beginning with X."""
+    refuse_masked(X, "X")
     table = X if isinstance(X, pd.DataFrame) else pd.DataFrame(np.asarray(X)) if np.ndim(X) == 2 else None
     if table is None or not all(getattr(dtype, "kind", "O") in "iuf" for dtype in table.dtypes):
         raise TypeError(f"X: expected returns [time, asset], got {type(X).__name__} of shape {np.shape(X)}")

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from jaxsim.engine.base.fields import shown
+from jaxsim.engine.base.arrays import refuse_masked
+from jaxsim.engine.base.fields import PRICE, shown
 from jaxsim.frames.inputs.groups import GroupLayout
 from jaxsim.frames.inputs.labels import listed
 
@@ -74,6 +75,7 @@ def read_benchmark(
     """
     if value is None or (isinstance(value, str) and value == EQUAL):
         return None
+    refuse_masked(value, "benchmark")
     groups = layout.num_groups
     if isinstance(value, pd.DataFrame):
         return _by_group(value, index, layout)
@@ -143,6 +145,8 @@ def _positive(prices: np.ndarray) -> np.ndarray:
             raise TypeError(f"benchmark: expected prices, which are numbers, got {prices.dtype}") from None
     prices = prices.astype(np.float64)
     bad = (prices <= 0) | np.isinf(prices)
+    if not bad.any() and (is_far := (prices <= PRICE.low) | (prices > PRICE.high)).any():
+        raise ValueError(f"benchmark: expected prices > {PRICE.low:g} and <= {PRICE.high:g}, got {prices[is_far][0]:g}")
     if bad.any():
         raise ValueError(f"benchmark: expected prices > 0, got {prices[bad][0]:g}; of returns r pass (1 + r).cumprod()")
     if np.isnan(prices).all(axis=0).any():

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from jaxsim.engine.base.fields import shown, whole_number
+from jaxsim.engine.base.fields import PRICE, shown, whole_number
 from jaxsim.frames.inputs.durations import Duration, read_length
 from jaxsim.frames.inputs.prices import PriceFrames, forward_fill, mark_prices
 
@@ -253,6 +253,6 @@ def _read_payout(payout: Any, asset: Any) -> float | None:
     if payout is None:
         return None
     is_number = isinstance(payout, int | float | np.number) and not isinstance(payout, bool)
-    if not is_number or not 0 <= float(payout) < np.inf:
+    if not is_number or not 0 <= float(payout) <= PRICE.high:
         raise ValueError(f"delistings: the price paid for {asset!r} must be a finite number >= 0, got {shown(payout)}")
     return float(payout)

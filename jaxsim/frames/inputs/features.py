@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from jaxsim.engine.base.arrays import namespace
+from jaxsim.engine.base.arrays import namespace, refuse_masked
 from jaxsim.engine.base.fields import shown, whole_number
 from jaxsim.engine.metrics import trailing
 from jaxsim.engine.metrics.nan_statistics import as_float, divide
@@ -79,6 +79,7 @@ def _arrays(values: list[Any], names: tuple[str, ...]) -> list[Any]:
     for value, name in zip(values, names, strict=True):
         if isinstance(value, pd.DataFrame | pd.Series) or not hasattr(value, "dtype"):
             raise TypeError(f"{name}: expected a DataFrame, a Series or an array [time, ...], got {shown(value)}"[:200])
+        refuse_masked(value, name)
         array = as_float(value, xp)
         if array.ndim == 0 or len(array) == 0 or array.shape != np.shape(values[0]):
             raise ValueError(f"{name}: expected [time, ...], at least one bar and all alike, got shape {array.shape}")

@@ -9,6 +9,8 @@ from warnings import warn
 import numpy as np
 import pandas as pd
 
+from jaxsim.engine.base.arrays import refuse_masked
+
 #: Up to this number of labels, Python sorts them faster than pandas does.
 SORTED_IN_PYTHON = 64
 
@@ -191,6 +193,7 @@ def _select_several(index: pd.Index, key: list | np.ndarray | pd.Index | pd.Seri
         if len(key) != len(index) or not index.isin(key.index).all():
             raise KeyError("the boolean mask is labelled, but not by the lanes")
         key = key.reindex(index)
+    refuse_masked(key, "lanes")
     array = np.asarray(key, dtype=object)
     if len(array) and all(isinstance(x, bool | np.bool_) for x in array):
         if len(array) != len(index):

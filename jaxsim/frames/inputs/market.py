@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from jaxsim.engine.base.fields import FLAG, PRICE, shown
+from jaxsim.engine.base.fields import FLAG, LARGEST_FLOAT32, PRICE, shown
 from jaxsim.engine.trading.market import Market
 from jaxsim.frames.inputs.delistings import STALE, Delistings, Stale, carried_prices, prices_by_listing, with_departures
 from jaxsim.frames.inputs.groups import layout
@@ -74,6 +74,9 @@ def from_frames(
     dtype = np.dtype(dtype)
     if dtype == np.float64 and not _is_x64():
         raise ValueError("dtype: float64 needs x64; wrap the program in `with jax.enable_x64(True):`")
+    if dtype == np.float32:
+        for name in ("close", "open", "price"):
+            _refuse_beyond_float32(getattr(prices, name), name)
     prices = with_departures(prices, arrangement.assets, stale, delistings)
     closes, opens = prices.close, prices.open
     arrays = (
@@ -90,6 +93,14 @@ def from_frames(
     carried = jnp.asarray(carried_prices(closes, opens)) if _leaves_drift_out(drift_without_price) else None
     tables = [jnp.asarray(x, dtype) for x in arrays]
     return Market(*tables, features=rows, priced_at=known, gone=gone, carried=carried)
+
+
+def _refuse_beyond_float32(prices: np.ndarray | None, argument: str) -> None:
+    if prices is None:
+        return
+    is_far = np.isfinite(prices) & (prices > LARGEST_FLOAT32)
+    if is_far.any():
+        raise ValueError(f"{argument}: in float32 prices go up to {LARGEST_FLOAT32:g}, got {prices[is_far][0]:g}")
 
 
 def _leaves_drift_out(drift_without_price: Any) -> bool:

@@ -14,6 +14,7 @@ import jax
 import numpy as np
 import pandas as pd
 
+from jaxsim.engine.base.arrays import refuse_masked
 from jaxsim.engine.base.fields import ANY, NUMBERS, Bounds, Kind
 from jaxsim.engine.policy.triggers import AbstractCalendar, AtBars, Every, On
 from jaxsim.frames.inputs.calendar import index_points
@@ -207,6 +208,7 @@ class ParameterReader:
         def descend(value: Any) -> Any:
             return jax.tree.map(read, value, is_leaf=lambda x: isinstance(x, eqx.Module) or is_table(x))
 
+        refuse_masked(tree, argument)
         _refuse_static_indexes(tree, argument)
         return descend(tree)
 

@@ -8,6 +8,8 @@ import jax
 import numpy as np
 import pandas as pd
 
+from jaxsim.engine.base.arrays import refuse_masked
+from jaxsim.engine.base.fields import PRICE
 from jaxsim.frames.inputs.labels import first_misfit
 from jaxsim.frames.inputs.parameters import LaneParameter
 
@@ -109,6 +111,7 @@ def read_features(features: Features, close: pd.DataFrame) -> Any:
 
     if features is None:
         return None
+    refuse_masked(features, "features")
     return jax.tree.map(read, features, is_leaf=lambda x: isinstance(x, pd.DataFrame | pd.Series))
 
 
@@ -165,13 +168,15 @@ def _positive(frame: pd.DataFrame, argument: str, *, may_be_infinite: bool = Fal
                 raise TypeError(f"{argument}: the column {column!r} is not numeric")
         values = frame.to_numpy(np.float64, na_value=np.nan)
     values = values.astype(np.float64, order="C")  # a copy: results must not change when the user changes the frame
-    fine = (values > 0) & (values < np.inf)
+    fine = (values > PRICE.low) & (values <= PRICE.high)
     if not fine.all():
         fine |= np.isnan(values) | (np.isinf(values) if may_be_infinite else False)
     if not fine.all():
         row, column = np.argwhere(~fine)[0]
         where = f"{frame.columns[column]!r} at {frame.index[row]}"
-        raise ValueError(f"{argument}: prices must be positive and finite; {where} is {values[row, column]:g}")
+        price = values[row, column]
+        expected = f"above {PRICE.low:g} and up to {PRICE.high:g}" if 0 < price < np.inf else "positive and finite"
+        raise ValueError(f"{argument}: prices must be {expected}; {where} is {price:g}")
     return values
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from jaxsim.engine.base.arrays import refuse_masked
 from jaxsim.frames.inputs.labels import Level, listed
 
 
@@ -23,6 +24,7 @@ def grid(**values: Iterable) -> pd.Index:
     if len(values) != 1:
         raise TypeError(f"grid() takes exactly one keyword, the name of the level; got {sorted(values)}")
     ((name, labels),) = values.items()
+    refuse_masked(labels, name)
     return pd.Index(labels, name=name)  # pyright: ignore[reportArgumentType, reportCallIssue]
 
 

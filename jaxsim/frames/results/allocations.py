@@ -11,6 +11,7 @@ from warnings import warn
 import numpy as np
 import pandas as pd
 
+from jaxsim.engine.base.arrays import refuse_masked
 from jaxsim.engine.base.enums import Direction, SizeType
 from jaxsim.frames.inputs.calendar import Snap, snapped_bars
 from jaxsim.frames.inputs.labels import cross_section, lane_index, select
@@ -159,6 +160,7 @@ class Allocations:
         Raises ValueError or TypeError for anything else.
         """
         chosen = keep(self.weights) if callable(keep) else keep
+        refuse_masked(chosen, "keep")
         mask = np.asarray(_in_order(chosen, self.row_labels) if isinstance(chosen, pd.Series) else chosen)
         if mask.dtype != bool:
             raise TypeError(f"keep: expected booleans, one per allocation, got {mask.dtype}")

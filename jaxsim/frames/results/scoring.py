@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from jaxsim.engine.base.arrays import refuse_masked
 from jaxsim.engine.metrics.names import refuse_prices
 from jaxsim.frames.inputs.benchmark import rows_of
 from jaxsim.frames.inputs.labels import listed
@@ -81,6 +82,7 @@ def returns_of_benchmark(value: Any, index: pd.Index, lanes: pd.Index | None, sh
         if isinstance(value, pd.DataFrame):
             values = values[:, _places_of_lanes(value.columns, lanes, "benchmark")]
     else:
+        refuse_masked(value, "benchmark")
         values = np.asarray(value, dtype=np.float64)
         if values.shape not in ((len(index),), (len(index), 1), shape):
             raise ValueError(f"benchmark: expected returns [time] or [time, lane], got shape {values.shape}")

@@ -4,6 +4,7 @@
 """
 
 import datetime
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from types import FunctionType
@@ -13,7 +14,7 @@ import equinox as eqx
 import numpy as np
 
 from jaxsim.engine.base.enums import SizeType
-from jaxsim.engine.base.fields import BARS, CASH, NUMBERS, Bounds, shown
+from jaxsim.engine.base.fields import BARS, CASH, SIZE, Bounds, shown
 from jaxsim.engine.policy.destinations import AbstractDestination, ToTarget, checked_destination
 from jaxsim.engine.policy.given import given_orders_policy
 from jaxsim.engine.policy.policy import Policy, allocator_name
@@ -84,7 +85,7 @@ def read_arguments(close: Table, policy: Policy | Callable | None, terms: Terms)
     reader = ParameterReader(prices.index, arrangement, Sweep())
     if terms.size is not None:
         _refuse_with_orders(policy, terms)
-        sizes: Any = reader.by_bar_and_asset(terms.size, "size", NUMBERS)
+        sizes: Any = reader.by_bar_and_asset(terms.size, "size", SIZE)
         counts = SizeType.AMOUNT if terms.size_type is None else terms.size_type
         meaning = read_meaning(Meaning(counts, terms.direction, terms.call_seq), reader, are_orders=True)
         orders = given_orders_policy(sizes)
@@ -141,9 +142,29 @@ def arguments_of(
         checked_schedule(terms.schedule, policy),
         start=start,
     )
+    _warn_of_dust(job, prices)
     annual = BarsPerYear(prices.index).said(terms.freq, terms.year_freq, terms.bars_per_year)
     benchmark = read_benchmark(terms.benchmark, prices.index, reader.layout, closes_of_holder(prices))
     return RunArguments(prices, job, annual, engine, terms.progress, benchmark)
+
+
+#: Less than this is too close to dust (rules 1.4): it is off by 1e-4 or more.
+_LITTLE = 1e-8
+
+
+def _warn_of_dust(job: Job, prices: PriceFrames) -> None:
+    """Warn where the opening cash, or the units that it buys, are close to what counts as zero."""
+    cash, highest = job.opening_cash().min(), np.nanmax(prices.close, axis=0)
+    column = int(highest.argmax())
+    units = cash / highest[column]
+    if cash < _LITTLE:
+        warnings.warn(f"init_cash: {cash:g} is little, as 1e-12 is zero; count in a smaller unit", stacklevel=4)
+    elif units < _LITTLE:
+        warnings.warn(
+            f"init_cash: {cash:g} buys {units:.2g} of {prices.columns[column]!r} at its highest price, and up to 1e-12 "
+            "is zero; count that asset in a smaller unit",
+            stacklevel=4,
+        )
 
 
 def read_start(start: LaneValue, num_bars: int, reader: ParameterReader) -> LaneParameter:

@@ -9,7 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from jaxsim.engine.base.arrays import refuse_masked
 from jaxsim.engine.base.enums import OrderSide
+from jaxsim.engine.base.fields import CASH, PRICE, SIZE
 from jaxsim.engine.score import read_start
 from jaxsim.engine.trading.status import OrderStatusInfo
 from jaxsim.frames.inputs.bars_per_year import BarsPerYear
@@ -106,14 +108,10 @@ def _opening_cash(
         if labels is None or not labels.isin(init_cash.index).all():
             raise ValueError("init_cash: the labels of the Series are not those of the lanes")
         init_cash = init_cash.loc[labels].to_numpy()
-    values = np.asarray(init_cash)
-    if values.dtype.kind not in "iuf":
-        raise TypeError(f"init_cash: expected numbers, got {init_cash!r}")
+    values = CASH.read(init_cash, "init_cash")
     if values.shape not in ((), (num_lanes,)):
         raise ValueError(f"init_cash: expected one number, or one for each of {num_lanes} lanes, got {values.shape}")
-    if not (np.isfinite(values) & (values > 0)).all():
-        raise ValueError("init_cash: expected finite numbers > 0")
-    return np.broadcast_to(values, (num_lanes,)).astype(np.float64)
+    return np.broadcast_to(values, (num_lanes,))
 
 
 # --- the table of orders
@@ -174,6 +172,7 @@ def _read_orders(
 ) -> FilledOrders:
     """Raises TypeError or ValueError naming `orders` or `lanes` for what is wrong with the table."""
     known = orders._source.lanes if isinstance(orders, OrderTable) and lanes is None else None
+    refuse_masked(orders, "orders")
     if isinstance(orders, np.ndarray) and orders.dtype.names:
         orders = pd.DataFrame({name: orders[name] for name in orders.dtype.names})
     if not isinstance(orders, pd.DataFrame):
@@ -196,6 +195,12 @@ def _read_orders(
     # A sale at a price of zero is the end of what has become worthless.
     sells = (side < 0) | ((side == 0) & (size < 0))
     is_bad = ~((price > 0) | ((price == 0) & sells)) | np.isinf(price)
+    is_far = ~is_bad & (price != 0) & ((price <= PRICE.low) | (price > PRICE.high))
+    for name, numbers, far in (("prices", price, is_far), ("sizes", size, np.abs(size) > SIZE.high)):
+        if far.any():
+            low = f"above {PRICE.low:g} and " if name == "prices" else ""
+            row = int(np.argmax(far))
+            raise ValueError(f"orders: {name} must be {low}up to {SIZE.high:g}; row {row} has {numbers[row]:g}")
     if is_bad.any():
         row = int(np.argmax(is_bad))
         raise ValueError(f"orders: prices must be finite and > 0; row {row} has {price[row]:g}")
@@ -225,6 +230,15 @@ def _numbers(orders: pd.DataFrame, names: dict[str, Hashable], key: str) -> np.n
     if not pd.api.types.is_numeric_dtype(values.dtype) or pd.api.types.is_bool_dtype(values.dtype):
         raise TypeError(f"orders: the column {names[key]!r} must hold numbers, not {values.dtype}")
     return values.to_numpy(np.float64, na_value=np.nan)
+
+
+def _whole_numbers(orders: pd.DataFrame, names: dict[str, Hashable], key: str) -> np.ndarray:
+    numbers = _numbers(orders, names, key)
+    bad = ~np.isfinite(numbers) | (numbers != np.round(numbers))
+    if bad.any():
+        row = int(np.argmax(bad))
+        raise ValueError(f"orders: {key} must be whole numbers; row {row} has {numbers[row]:g}")
+    return numbers.astype(np.int64)
 
 
 def _column(orders: pd.DataFrame, name: Hashable) -> pd.Series:
@@ -258,7 +272,7 @@ def _combinations(orders: pd.DataFrame, levels: list, known: pd.Index | None) ->
 def _columns(orders: pd.DataFrame, names: dict[str, Hashable], arrangement: GroupLayout) -> np.ndarray:
     """The price-frame column of each order."""
     if "asset" not in names:
-        column = _column(orders, names["col"]).to_numpy(np.int64)
+        column = _whole_numbers(orders, names, "col")
         if len(column) and not (column.min() >= 0 and column.max() < len(arrangement.columns)):
             raise ValueError(f"orders: col must be from 0 to {len(arrangement.columns) - 1}, the columns of close")
         return column
@@ -285,7 +299,7 @@ def _columns(orders: pd.DataFrame, names: dict[str, Hashable], arrangement: Grou
 def _bars(orders: pd.DataFrame, names: dict[str, Hashable], index: pd.Index) -> np.ndarray:
     """The bar of each order."""
     if "timestamp" not in names:
-        bar = _column(orders, names["idx"]).to_numpy(np.int64)
+        bar = _whole_numbers(orders, names, "idx")
         if len(bar) and not (bar.min() >= 0 and bar.max() < len(index)):
             raise ValueError(f"orders: idx must be from 0 to {len(index) - 1}, the bars of close")
         return bar

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from jaxsim import metrics
+from jaxsim.engine.base.arrays import refuse_masked
 from jaxsim.engine.base.fields import is_whole, shown
 from jaxsim.engine.base.numerics import ABS_TOL, REL_TOL
 from jaxsim.engine.metrics.deflated import warn_of_left_out
@@ -218,6 +219,7 @@ def deflate_sharpe_ratio(
     returns = _counted(returns)
     if not isinstance(returns, pd.Series | pd.DataFrame):
         raise TypeError(f"returns: expected a Series [time] or a DataFrame [time, lane], got {type(returns).__name__}")
+    refuse_masked(trials, "trials")
     tried = np.asarray(trials, np.float64).ravel()
     is_trial = np.isfinite(tried)
     if is_trial.sum() < 2:
