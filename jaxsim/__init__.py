@@ -17,11 +17,15 @@ from jaxsim.engine.bar.simulation import Save as Save
 from jaxsim.engine.bar.simulation import Simulation as Simulation
 from jaxsim.engine.bar.step import BarOutcome as BarOutcome
 from jaxsim.engine.bar.step import Rebalance as Rebalance
+from jaxsim.engine.bar.step import observe as observe
 from jaxsim.engine.bar.step import trade_bar as trade_bar
 from jaxsim.engine.base.enums import CallSeq as CallSeq
 from jaxsim.engine.base.enums import Direction as Direction
 from jaxsim.engine.base.enums import OrderSide as OrderSide
 from jaxsim.engine.base.enums import SizeType as SizeType
+from jaxsim.engine.environment import Environment as Environment
+from jaxsim.engine.environment import EnvironmentState as EnvironmentState
+from jaxsim.engine.environment import environment as environment
 from jaxsim.engine.export import Program as Program
 from jaxsim.engine.export import export as export
 from jaxsim.engine.policy.allocation import Allocation as Allocation
@@ -60,6 +64,7 @@ from jaxsim.engine.policy.triggers import On as On
 from jaxsim.engine.schedules.bar_by_bar import Scan as Scan
 from jaxsim.engine.schedules.next_event import NextEvent as NextEvent
 from jaxsim.engine.score import score as score
+from jaxsim.engine.simulate import lane_inputs as lane_inputs
 from jaxsim.engine.simulate import simulate as simulate
 from jaxsim.engine.trading.account import Account as Account
 from jaxsim.engine.trading.account import Holdings as Holdings

@@ -156,7 +156,7 @@ def export(
             here: Any = eqx.combine(given, code)
             axis = None if lanes is None else "lane"
             sim = simulate(whole, **here, key=jax.random.wrap_key_data(key), save=save, lane_axis=axis)
-            kept = {name: getattr(sim, name) for name in ("value", "returns", "cash", "rebalanced", "units")}
+            kept = {name: getattr(sim, name) for name in _PATHS}
             return kept | {f"status.{name}": x for name, x in vars(sim.status).items()}
 
         return one_lane(numbers) if lanes is None else jax.vmap(one_lane, axis_name="lane")(numbers)
@@ -166,6 +166,10 @@ def export(
         shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(np.shape(x), np.asarray(x).dtype), (prices, defaults, key))
         exported = jax.export.export(jax.jit(simulate_arrays), platforms=platforms)(*shapes)
     return Program(exported, defaults, {name: np.shape(x) for name, x in prices.items()}, lanes)
+
+
+#: The fields of a `Simulation` that an exported program hands out.
+_PATHS = ("value", "returns", "cash", "rebalanced", "fees", "traded", "turnover", "units")
 
 
 def _require_flatbuffers() -> None:

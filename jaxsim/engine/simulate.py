@@ -80,11 +80,32 @@ def _simulate(inputs: LaneInputs, save: Save, axes: tuple[str, ...], adjoint: Ab
         returns=returns_from_value(paths.value, jnp.asarray(inputs.account.cash, inputs.market.dtype)),
         cash=paths.cash,
         rebalanced=paths.asked,
+        fees=paths.totals.fees,
+        traded=paths.totals.traded,
+        turnover=paths.totals.turnover,
         status=paths.status,
         units=paths.units,
         events=paths.events,
         aux=paths.recorded,
     )
+
+
+def lane_inputs(
+    market: Market,
+    policy: Policy,
+    *,
+    costs: Costs | None = None,
+    account: Account | None = None,
+    key: Any = None,
+) -> LaneInputs:
+    """All that one lane is simulated from, for a loop of your own over `LaneState.start`, `js.observe` and
+    `js.trade_bar`. Pure, as `js.simulate`.
+
+    market, policy, costs, account, key: as in `js.simulate`. Every number is in the dtype of the market.
+
+    Raises TypeError or ValueError for arguments of the wrong kind or shape.
+    """
+    return prepared(inputs_of(market, policy, costs, account, key))
 
 
 def inputs_of(market: Any, policy: Any, costs: Any, account: Any, key: Any) -> LaneInputs:

@@ -13,10 +13,11 @@ from jaxsim.engine.adjoints.adjoint import AbstractAdjoint, check_count
 from jaxsim.engine.adjoints.agenda import Agenda, Held, constant, in_chunks, room_for
 from jaxsim.engine.adjoints.near_misses import find_misses
 from jaxsim.engine.bar.delisting import leaving_bars
-from jaxsim.engine.bar.lane_state import LaneState, observe
+from jaxsim.engine.bar.lane_state import LaneState, observation_of
 from jaxsim.engine.bar.lanes import LaneInputs
 from jaxsim.engine.bar.simulation import BarPaths, Save
 from jaxsim.engine.bar.step import Rebalance, decide, is_decided, trade_bar
+from jaxsim.engine.bar.totals import BarTotals
 from jaxsim.engine.base.arrays import Array, where
 from jaxsim.engine.base.numerics import any_lane, dot
 from jaxsim.engine.policy.gates import Hard, StraightThrough
@@ -76,6 +77,7 @@ class AtEvents(AbstractAdjoint):
         misses = find_misses(inputs, start, axes, agenda, held, capacity, save.events) if keeps_lanes else None
         end, rows = scan_events(hard, start, axes, agenda, save, None if misses is None else misses.before(agenda))
         units, cash = rows.units, rows.cash
+        totals = jax.tree.map(held.events, rows.totals)
         overflows = agenda.num_rows > capacity
         events = jax.tree.map(held.events, rows.events)
         if misses is None:
@@ -85,12 +87,14 @@ class AtEvents(AbstractAdjoint):
             cash = misses.path(held, start.holdings.cash, cash, misses.holdings.cash)
             units = misses.path(held, start.holdings.units, units, misses.holdings.units)
             events = None if events is None else misses.added_to(events)
+            totals = misses.with_totals(totals)
         cash = where(overflows, jnp.nan, cash)
         fault = jnp.full(market.num_assets, LaneFault.EVENTS_OVERFLOW, jnp.int32)
         return BarPaths(
             value=jax.vmap(dot)(cash, units, market.mark),
             cash=cash,
             asked=held.events(rows.asked),
+            totals=totals,
             units=units if save.units else None,
             events=events,
             recorded={},
@@ -128,7 +132,7 @@ def find_events(
         begin = jnp.minimum(bar, num_bars - block)
         bars = begin + jnp.arange(block, dtype=bar.dtype)
         prices = lax.dynamic_slice_in_dim(market.val_price, begin, block)
-        trades = jax.vmap(lambda at, price: decide(policy, lane, observe(market, lane, at, price, inputs.key)))
+        trades = jax.vmap(lambda at, price: decide(policy, lane, observation_of(market, lane, at, price, inputs.key)))
         is_open, fires = bars >= jnp.maximum(seen, bar), trades(bars, prices)
         if leaving is not None:
             fires = fires | lax.dynamic_slice_in_dim(leaving, begin, block)
@@ -170,12 +174,14 @@ def find_events(
 class EventRows(eqx.Module):
     """What a lane holds after each row of an agenda, and what it did there; inside of the loop, of one row.
 
-    asked: whether the allocator was asked.     events: None unless they are saved.
+    asked: whether the allocator was asked.     totals: what its orders come to.
+    events: None unless they are saved.
     """
 
     units: Float[Array, "*row asset"]
     cash: Float[Array, "*row"]
     asked: Bool[Array, "*row"]
+    totals: BarTotals
     events: Rebalance | None
 
 
@@ -206,7 +212,8 @@ def scan_events(
             lane = replace(lane, holdings=jax.tree.map(jnp.add, lane.holdings, row.added))
         outcome = trade_bar(inputs, lane, row.bar, row.acts, axes, decision=lambda *_: row.trades)
         held, event = outcome.lane.holdings, outcome.event
-        return outcome.lane, EventRows(held.units, held.cash, event.is_decision, event if save.events else None)
+        kept = event if save.events else None
+        return outcome.lane, EventRows(held.units, held.cash, event.is_decision, outcome.totals, kept)
 
     one = jax.checkpoint(one, prevent_cse=False)  # pyright: ignore[reportPrivateImportUsage]
     rows = _Row(agenda.bar, agenda.acts, agenda.trades, added)

@@ -55,6 +55,7 @@ class Checkpointed(AbstractAdjoint):
                 value=held.value(at_bar_row(market.mark, bar)),
                 cash=held.cash,
                 asked=outcome.event.is_decision,
+                totals=outcome.totals,
                 units=held.units if save.units else None,
                 events=_event_if(outcome, gate) if save.events else None,
                 recorded=outcome.recorded,

@@ -34,6 +34,7 @@ class ForwardOnly(AbstractAdjoint):
             value=jax.vmap(dot)(kept.cash, kept.units, market.mark),
             cash=kept.cash,
             asked=kept.asked,
+            totals=kept.totals,
             units=kept.units if save.units else None,
             events=kept.events,
             recorded={},

@@ -16,9 +16,10 @@ from jaxtyping import Bool, Float, Int
 
 from jaxsim.engine.adjoints.agenda import Agenda, Held, constant, in_chunks, room_for
 from jaxsim.engine.bar.delisting import close_what_leaves
-from jaxsim.engine.bar.lane_state import LaneState, at_bar_row, observe
+from jaxsim.engine.bar.lane_state import LaneState, at_bar_row, observation_of
 from jaxsim.engine.bar.lanes import LaneInputs
-from jaxsim.engine.bar.step import Rebalance, passage_of, rebalance
+from jaxsim.engine.bar.step import Rebalance, passage_of, rebalance, totals_of
+from jaxsim.engine.bar.totals import BarTotals
 from jaxsim.engine.base.arrays import Array, where
 from jaxsim.engine.policy.gates import Passage
 from jaxsim.engine.policy.observation import Observation
@@ -36,12 +37,14 @@ class Misses(eqx.Module):
 
     holdings: added to what is held after each, the sum of all since the last rebalance.
     fills: added to the units traded and the fees paid at its bar; empty if that is not asked for.
+    totals: added to the totals of its bar.
     last: the row that holds at each bar; -1: none.       is_new: whether the row is of this very bar.
     agenda_row: the row of the agenda that holds at each near decision.      count: number of near decisions.
     """
 
     holdings: Holdings
     fills: tuple[Float[Array, "row asset"], ...]
+    totals: BarTotals
     last: Int[Array, " time"]
     is_new: Bool[Array, " time"]
     agenda_row: Int[Array, " row"]
@@ -74,6 +77,11 @@ class Misses(eqx.Module):
         now = (fills.trade + trade, fills.fees + fees)
         return eqx.tree_at(lambda events: (events.fills.trade, events.fills.fees), events, now)
 
+    def with_totals(self, totals: BarTotals) -> BarTotals:
+        """Totals [time] with what is added to them."""
+        row = where(self.is_new, self.last, -1)
+        return jax.tree.map(lambda x, more: x + self.at(row, more), totals, self.totals)
+
 
 class _MissRow(eqx.Module):
     """A near decision, or all of them.
@@ -92,6 +100,7 @@ class _Added(eqx.Module):
 
     holdings: Holdings
     fills: tuple[Float[Array, "*row asset"], ...]
+    totals: BarTotals
 
 
 def find_misses(
@@ -116,7 +125,7 @@ def find_misses(
         row = held.row[bar] - held.is_new[bar]
         lane = jax.tree.map(lambda first, rows: where(row < 0, first, rows[row]), start, agenda.lane)
         lane, _ = close_what_leaves(fixed.market, lane, bar)
-        return lane, observe(fixed.market, lane, bar, at_bar_row(fixed.market.val_price, bar), inputs.key)
+        return lane, observation_of(fixed.market, lane, bar, at_bar_row(fixed.market.val_price, bar), inputs.key)
 
     def passage_at(inputs: LaneInputs, bar: Array, lane: LaneState, obs: Observation) -> Passage:
         passage = passage_of(inputs, lane, obs, held.trades[bar])
@@ -142,7 +151,8 @@ def find_misses(
 
         fills = (event.fills.trade, event.fills.fees) if keeps_fills else ()
         holdings = jax.tree.map(money, after.holdings, lane.holdings)
-        return _Added(holdings, jax.tree.map(lambda x: money(x, 0 * x), fills))
+        fills, totals = jax.tree.map(lambda x: money(x, 0 * x), (fills, totals_of(event)))
+        return _Added(holdings, fills, totals)
 
     def chunk(total: Holdings, rows: _MissRow) -> tuple[Holdings, _Added]:
         each = jax.vmap(added)(rows.bar, rows.exists)
@@ -153,7 +163,7 @@ def find_misses(
             return total, total
 
         total, sums = lax.scan(add, total, (each.holdings, rows.continues), unroll=16)
-        return total, _Added(sums, each.fills)
+        return total, _Added(sums, each.fills, each.totals)
 
     room = room_for(capacity, CHUNK)
     place = where(near, jnp.minimum(number - 1, room), room)
@@ -164,4 +174,4 @@ def find_misses(
     zero = jax.tree.map(jnp.zeros_like, start.holdings)
     _, sums = in_chunks(chunk, zero, _MissRow(bars, exists, continues), num_rows, CHUNK)
     last = where(number > number_before, jnp.minimum(number, room), 0) - 1
-    return Misses(sums.holdings, sums.fills, last, near, held.row[bars], number[-1])
+    return Misses(sums.holdings, sums.fills, sums.totals, last, near, held.row[bars], number[-1])

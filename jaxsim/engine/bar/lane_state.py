@@ -62,7 +62,7 @@ class SpreadRebalance(eqx.Module):
             return None
 
         def request() -> Request:
-            obs = observe(market, lane, jnp.int32(0), at_bar_row(market.val_price, 0), jax.random.key(0))
+            obs = observation_of(market, lane, jnp.int32(0), at_bar_row(market.val_price, 0), jax.random.key(0))
             return request_of(policy, ask(policy.allocator, obs, lane.memory, market.dtype)[0], obs)
 
         shapes = jax.eval_shape(request)
@@ -96,7 +96,10 @@ class LaneState(eqx.Module):
 
     @classmethod
     def start(cls, inputs: LaneInputs) -> "LaneState":
-        """The lane before the first bar."""
+        """The lane before the first bar: a new account, no targets, the allocator's first state.
+
+        inputs: of `js.lane_inputs`.
+        """
         market, policy, costs = inputs.market, inputs.policy, inputs.costs
         num_assets, dtype = market.num_assets, market.dtype
         memory = jax.tree.map(jnp.asarray, initial_state(policy.allocator, num_assets))
@@ -126,7 +129,9 @@ def start_of(inputs: LaneInputs, axes: tuple[LaneAxis, ...]) -> LaneState:
     return over_lanes(LaneState.start, axes, (), 0)(inputs)
 
 
-def observe(market: Market, lane: LaneState, step: Step, val_price: Float[Array, " asset"], key: Any) -> Observation:
+def observation_of(
+    market: Market, lane: LaneState, step: Step, val_price: Float[Array, " asset"], key: Any
+) -> Observation:
     """Value the account at the bar's valuation price, and gather what the policy may see.
 
     val_price: row `step` of the market's; whoever observes many bars at once has it at hand.     key: of the lane.

@@ -16,9 +16,10 @@ from jax import lax
 from jaxtyping import Bool, Float, Int
 
 from jaxsim.engine.bar.delisting import Closing, close_what_leaves, fills_with
-from jaxsim.engine.bar.lane_state import LaneState, SpreadRebalance, at_bar_row, observe
+from jaxsim.engine.bar.lane_state import LaneState, SpreadRebalance, at_bar_row, observation_of
 from jaxsim.engine.bar.lanes import LaneInputs
 from jaxsim.engine.bar.request import allocation_faults, facing, request_of
+from jaxsim.engine.bar.totals import BarTotals, closed_value, traded_value, turnover_of
 from jaxsim.engine.base.arrays import Amount, Array, where
 from jaxsim.engine.base.enums import Direction, SizeType
 from jaxsim.engine.base.fields import shown
@@ -66,6 +67,7 @@ class BarOutcome(eqx.Module):
     trades: whether there was a rebalance.
     event: what was traded; except for `event.is_decision` it means nothing where `traded` is false.
     recorded: arrays that the allocator's `observe` recorded, by name.
+    passed: the totals with what a gate that is not hard passes of them; None under the gate `Hard`.
     """
 
     lane: LaneState
@@ -73,6 +75,19 @@ class BarOutcome(eqx.Module):
     trades: Bool[Array, ""]
     event: Rebalance
     recorded: dict
+    passed: BarTotals | None = None
+
+    @property
+    def totals(self) -> BarTotals:
+        """What the orders of the bar come to; zero where there are none."""
+        if self.passed is not None:
+            return self.passed
+        return jax.tree.map(lambda x: where(self.traded, x, 0.0), totals_of(self.event))
+
+
+def totals_of(event: Rebalance) -> BarTotals:
+    """What the fills of an event come to."""
+    return BarTotals.of(event.fills.fees, traded_value(event.fills), event.value)
 
 
 #: Whether a lane that is due trades at a bar.
@@ -104,16 +119,28 @@ def trade_bar(
     if np.ndim(bar) != 0 or not jnp.issubdtype(jnp.result_type(bar), jnp.integer):
         raise TypeError(f"bar: expected the number of a bar, got {shown(bar)}"[:200])
     lane, closing = close_what_leaves(inputs.market, lane, bar, is_due, axes)
-    obs = observe(inputs.market, lane, bar, at_bar_row(inputs.market.val_price, bar), inputs.key)
+    obs = observation_of(inputs.market, lane, bar, at_bar_row(inputs.market.val_price, bar), inputs.key)
     recorded = {}
     if observes(inputs.policy.allocator):
         memory, recorded = watch(inputs.policy.allocator, obs, lane.memory)
         lane = replace(lane, memory=as_state(memory, lane.memory, allocator_name(inputs.policy.allocator)))
     trades = is_due & (decision or decide)(inputs.policy, lane, obs)
     passage = passage_of(inputs, lane, obs, trades)
-    lane, event = rebalance_if(inputs, trades, lane, obs, axes, passage, closing)
+    lane, event, passed = rebalance_if(inputs, trades, lane, obs, axes, passage, closing)
     traded = trades if closing is None else trades | closing.happens.any()
-    return BarOutcome(lane, traded, trades, event, recorded)
+    return BarOutcome(lane, traded, trades, event, recorded, passed)
+
+
+def observe(inputs: LaneInputs, lane: LaneState, bar: Int[Array, ""] | int) -> Observation:
+    """What a policy sees of a lane at the open of a bar, after what has left the market is closed: `trade_bar` shows
+    it the same.
+
+    inputs: of `js.lane_inputs`.        lane: before the bar, of `LaneState.start(inputs)` or the bar before.
+    bar: its number, 0 for the first; of a bar that does not exist, the nearest one is shown.
+    """
+    bar = jnp.asarray(bar, jnp.int32)
+    lane, _ = close_what_leaves(inputs.market, lane, bar)
+    return observation_of(inputs.market, lane, bar, at_bar_row(inputs.market.val_price, bar), inputs.key)
 
 
 def decide(policy: Policy, lane: LaneState, obs: Observation) -> Bool[Array, ""]:
@@ -150,7 +177,7 @@ def passage_of(inputs: LaneInputs, lane: LaneState, obs: Observation, trades: Bo
         return None
     if not policy.gate.sees_state:
         lane = lax.stop_gradient(lane)
-        obs = observe(market, lane, jnp.asarray(obs.step), at_bar_row(market.val_price, obs.step), inputs.key)
+        obs = observation_of(market, lane, jnp.asarray(obs.step), at_bar_row(market.val_price, obs.step), inputs.key)
     margin = where(must_trade(policy, lane, obs), jnp.inf, margin_of(policy.trigger, obs))
     return policy.gate.passage(trades, where(may_trade(policy, lane, obs), margin, -jnp.inf))
 
@@ -214,12 +241,14 @@ def rebalance_if(
     axes: Sequence[str],
     passage: Passage | None = None,
     closing: Closing | None = None,
-) -> tuple[LaneState, Rebalance]:
+) -> tuple[LaneState, Rebalance, BarTotals | None]:
     """`rebalance` the lanes that trade. Where no lane of the mapped `axes` trades, nothing is computed: the allocator
     costs nothing at such bars. The event of a lane that does not trade means nothing, except for `is_decision`.
 
     passage: what the policy's gate has made of the decision; None: all or nothing.
     closing: what has left the market at this bar, to be recorded with the event; None: nothing can.
+
+    Returns the lane, the event, and `BarOutcome.passed`.
     """
     acts = trades if passage is None else passage.acts
     obs = replace(obs, is_asked=acts, ticket=inputs.ticket)
@@ -231,19 +260,33 @@ def rebalance_if(
     def act():
         after, event = rebalance_once(inputs, lane, obs)
         event = replace(event, is_decision=event.is_decision & trades)
+        passed = None
         if passage is None:
             after = jax.tree.map(lambda new, old: where(trades, new, old), after, lane)
         else:
+            passed = _passed(inputs.policy.gate, passage, event, closing)
             after, event = _through(inputs.policy.gate, passage, after, lane, event)
         if closing is None:
-            return after, event
+            return after, event, passed
         shows = trades if passage is None or inputs.policy.gate.is_exact else passage.acts
-        return after, _with_closing(event, closing, shows | ~closing.happens.any(), lane)
+        return after, _with_closing(event, closing, shows | ~closing.happens.any(), lane), passed
 
     def keep():
-        return lane, jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), blank)
+        nothing = jnp.zeros((), inputs.market.dtype)
+        passed = None if passage is None else BarTotals(nothing, nothing, nothing)
+        return lane, jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), blank), passed
 
     return lax.cond(any_lane(acts, axes), act, keep)
+
+
+def _passed(gate: AbstractGate, passage: Passage, event: Rebalance, closing: Closing | None) -> BarTotals:
+    """The totals of a bar through a gate: of the event before the gate, and of the assets that have left."""
+    totals = jax.tree.map(lambda x: gate.money(passage, x, jnp.zeros_like(x)), totals_of(event))
+    if closing is None:
+        return totals
+    closed = closed_value(closing.units, closing.price)
+    turnover = totals.turnover + turnover_of(closed, event.value)
+    return BarTotals(totals.fees, totals.traded + closed, turnover)
 
 
 def _with_closing(event: Rebalance, closing: Closing, trades: Bool[Array, ""], lane: LaneState) -> Rebalance:

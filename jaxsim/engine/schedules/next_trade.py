@@ -11,7 +11,7 @@ from jax import lax
 from jaxtyping import Bool, Float, Int
 
 from jaxsim.engine.bar.delisting import leaving_bars
-from jaxsim.engine.bar.lane_state import LaneState, observe
+from jaxsim.engine.bar.lane_state import LaneState, observation_of
 from jaxsim.engine.bar.lanes import LaneAxis, LaneInputs, over_lanes
 from jaxsim.engine.bar.step import decide
 from jaxsim.engine.base.arrays import Array, where
@@ -225,7 +225,7 @@ def decide_at(
         market = inputs.market
 
         def trades(at: Array, val_price: Array) -> Array:
-            return decide(inputs.policy, lane, observe(market, lane, at, val_price, inputs.key))
+            return decide(inputs.policy, lane, observation_of(market, lane, at, val_price, inputs.key))
 
         return jax.vmap(trades)(block.bars, block.rows(market.val_price, 0))
 

@@ -16,12 +16,12 @@ from jax import lax
 from jaxtyping import Bool, Float, Int
 
 from jaxsim.engine.bar.lane_state import LaneState
-from jaxsim.engine.bar.step import BarOutcome, Rebalance
+from jaxsim.engine.bar.step import BarOutcome, Rebalance, totals_of
+from jaxsim.engine.bar.totals import BarTotals, traded_value
 from jaxsim.engine.base.arrays import Array, where
 from jaxsim.engine.metrics.online import RunningSums, returns_in_block
 from jaxsim.engine.schedules.lane_slots import AbstractLaneSlots
 from jaxsim.engine.trading.account import Holdings
-from jaxsim.engine.trading.status import OrderStatusInfo
 
 
 class Block(eqx.Module):
@@ -261,10 +261,8 @@ def with_rebalance(sums: RunningSums, event: Rebalance, happens: Any) -> Running
 
     happens: whether there was one.
     """
-    fills = event.fills
-    is_filled = jnp.asarray(fills.info == OrderStatusInfo.NONE)
-    traded = where(is_filled, jnp.abs(fills.trade) * where(is_filled, fills.price, 0), 0).sum(axis=-1)
-    return sums.rebalanced(happens, traded, event.value, fills.fees.sum(axis=-1), event.is_decision)
+    fees = event.fills.fees.sum(axis=-1)
+    return sums.rebalanced(happens, traded_value(event.fills), event.value, fees, event.is_decision)
 
 
 class PathSink(AbstractSink):
@@ -272,6 +270,7 @@ class PathSink(AbstractSink):
 
     num_bars, num_assets: of the market.        keeps_events: whether the rebalances are kept as well.
     units: [time, asset].       cash: [time].       asked: bool [time], where the allocator was asked.
+    totals: of every bar, [time].
     events: of every bar, zero where nothing was traded; or None.
     begin_bar: the first bar of the block that was not in the block before.
     """
@@ -282,6 +281,7 @@ class PathSink(AbstractSink):
     units: Any = None
     cash: Any = None
     asked: Any = None
+    totals: Any = None
     events: Any = None
     begin_bar: Any = None
 
@@ -299,6 +299,7 @@ class PathSink(AbstractSink):
             units=by_bar(lane.holdings.units),
             cash=by_bar(lane.holdings.cash),
             asked=jnp.zeros(self.num_bars, bool),
+            totals=BarTotals(*(by_bar(lane.holdings.cash) for _ in range(3))),
             events=events,
             begin_bar=jnp.int32(0),
         )
@@ -324,4 +325,5 @@ class PathSink(AbstractSink):
             return lax.dynamic_update_index_in_dim(path, where(row.traded, x, path[row.bar]), row.bar, 0)
 
         events = None if self.events is None else jax.tree.map(put, self.events, row.event)
-        return replace(self, asked=put(self.asked, row.event.is_decision), events=events)
+        totals = jax.tree.map(put, self.totals, totals_of(row.event))
+        return replace(self, asked=put(self.asked, row.event.is_decision), totals=totals, events=events)
