@@ -329,19 +329,31 @@ class AbstractCalendar(AbstractTrigger):
         )
 
 
-class Every(AbstractCalendar):
-    """Rebalance at the first bar at or after each date of a pandas frequency, or at the last bar not after it.
+def _static(duration: Any) -> Any:
+    """A duration of NumPy as text: Equinox takes a scalar of NumPy for an array, which a static field must not be."""
+    if not isinstance(duration, np.timedelta64) or np.isnat(duration):
+        return duration
+    unit, count = np.datetime_data(duration.dtype)
+    if unit == "W":
+        unit, count = "D", 7 * count
+    is_of_one_length = unit in ("D", "h", "m", "s", "ms", "us", "ns")
+    return f"{int(duration.astype(np.int64)) * count}{unit}" if is_of_one_length else duration
 
-    every: "D", "W", "W-FRI", "MS", "ME", "8h", a Timedelta or an offset.
-    at_time: time of day, as "09:30".       offset: Timedelta that is added to the dates.
+
+class Every(AbstractCalendar):
+    """Rebalance at the first bar at or after each date of a frequency (rules 10.5), or at the last bar not
+    after it.
+
+    every: "D", "W", "W-FRI", "MS", "ME", "8h", a Timedelta or an offset; or a number of bars.
+    at_time: time of day, as "09:30".       offset: duration that is added to the dates.
     snap: "after", or "before": `Every("ME", snap="before")` is the last bar of each month; see `js.index_points`.
 
     Each may be a named index to sweep.
     """
 
-    every: Any = eqx.field(static=True)
+    every: Any = eqx.field(static=True, converter=_static)
     at_time: Any = eqx.field(static=True, default=None, kw_only=True)
-    offset: Any = eqx.field(static=True, default=None, kw_only=True)
+    offset: Any = eqx.field(static=True, converter=_static, default=None, kw_only=True)
     snap: Any = eqx.field(static=True, default="after", kw_only=True)
 
 

@@ -2,18 +2,18 @@
 
 import datetime
 import functools
+import warnings
 from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 
-from jaxsim.engine.base.fields import is_whole
+from jaxsim.engine.base.fields import is_whole, shown
+from jaxsim.frames.inputs.durations import Duration, read_duration, read_span
 
-#: A duration as users give it.
-Offset = str | datetime.timedelta | np.timedelta64
-#: A pandas frequency, or a number of bars.
-Frequency = int | Offset | pd.offsets.BaseOffset
+#: A frequency, or a number of bars.
+Frequency = int | Duration
 #: One date or several.
 Dates = str | datetime.date | np.datetime64 | Sequence | np.ndarray | pd.Index | pd.Series
 #: A time of day.
@@ -22,6 +22,7 @@ TimeOfDay = str | datetime.time
 Snap = Literal["after", "before"]
 
 _MONDAY = pd.Timestamp("2001-01-01")
+_NO_TIME = pd.Timedelta(0)
 
 
 def index_points(
@@ -30,19 +31,19 @@ def index_points(
     every: Frequency | None = None,
     on: Dates | None = None,
     at_time: TimeOfDay | None = None,
-    offset: Offset | None = None,
+    offset: Duration | None = None,
     snap: Snap = "after",
 ) -> np.ndarray:
     """The bars on which something is due: for each date the first bar at or after it, or the last bar not after it; no
     bar twice.
 
     index: labels of the bars, ascending; a DatetimeIndex with or without time zone, irregular or with gaps.
-    every: a pandas frequency ("D", "W", "W-FRI", "MS", "QS", "8h"), a Timedelta or an offset: its dates between the
-        first and the last bar, at the time of day of the first bar; or a number n of bars: bars 0, n, 2 n, ...
+    every: a duration (rules 10.5) as "D", "W", "W-FRI", "MS", "QS", "8h", a Timedelta or an offset: its dates between
+        the first and the last bar, at the time of day of the first bar; or a number n of bars: bars 0, n, 2 n, ...
     on: dates, in the time zone of the index unless they have their own.       One of `every` and `on` is needed.
     at_time: time of day that dates are moved to, as "09:30", "09:30 America/New_York" or a `datetime.time`; in the time
         zone of the index unless it has its own, which then also tells one date from the next.
-    offset: Timedelta by which they are moved, after that.
+    offset: duration by which they are moved, after that.
     snap: "after": the first bar at or after each date; "before": the last bar not after it, as in `every="ME"` for the
         last bar of each month. There, dates of whole days and dates at midnight mean their whole day, up to its last
         bar, unless `at_time` says otherwise; and a date that the bars have not reached yet is none.
@@ -79,12 +80,11 @@ def index_points(
     if time is not None:
         naive, means_day = dates.tz_localize(None).normalize() + _since_midnight(time), np.zeros(len(dates), bool)
         dates = naive if zone is None else _localized(naive, zone).tz_convert(index.tz)
-    move = None if offset is None else _timedelta(offset, "offset")
+    move = _NO_TIME if offset is None else read_span(offset, "offset", "'7D' or '90min'", signed=True)
     if snap == "before":
         bars = _last_bars(dates, means_day, index, move)
         return np.unique(bars[bars >= 0]).astype(np.int64)
-    if move is not None:
-        dates = dates + move
+    dates = _moved(dates, move)
     if every is not None and len(dates) > 0 and bool(dates[0] < index[0]):
         dates = dates[dates >= index[0]]  # moved to before the first bar
     bars = _places(index, dates, "left")
@@ -116,25 +116,27 @@ def index_ranges(
     every: Frequency | None = None,
     on: Dates | None = None,
     at_time: TimeOfDay | None = None,
-    offset: Offset | None = None,
+    offset: Duration | None = None,
     snap: Snap = "after",
-    lookback: int | Offset | None = None,
+    lookback: int | Duration | None = None,
 ) -> pd.DataFrame:
     """Look-back ranges, and the bar on which each is acted upon. That bar is not part of the range.
 
     index, every, on, at_time, offset, snap: as `index_points`.
-    lookback: number of bars or Timedelta before each point; points without a full one are dropped. None: from each
-        point to the next.
+    lookback: number of bars, or duration, before each point; points without a full one are dropped. Calendar units,
+        as "3MS", are whole ones of the calendar. None: from each point to the next.
 
     Returns int64 columns range_start, range_end and alloc_idx: bars [range_start, range_end), range_end = alloc_idx.
-    Raises as `index_points`; ValueError for a lookback that is not positive.
+    Raises as `index_points`; ValueError for a lookback that is not positive, or in which no bar lies.
     """
     when = {"every": every, "on": on, "at_time": at_time, "offset": offset, "snap": snap}
     start, end = ranges_before(index, lookback, **when)
     return pd.DataFrame({"range_start": start, "range_end": end, "alloc_idx": end})
 
 
-def ranges_before(index: pd.Index, lookback: int | Offset | None = None, **when: Any) -> tuple[np.ndarray, np.ndarray]:
+def ranges_before(
+    index: pd.Index, lookback: int | Duration | None = None, **when: Any
+) -> tuple[np.ndarray, np.ndarray]:
     """The first and the end bar of each of `index_ranges`, int64."""
     points = index_points(index, **when)
     if lookback is None:
@@ -144,14 +146,15 @@ def ranges_before(index: pd.Index, lookback: int | Offset | None = None, **when:
             raise ValueError(f"lookback: expected a positive number of bars, got {lookback}")
         start, end = points - lookback, points
     else:
-        length = _timedelta(lookback, "lookback")
-        if length <= pd.Timedelta(0):
-            raise ValueError(f"lookback: expected a positive duration, got {lookback!r}")
         if not isinstance(index, pd.DatetimeIndex):
             raise TypeError(f"lookback: a duration needs a DatetimeIndex, close has {type(index).__name__}")
-        begin = index.take(points) - length
-        start, end = _places(index, begin, "left"), points
-        start = np.where(begin < index[0], -1, start)
+        begin = moments_before(
+            index.take(points), read_span(lookback, "lookback", "'7D' or '3MS', or a number of bars")
+        )
+        start, end, known = _places(index, begin, "left"), points, begin >= index[0]
+        if known.any() and (start == end)[known].all():
+            raise ValueError(f"lookback: no bar lies {shown(lookback)} or less before one of the dates"[:200])
+        start = np.where(known, start, -1)
     full = (start >= 0) & (start < end)
     return start[full].astype(np.int64), end[full].astype(np.int64)
 
@@ -165,15 +168,8 @@ def _check_snap(snap: Any) -> None:
 
 
 def _step(every: Any) -> pd.offsets.BaseOffset:
-    try:
-        duration: Any = _timedelta(every, "every") if isinstance(every, np.timedelta64) else every
-        step = pd.tseries.frequencies.to_offset(duration)
-        goes_on = step is not None and step.n > 0
-    except (ValueError, TypeError, ZeroDivisionError) as error:
-        raise ValueError(f"every: {every!r} is not a pandas frequency such as 'D', 'W' or 'MS'") from error
-    if not goes_on:
-        raise ValueError(f"every: expected a frequency that goes from date to later date, got {every!r}")
-    return step  # pyright: ignore[reportReturnType]
+    duration = read_duration(every, "every", "'D', 'W' or 'MS', or a number of bars")
+    return pd.tseries.frequencies.to_offset(duration)
 
 
 def _is_of_days(step: pd.offsets.BaseOffset) -> bool:
@@ -267,16 +263,6 @@ def _since_midnight(time: datetime.time) -> pd.Timedelta:
     return pd.Timedelta(hours=time.hour, minutes=time.minute, seconds=time.second, microseconds=time.microsecond)
 
 
-def _timedelta(value: int | Offset, argument: str) -> pd.Timedelta:
-    try:
-        duration = pd.Timedelta(value)
-    except (ValueError, TypeError):
-        duration = pd.NaT
-    if pd.isna(duration) or isinstance(value, int | float):
-        raise ValueError(f"{argument}: expected a duration such as '7D' or '90min', got {value!r}")
-    return duration  # type: ignore[return-value]
-
-
 def _places(index: pd.DatetimeIndex, dates: pd.DatetimeIndex, side: Literal["left", "right"]) -> np.ndarray:
     """`index.searchsorted`, also for dates that are finer than the unit of the index."""
     units = ("s", "ms", "us", "ns")
@@ -289,18 +275,38 @@ def _localized(dates: pd.DatetimeIndex, tz: datetime.tzinfo) -> pd.DatetimeIndex
     return dates.tz_localize(tz, ambiguous=np.ones(len(dates), bool), nonexistent="shift_forward")
 
 
+def _moved(moments: pd.DatetimeIndex, span: pd.Timedelta | pd.offsets.BaseOffset) -> pd.DatetimeIndex:
+    """The moments a span later, calendar units on the calendar of the time zone."""
+    if isinstance(span, pd.Timedelta):
+        return moments + span
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", pd.errors.PerformanceWarning)  # of offsets that pandas adds one by one
+        naive = pd.DatetimeIndex(moments.tz_localize(None) + span)
+    return naive if moments.tz is None else _localized(naive, moments.tz)
+
+
+def moments_before(moments: pd.DatetimeIndex, span: pd.Timedelta | pd.offsets.BaseOffset) -> pd.DatetimeIndex:
+    """The moments a span earlier. Calendar units are whole ones: three months ("3MS") before 1 April, and before 3
+    April, is 1 January."""
+    if isinstance(span, pd.Timedelta) or type(span) is pd.DateOffset:
+        return _moved(moments, -span)
+    last = _moved(moments, -span.base)  # of a moment between two dates of the offset, the one before it
+    return _moved(moments.where(_moved(last, span.base) == moments, last), -span)
+
+
 # --- the last bar not after a date
 
 
 def _last_bars(
-    dates: pd.DatetimeIndex, means_day: np.ndarray, index: pd.DatetimeIndex, move: pd.Timedelta | None = None
+    dates: pd.DatetimeIndex, means_day: np.ndarray, index: pd.DatetimeIndex, move: Any = _NO_TIME
 ) -> np.ndarray:
     """The last bar not after each date, int [date]; -1 where there is none, and where the bars have not reached the
     date, so that a later one might lie before it.
 
-    means_day: whether a date means its whole day.      move: duration by which they are moved.
+    means_day: whether a date means its whole day.      move: a span by which they are moved.
     """
-    move = move or pd.Timedelta(0)
+    if not isinstance(move, pd.Timedelta):
+        dates, move = _moved(dates, move), _NO_TIME
     ends = _end_of_day(dates, index.tz) + move
     moments = (dates if dates.tz is not None or index.tz is None else _localized(dates, index.tz)) + move
     bars = np.where(means_day, _places(index, ends, "left"), _places(index, moments, "right")) - 1

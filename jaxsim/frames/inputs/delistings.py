@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from jaxsim.engine.base.fields import PRICE, shown, whole_number
+from jaxsim.engine.base.fields import PRICE, is_whole, shown, whole_number
 from jaxsim.frames.inputs.durations import Duration, read_length
 from jaxsim.frames.inputs.prices import PriceFrames, forward_fill, mark_prices
 
@@ -199,7 +199,7 @@ def _read_stale(stale: Any) -> tuple[int | None, pd.Timedelta | None]:
         raise TypeError(
             f"stale: expected bars, a duration, both as in stale=(10, '7D'), or None, got {shown(stale)}"[:200]
         )
-    if isinstance(stale, int | np.integer):
+    if is_whole(stale):
         return whole_number(stale, "stale"), None
     return None, read_length(stale, "stale")
 

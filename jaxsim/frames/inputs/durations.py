@@ -18,6 +18,8 @@ DAY = pd.Timedelta(days=1)
 WEEK = pd.Timedelta(days=7)
 YEAR = pd.Timedelta(days=365)
 
+_MONDAY = pd.Timestamp("2001-01-01")
+
 #: Words that pandas reads as fixed durations, beside its offsets. Letters in capitals are offsets: "MS" is a month
 #: start, "ms" a millisecond.
 _FIXED = {
@@ -84,10 +86,12 @@ _PARTS = {
 }
 
 
-def read_duration(value: Any, argument: str, example: str = "'1h' or '1D'") -> pd.Timedelta | pd.offsets.BaseOffset:
+def read_duration(
+    value: Any, argument: str, example: str = "'1h' or '1D'", *, signed: bool = False
+) -> pd.Timedelta | pd.offsets.BaseOffset:
     """A duration as a Timedelta, or as an offset where it is a number of calendar units (days among them).
 
-    example: what the message proposes.
+    example: what the message proposes.     signed: whether it may be zero or negative, as a shift may.
     Raises ValueError naming the argument for a number, for what is no duration, and for one that is not positive.
     """
     is_number = isinstance(value, bool | np.bool_ | int | float | np.integer | np.floating)
@@ -98,9 +102,23 @@ def read_duration(value: Any, argument: str, example: str = "'1h' or '1D'") -> p
         length = nominal_length(duration)
     except (ValueError, TypeError, OverflowError):
         raise ValueError(f"{argument}: {shown(value)} is no duration such as {example}"[:200]) from None
-    if length <= pd.Timedelta(0):
-        raise ValueError(f"{argument}: expected a positive duration, got {shown(value)}")
+    if length <= pd.Timedelta(0) and not signed:
+        raise ValueError(f"{argument}: expected a positive duration such as {example}, got {shown(value)}"[:200])
     return duration
+
+
+def read_span(
+    value: Any, argument: str, example: str = "'7D' or '3MS'", *, signed: bool = False
+) -> pd.Timedelta | pd.offsets.BaseOffset:
+    """A duration that is counted from a moment: a Timedelta, or an offset where its length depends on the moment. Weeks
+    of no day, as "2W", are seven days each; pandas reads Sundays.
+
+    Raises as `read_duration`.
+    """
+    duration = read_duration(value, argument, example, signed=signed)
+    names_no_day = isinstance(value, str) and "-" not in value.lstrip("-")
+    is_of_weeks = isinstance(duration, pd.offsets.Week) and (duration.weekday is None or names_no_day)
+    return duration if is_calendar(duration) and not is_of_weeks else nominal_length(duration)
 
 
 def read_length(value: Any, argument: str) -> pd.Timedelta:
@@ -129,7 +147,9 @@ def nominal_length(duration: pd.Timedelta | pd.offsets.BaseOffset) -> pd.Timedel
     for beginnings, length in _NOMINAL:
         if name.startswith(beginnings):
             return length * duration.n
-    parts = duration.kwds or {"days": 1}  # a `DateOffset`
+    if type(duration) is not pd.DateOffset:  # an offset of the user's own
+        return (_MONDAY + duration) - _MONDAY
+    parts = duration.kwds or {"days": 1}
     return sum((_PARTS[name] * count for name, count in parts.items() if name in _PARTS), pd.Timedelta(0)) * duration.n
 
 

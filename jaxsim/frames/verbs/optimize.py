@@ -10,8 +10,9 @@ import numpy as np
 
 from jaxsim.engine.base.fields import CASH
 from jaxsim.engine.policy.policy import allocator_name, keeps_state
-from jaxsim.frames.inputs.calendar import Dates, Frequency, Offset, Snap, TimeOfDay
+from jaxsim.frames.inputs.calendar import Dates, Frequency, Snap, TimeOfDay
 from jaxsim.frames.inputs.delistings import STALE, Delistings, Stale, prices_by_listing, with_departures
+from jaxsim.frames.inputs.durations import Duration
 from jaxsim.frames.inputs.groups import Groups, layout
 from jaxsim.frames.inputs.lanes import read_lanes
 from jaxsim.frames.inputs.parameters import ParameterReader
@@ -35,8 +36,8 @@ def optimize(
     every: Frequency | Swept | None = None,
     on: Dates | Mapping[Hashable, Dates] | None = None,
     at_time: TimeOfDay | Swept | None = None,
-    lookback: int | Offset | Swept | None = None,
-    offset: Offset | Swept | None = None,
+    lookback: int | Duration | Swept | None = None,
+    offset: Duration | Swept | None = None,
     snap: Snap | Swept = "after",
     open: Table | None = None,
     features: Features = None,

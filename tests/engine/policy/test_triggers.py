@@ -310,7 +310,7 @@ MISUSE = {
         TypeError,
         "trigger: Every needs",
     ),
-    "no frequency": (lambda: run(js.Every("often")), ValueError, "every: 'often' is not a pandas frequency"),
+    "no frequency": (lambda: run(js.Every("often")), ValueError, "every: 'often' is no duration such as 'D'"),
     "no dates": (lambda: run(js.On(["soon"])), ValueError, "on: expected dates"),
     "not an index of dates": (lambda: js.index_points(pd.RangeIndex(5), every="D"), TypeError, "every: dates need"),
     "both": (lambda: js.index_points(INDEX, every="D", on="2021-01-05"), ValueError, "every: pass a frequency"),
@@ -344,7 +344,7 @@ MISUSE = {
     "a lookback that is no duration": (
         lambda: js.index_ranges(INDEX, every="D", lookback="soon"),
         ValueError,
-        "lookback: expected a duration",
+        "lookback: 'soon' is no duration",
     ),
     "a duration of bars without dates": (
         lambda: js.index_ranges(pd.RangeIndex(9), every=2, lookback="2D"),

@@ -340,7 +340,7 @@ def test_days_without_a_midnight(zone, every):
 
 @pytest.mark.parametrize("every", ["-1D", "0D", pd.Timedelta(0)])
 def test_frequencies_that_lead_nowhere(every):
-    with pytest.raises(ValueError, match="every: expected a frequency that goes from date to later date"):
+    with pytest.raises(ValueError, match="every: expected a positive duration"):
         js.index_points(pd.date_range("2024-01-01", periods=9), every=every)
 
 
