@@ -241,11 +241,11 @@ def test_replay_refuses_what_does_not_fit():
 
 def test_replayed_at_recorded_bars_alone():
     """Flat or not, drifted or not: nothing but the recorded bars is traded, and each counts as a rebalance."""
-    bt = run(CLOSE, drifting, OPEN, threshold=10.0, min_history=20)
+    bt = run(CLOSE, drifting, OPEN, threshold=np.inf, min_history=20)
     assert bt.num_rebalances() == 1
     again = js.replay(bt.allocations, CLOSE, open=OPEN)
     assert list(again.rebalance_index) == [INDEX[20]]
-    cash_only = run(CLOSE, zero, OPEN, threshold=10.0)  # flat, so asked at every bar
+    cash_only = run(CLOSE, zero, OPEN, threshold=np.inf)  # flat, so asked at every bar
     assert cash_only.num_rebalances() == BARS
     few = js.Allocations(
         INDEX, None, np.zeros(2, int), np.array([3, 9]), np.zeros((2, 3)), ASSETS, np.ones((1, 3), bool)
