@@ -286,7 +286,7 @@ def test_importing_the_command_line_imports_none_of_its_extra():
         (("--year-freq", "1M"), "--year-freq: '1M' is no duration"),
         (("--bars-per-year", "0"), "--bars-per-year: expected a finite number > 0"),
         (("--bars-per-year", "252", "--year-freq", "252D"), "--bars-per-year: it says what"),
-        (("--init-cash", "0"), "--init-cash: expected a finite number > 0, got 0"),
+        (("--init-cash", "0"), "--init-cash: expected a finite number > 1e-12 and <= 1e+100, got 0"),
         (("--min-history", "-1"), "--min-history: expected a whole number >= 0, got -1"),
         (("--start", "-1"), "--start: expected a whole number >= 0 and <= 59, got -1"),
         (("--weights", "AAPL"), "--weights: 'AAPL' is not of the form NAME=WEIGHT"),

@@ -161,7 +161,7 @@ BAD: dict[str, tuple[dict, type[Exception], str]] = {
     "negative min_history": (dict(min_history=-1), ValueError, "min_history: .*>= 0"),
     "text for min_history": (dict(min_history="3"), TypeError, "min_history: "),
     "None for min_history": (dict(min_history=None), TypeError, "min_history: "),
-    "no cash": (dict(init_cash=0.0), ValueError, "init_cash: .*> 0"),
+    "no cash": (dict(init_cash=0.0), ValueError, "init_cash: .*> 1e-12"),
     "NaN cash": (dict(init_cash=np.nan), ValueError, "init_cash: "),
     "infinite cash": (dict(init_cash=np.inf), ValueError, "init_cash: "),
     "cash per asset": (dict(init_cash=np.ones(3)), ValueError, "init_cash: "),
