@@ -56,6 +56,7 @@ from jaxsim.engine.metrics.returns import (
     up_capture,
     value_at_risk,
 )
+from jaxsim.engine.metrics.smooth import expected_shortfall, log_growth, smooth_drawdown
 from jaxsim.engine.metrics.stats import portfolio_stats, returns_stats
 
 __all__ = [
@@ -71,8 +72,10 @@ __all__ = [
     "down_capture",
     "downside_risk",
     "drawdown",
+    "expected_shortfall",
     "information_ratio",
     "kurtosis",
+    "log_growth",
     "martin_ratio",
     "max_drawdown",
     "num_rebalances",
@@ -103,6 +106,7 @@ __all__ = [
     "rolling_value_at_risk",
     "sharpe_ratio",
     "skew",
+    "smooth_drawdown",
     "sortino_ratio",
     "tail_ratio",
     "total_fees",

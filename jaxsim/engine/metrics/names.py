@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from jaxsim.engine.base.fields import shown
-from jaxsim.engine.metrics import deflated, returns
+from jaxsim.engine.metrics import deflated, returns, smooth
 
 
 def read_metric_names(names: Any, known: Collection[str], refusal: str) -> tuple[str, ...]:
@@ -45,7 +45,8 @@ def needs_ann_factor(metric: str | Callable) -> bool:
 
 @functools.cache
 def _named_needs_ann_factor(name: str) -> bool:
-    metric = deflated.deflated_sharpe_ratio if name == "deflated_sharpe_ratio" else getattr(returns, name)
+    module = next(module for module in (returns, smooth, deflated) if hasattr(module, name))
+    metric = getattr(module, name)
     return "ann_factor" in required_arguments(metric)
 
 

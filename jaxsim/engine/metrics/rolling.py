@@ -27,6 +27,7 @@ SETTINGS = {
     "risk_free": RATE,
     "required_return": RATE,
     "cutoff": Bounds(0.0, 1.0, is_open=True, is_high_open=True),
+    "smoothing": Bounds(0.0, is_open=True),
     "levy_alpha": Bounds(0.0, is_open=True),
     "ddof": Bounds(0.0, is_integer=True),
     "nb_trials": Bounds(1.0, is_integer=True),

@@ -371,6 +371,9 @@ class Backtest:
     kurtosis = metric_method(metrics.kurtosis)
     ulcer_index = metric_method(metrics.ulcer_index)
     martin_ratio = metric_method(metrics.martin_ratio)
+    log_growth = metric_method(metrics.log_growth)
+    expected_shortfall = metric_method(metrics.expected_shortfall)
+    smooth_drawdown = metric_method(metrics.smooth_drawdown)
     deflated_sharpe_ratio = metric_method(metrics.deflated_sharpe_ratio)
 
     rolling_total_return = metric_method(metrics.rolling_total_return)

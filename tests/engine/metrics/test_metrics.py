@@ -58,7 +58,7 @@ SETTINGS = [
 #: here (see `tests.peers.differences`).
 RATIOS = {"sharpe_ratio", "sortino_ratio", "omega_ratio", "information_ratio", "calmar_ratio", "martin_ratio"}
 RATIOS |= {"tail_ratio", "common_sense_ratio", "capture", "skew", "kurtosis", "deflated_sharpe_ratio"}
-OF_OUR_OWN = {"up_capture", "down_capture"}
+OF_OUR_OWN = {"up_capture", "down_capture", "log_growth", "expected_shortfall", "smooth_drawdown"}
 
 
 def as_vectorbt_takes_them(name: str, settings: dict) -> dict:
