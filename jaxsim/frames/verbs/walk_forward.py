@@ -135,7 +135,7 @@ def walk_forward(
     scored, learners = metric_list(metrics), _named(learn)
     others = _named_policies(benchmarks, set(learners))
     default = {"trigger": trigger, "destination": destination, "min_history": min_history}
-    pairs = splits.pairs(len(closes))
+    pairs = splits.pairs(closes.index)
     rules = terms_of({name: terms[name] for name in ("stale", "delistings", "drift_without_price") if name in terms})
     prices = with_departures(prices, layout(prices.columns).assets, rules.stale, rules.delistings)
     left, drift = prices.departures, rules.drift_without_price
