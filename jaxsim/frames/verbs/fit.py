@@ -116,7 +116,8 @@ def fit(
     hand in the same optimizer, objective and schedule objects to avoid it.
 
     A restart whose score, derivative or next step is not finite stops and keeps its best parameters; `Fitted.stopped`
-    has the reason. If all restarts fail at their first step, raises AllocationError or ValueError.
+    has the reason: score or derivative, the leaf, the first bar and asset, for which the step is computed once more. If
+    all restarts fail at their first step, raises AllocationError or ValueError.
 
     Warns of trained leaves whose derivative was zero at every step, and if no step was better than the start. Raises
     TypeError or ValueError that begins with the name of the argument.

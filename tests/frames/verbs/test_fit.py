@@ -131,7 +131,7 @@ def test_a_step_goes_up_the_gradient_and_a_run_that_breaks_down_says_so():
     """One plain gradient step is the derivative of the score; after the second nothing is a number any more."""
     policy = with_weights([0.3, 0.3, 0.3])
     sgd = optax.sgd(lambda step: jnp.where(step < 1, 0.01, jnp.nan))
-    stopped = pytest.warns(UserWarning, match=r"^restart 0 stopped at step 1: .*next step is not a finite number")
+    stopped = pytest.warns(UserWarning, match=r"^restart 0 stopped at step 1: .*next step of the optimizer is")
     with stopped, pytest.warns(UserWarning, match=r"^trainable: the derivative of trigger.threshold was zero"):
         fitted = fit(policy, MARKETS, optimizer=sgd, every=1, steps=9, **FREE)
     assert list(fitted.history.index) == [0, 1, 2] and "step 1" in fitted.stopped[0]
@@ -146,6 +146,53 @@ def test_a_step_goes_up_the_gradient_and_a_run_that_breaks_down_says_so():
         slope = jax.jit(jax.grad(score))(jnp.array([0.3, 0.3, 0.3]))
         np.testing.assert_allclose(fitted.history["grad_norm"][1], jnp.linalg.norm(slope), rtol=1e-9)
         np.testing.assert_allclose(fitted.policy.allocator.weights, 0.3 + 0.01 * slope, rtol=1e-9)
+
+
+class Careless(eqx.Module):
+    """Weights whose derivative is not finite, in a way that is named."""
+
+    weights: np.ndarray
+    way: str = eqx.field(static=True)
+
+    def __call__(self, obs: js.Observation):
+        if self.way == "where":
+            x = obs.features
+            return 0.3 * self.weights + jnp.where(jnp.isnan(x), 0.1, 0.01 * jnp.sqrt(x * self.weights))
+        if self.way == "root":
+            return self.weights / 3 + 0 * jnp.sqrt(self.weights - jnp.array([0.0, 1.0, 0.0]))
+        return self.weights / 4
+
+
+def with_missing_features() -> js.Market:
+    close, open_ = prices(0)
+    features = np.ones((BARS, 3))
+    features[20:25, 1] = np.nan
+    with jax.enable_x64(True):
+        return js.Market.from_frames(close, open=open_, features=features)
+
+
+NOT_FINITE = {
+    r"the derivative of the score by allocator.weights\[1\] is not finite, first at bar 20, asset 1; a feature is NaN "
+    r"there: jnp.where passes the NaN on .*nan_to_num": ("where", final_log_value),
+    r"the derivative of the score by allocator.weights\[1\] is not finite, first at bar 0, asset 1; often a root": (
+        "root",
+        final_log_value,
+    ),
+    r"the derivative of the score by allocator.weights is not finite: that of the score's own function by the "
+    r"simulation is not, first at bar 0; often a root": (
+        "",
+        lambda sim: sim.value[-1] - jnp.sqrt((0 * sim.fees).sum()),
+    ),
+    r"the score is nan, though the simulation is finite": ("", lambda sim: jnp.log(sim.value[-1] - 1e6)),
+}
+
+
+@pytest.mark.parametrize("message", NOT_FINITE)
+def test_what_is_not_finite_is_said(message):
+    way, score = NOT_FINITE[message]
+    policy = js.Policy(Careless(np.ones(3), way), js.Always())
+    with pytest.raises(ValueError, match=rf"^objective: {message}"):
+        fit(policy, with_missing_features(), score=score, ann_factor=None, validation=None, steps=1)
 
 
 # --- restarts, batches, gates, constraints
