@@ -19,7 +19,7 @@ from jaxsim.engine.base.kept_programs import kept_program
 from jaxsim.engine.base.random import key_or_words
 from jaxsim.engine.metrics.returns import returns_from_value
 from jaxsim.engine.policy.host_callback import refuse_deadlock
-from jaxsim.engine.policy.policy import Policy
+from jaxsim.engine.policy.policy import Policy, check_cut
 from jaxsim.engine.policy.triggers import AtBars
 from jaxsim.engine.schedules.programs import checked_schedule
 from jaxsim.engine.schedules.schedule import AbstractSchedule
@@ -122,6 +122,7 @@ def inputs_of(market: Any, policy: Any, costs: Any, account: Any, key: Any) -> L
     cash = account.cash
     if market.dtype == jnp.float32 and not isinstance(cash, Tracer) and cash > LARGEST_FLOAT32:
         raise ValueError(f"cash: in float32 expected at most {LARGEST_FLOAT32:g}, got {float(cash):g}")
+    check_cut(policy, costs)
     for mask in jax.tree.leaves(policy, is_leaf=_is_mask):
         if _is_mask(mask):
             mask.check(market.num_bars)

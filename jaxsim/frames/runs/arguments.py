@@ -16,18 +16,20 @@ import numpy as np
 from jaxsim.engine.base.enums import SizeType
 from jaxsim.engine.base.fields import BARS, CASH, SIZE, Bounds, shown
 from jaxsim.engine.policy.destinations import AbstractDestination, ToTarget, checked_destination
-from jaxsim.engine.policy.given import given_orders_policy
+from jaxsim.engine.policy.given import GivenOrders, given_orders_policy
 from jaxsim.engine.policy.policy import Policy, allocator_name
 from jaxsim.engine.policy.triggers import Never
 from jaxsim.engine.schedules.programs import checked_schedule
 from jaxsim.engine.trading.account import Account
+from jaxsim.engine.trading.costs import Costs
+from jaxsim.engine.trading.cut import PRO_RATA, checked_cut, refusal
 from jaxsim.frames.inputs.bars_per_year import BarsPerYear
 from jaxsim.frames.inputs.benchmark import BenchmarkPrices, read_benchmark
 from jaxsim.frames.inputs.delistings import HOLD, closes_of_holder, with_departures
 from jaxsim.frames.inputs.groups import layout
 from jaxsim.frames.inputs.lanes import read_lanes
 from jaxsim.frames.inputs.market import read_lane_prices
-from jaxsim.frames.inputs.parameters import LaneParameter, LaneValue, ParameterReader, module_from, with_fields
+from jaxsim.frames.inputs.parameters import LaneParameter, LaneValue, ParameterReader, module_from, resolve, with_fields
 from jaxsim.frames.inputs.prices import PriceFrames, Table, checked_prices, is_price_table
 from jaxsim.frames.inputs.sweep_axes import Sweep
 from jaxsim.frames.results.paths import RunContext
@@ -118,6 +120,7 @@ def arguments_of(
     drift = None if terms.size is not None else terms.drift_without_price
     lane_prices = read_lane_prices(prices, price, terms.ffill_val_price, moves_prices, drift, reader)
     costs = read_costs(terms, reader)
+    policy_fields = policy_fields | {"cut": _read_cut(policy, terms)}
     if "min_history" not in policy_fields:
         policy_fields = policy_fields | {"min_history": reader.per_lane(policy.min_history, "min_history", BARS)}  # pyright: ignore[reportArgumentType]
     start = read_start(terms.start, len(prices.index), reader) if terms.start is not None else start
@@ -143,6 +146,7 @@ def arguments_of(
         start=start,
     )
     _warn_of_dust(job, prices)
+    _refuse_cut(job)
     annual = BarsPerYear(prices.index).said(terms.freq, terms.year_freq, terms.bars_per_year)
     benchmark = read_benchmark(terms.benchmark, prices.index, reader.layout, closes_of_holder(prices))
     return RunArguments(prices, job, annual, engine, terms.progress, benchmark)
@@ -165,6 +169,26 @@ def _warn_of_dust(job: Job, prices: PriceFrames) -> None:
             "is zero; count that asset in a smaller unit",
             stacklevel=4,
         )
+
+
+def _read_cut(policy: Policy, terms: Terms) -> str | None:
+    return policy.cut if terms.cut is None else checked_cut(terms.cut)
+
+
+def _refuse_cut(job: Job) -> None:
+    """Raises ValueError naming `cut` where purchases of any lane cannot be cut alike."""
+    if job.policy.cut != PRO_RATA:
+        return
+
+    def values(x: Any) -> Any:
+        return None if x is None else resolve(x).array
+
+    allocator: Any = job.policy.allocator
+    size = values(allocator.size) if isinstance(allocator, GivenOrders) else None
+    costs = module_from(Costs, {name: values(x) for name, x in vars(job.costs).items()})
+    reason = refusal(costs, values(job.policy.size_type), size)
+    if reason is not None:
+        raise ValueError(reason)
 
 
 def read_start(start: LaneValue, num_bars: int, reader: ParameterReader) -> LaneParameter:
@@ -208,7 +232,7 @@ def _whole_policy(policy: Policy | Callable | None, terms: Terms) -> Policy:
         raise ValueError("destination: the Policy has one already")
     if is_set(terms.min_history, 0):
         raise ValueError("min_history: the Policy has one already")
-    for name in MEANING:
+    for name in (*MEANING, "cut"):
         if getattr(policy, name) is not None and getattr(terms, name) is not None:
             raise ValueError(f"{name}: the Policy has one already")
     return policy.hardened()

@@ -50,6 +50,7 @@ class Terms:
     size_type: CodeParameter | None = None
     direction: CodeParameter | None = None
     call_seq: LaneCode | None = None
+    cut: str | None = None
     # prices beside the closes
     open: Table | None = None
     price: Parameter | None = None
@@ -98,6 +99,7 @@ class TradingKeywords(TypedDict, total=False):
     size_type: CodeParameter | None
     direction: CodeParameter | None
     call_seq: LaneCode | None
+    cut: str | None
     ffill_val_price: LaneValue
     stale: Stale
     delistings: Delistings

@@ -10,6 +10,7 @@ import numpy as np
 from jaxsim.engine.policy.destinations import AbstractDestination
 from jaxsim.engine.policy.policy import Policy
 from jaxsim.engine.schedules.schedule import AbstractSchedule
+from jaxsim.engine.trading.cut import PRO_RATA
 from jaxsim.frames.inputs.benchmark import Benchmark
 from jaxsim.frames.inputs.delistings import STALE, Delistings, Stale
 from jaxsim.frames.inputs.durations import Duration
@@ -41,6 +42,7 @@ def backtest(
     size_type: CodeParameter | None = None,
     direction: CodeParameter | None = None,
     call_seq: LaneCode | None = None,
+    cut: str | None = None,
     open: Table | None = None,
     price: Parameter | None = None,
     ffill_val_price: LaneValue = True,
@@ -87,6 +89,8 @@ def backtest(
         (weights) for a policy.
     direction: "both", "long_only" or "short_only": which positions orders may lead to; default both.
     call_seq: "auto" (ascending order value, sales first; the default), "default" (as the columns stand) or "reversed".
+    cut: which purchases are cut where the cash is short: "last", the last in the order of execution (the default), or
+        "pro_rata", all by the same factor (rules 3.11); one for all lanes.
     open: prices that positions are valued and orders are sized at; without it, the previous close.
     price: prices that orders execute at: a frame, a number, +inf for the close (the default), -inf for the open.
     ffill_val_price: whether a valuation price outlives a bar without one.
@@ -133,7 +137,7 @@ def backtest(
     naming lane, asset and bar for what goes wrong during the run.
     """
     terms = Terms(
-        size=size, size_type=size_type, direction=direction, call_seq=call_seq, open=open, price=price,
+        size=size, size_type=size_type, direction=direction, call_seq=call_seq, cut=cut, open=open, price=price,
         ffill_val_price=ffill_val_price, stale=stale, delistings=delistings,
         drift_without_price=drift_without_price, trigger=trigger, destination=destination, fees=fees,
         fixed_fees=fixed_fees, slippage=slippage, min_size=min_size, max_size=max_size,
@@ -152,7 +156,7 @@ def run_backtest(arguments: RunArguments) -> Backtest:
     _refuse_too_many(arguments)
     with progress_bar(arguments.num_lanes, "lane", arguments.progress) as advance:
         ledgers = execute(arguments.job, arguments.engine, advance)
-    _warn_of_leverage(ledgers)
+    _warn_of_leverage(ledgers, arguments.job.policy)
     prices, assets = arguments.prices, arguments.job.layout.assets
     warn_of_departures(prices.departures, assets, prices.index, ledgers, stacklevel=3)
     return Backtest(Paths(arguments.context(), ledgers), arguments.job.lanes.labels)
@@ -172,7 +176,8 @@ def _refuse_too_many(arguments: RunArguments) -> None:
         )
 
 
-def _warn_of_leverage(ledgers: list[Ledger]) -> None:
+def _warn_of_leverage(ledgers: list[Ledger], policy: Policy) -> None:
     of_weights = [x for x in ledgers if x.size_type is None]
     if any(np.nansum(x.target, axis=1).max(initial=0.0) > 1 + 1e-6 for x in of_weights):
-        warnings.warn("target weights sum to more than one; the last buys are cut to the cash there is", stacklevel=4)
+        cut = "all buys are scaled" if policy.cut == PRO_RATA else "the last buys are cut"
+        warnings.warn(f"target weights sum to more than one; {cut} to the cash there is", stacklevel=4)

@@ -33,6 +33,7 @@ def replay(
     destination: AbstractDestination | None = None,
     stops: AbstractStop | Sequence[AbstractStop] = (),
     call_seq: LaneCode | None = None,
+    cut: str | None = None,
     open: Table | None = None,
     price: Parameter | None = None,
     ffill_val_price: LaneValue = True,
@@ -84,7 +85,7 @@ def replay(
     if not isinstance(allocations, Allocations):
         raise TypeError(f"allocations: expected js.Allocations, got {type(allocations).__name__}")
     terms = Terms(
-        trigger=trigger, destination=destination, call_seq=call_seq, open=open, price=price,
+        trigger=trigger, destination=destination, call_seq=call_seq, cut=cut, open=open, price=price,
         ffill_val_price=ffill_val_price, stale=stale, delistings=delistings,
         drift_without_price=drift_without_price, fees=fees, fixed_fees=fixed_fees, slippage=slippage, min_size=min_size,
         max_size=max_size, size_granularity=size_granularity, lock_cash=lock_cash, allow_partial=allow_partial,

@@ -48,6 +48,7 @@ def sweep(
     size_type: CodeParameter | None = None,
     direction: CodeParameter | None = None,
     call_seq: LaneCode | None = None,
+    cut: str | None = None,
     open: Table | None = None,
     price: Parameter | None = None,
     ffill_val_price: LaneValue = True,
@@ -115,7 +116,7 @@ def sweep(
     run; ImportError naming the pip command without pyarrow or tqdm where they are needed.
     """
     terms = Terms(
-        size=size, size_type=size_type, direction=direction, call_seq=call_seq, open=open, price=price,
+        size=size, size_type=size_type, direction=direction, call_seq=call_seq, cut=cut, open=open, price=price,
         ffill_val_price=ffill_val_price, stale=stale, delistings=delistings,
         drift_without_price=drift_without_price, trigger=trigger, destination=destination, fees=fees,
         fixed_fees=fixed_fees, slippage=slippage, min_size=min_size, max_size=max_size,
