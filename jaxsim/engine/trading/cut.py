@@ -5,10 +5,10 @@ matter, and a weight that passes another one moves no fill by a jump.
 """
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
@@ -113,22 +113,28 @@ def _part(power: Float[Array, ""], fixed: Float[Array, ""] | None, need: Float[A
 def purchases_of(orders: Order, value: Float[Array, ""], closes: Bool[Array, " asset"] | None) -> Purchases:
     """The purchases among the orders of a rebalance, one order for each asset.
 
-    orders: with size types and directions for each, or one for all.    value: of the account, for sizes, currency.
+    orders: with a size type and a direction each.      value: of the account, for sizes, currency.
     closes: what stops close.
     """
-    costs, terms, units = orders.costs, Terms.of(orders.costs, orders.size.dtype), snap(orders.units)
-    wish = resolve(orders, units, snap(value))
-    is_known = ~jnp.isnan(orders.size) & (wish.info == Info.NONE) & (wish.fault == LaneFault.NONE)
-    is_posed = is_known & jnp.isfinite(orders.price) & (orders.price > 0)
-    owed = where(orders.direction == Direction.SHORT_ONLY, -units, jnp.inf)
+    is_buy, sales, bill, pledge = jax.vmap(lambda order: _asked(order, value))(orders)
+    are, locks = is_buy if closes is None else is_buy & ~closes, orders.costs.lock_cash
+    if locks is None:
+        return Purchases(are, sales, bill, orders.costs.fixed_fees)
+    return Purchases(are, sales, bill, orders.costs.fixed_fees, pledge, (are & locks).any())
+
+
+def _asked(order: Order, value: Float[Array, ""]) -> tuple[Array, Array, Array, Array]:
+    """Whether an order is a purchase, and whether it sells; its bill and its pledge, as in `Purchases`."""
+    assert order.size_type is not None and order.direction is not None
+    terms, units = Terms.of(order.costs, order.size.dtype), snap(order.units)
+    wish = resolve(order, units, snap(value))
+    is_known = ~jnp.isnan(order.size) & (wish.info == Info.NONE) & (wish.fault == LaneFault.NONE)
+    is_posed = is_known & jnp.isfinite(order.price) & (order.price > 0)
+    owed = where(order.direction == Direction.SHORT_ONLY, -units, jnp.inf)
     size = jnp.minimum(jnp.minimum(owed, wish.units), terms.max_size)
-    are = is_posed & wish.is_buy & (size > 0)
-    are = are if closes is None else are & ~closes
-    size, price = where(are, size, 0.0), product(where(are, orders.price, 1.0), 1 + terms.slippage)
-    cost = product(size, price)
-    bill = cost + product(cost, terms.fees)
-    purchases = Purchases(are, is_posed & ~wish.is_buy, bill, costs.fixed_fees)
-    if costs.lock_cash is None:
-        return purchases
-    _, released = debt_moves(units, units + size, snap(orders.debt), size, price, are)
-    return replace(purchases, pledge=bill - 2 * released, is_locked=(are & costs.lock_cash).any())
+    is_buy = is_posed & wish.is_buy & (size > 0)
+    size, price = where(is_buy, size, 0.0), product(where(is_buy, order.price, 1.0), 1 + terms.slippage)
+    bill = product(size, price)
+    bill = bill + product(bill, terms.fees)
+    _, released = debt_moves(units, units + size, snap(order.debt), size, price, is_buy)
+    return is_buy, is_posed & ~wish.is_buy, bill, bill - 2 * released

@@ -150,7 +150,9 @@ def trade_in_general(
     key, places = call_key(request.call_seq, worth), request.sequence
     purchases = None
     if request.cuts_alike:
-        typed = replace(by_asset, size_type=size_type, direction=direction)
+        shape = request.size.shape
+        kinds = jnp.broadcast_to(size_type, shape), jnp.broadcast_to(direction, shape)
+        typed = replace(by_asset, size_type=kinds[0], direction=kinds[1])
         purchases = purchases_of(typed, pool.value, request.closes)
         key = purchases.after_sales(request.call_seq, key)
     if places is not None:

@@ -2,6 +2,7 @@
 
 import inspect
 import json
+from dataclasses import replace
 
 import equinox as eqx
 import jax
@@ -583,3 +584,24 @@ def test_text_is_no_limit_and_a_number_is_no_path():
     for call in (POLICY.save, lambda path: js.Policy.load(path, like=POLICY)):
         with pytest.raises(TypeError, match=r"^path: expected the path of a file, got 3"):
             call(3)
+
+
+def test_a_policy_learns_with_purchases_cut_alike(tmp_path):
+    """And says so: a backtest and a file run what was trained. Where that is refused, it says the other cut once."""
+    fitted = js.fit(POLICY, MARKETS[0], costs=COSTS, ann_factor=252, steps=1, every=1)
+    assert fitted.policy.cut == fitted.trained.cut == "pro_rata" and POLICY.cut is None
+    with jax.enable_x64(True):
+        returns = js.simulate(MARKETS[0], fitted.policy, costs=COSTS).returns
+        assert float(js.metrics.sharpe_ratio(returns, ann_factor=252)) == pytest.approx(fitted.score, rel=1e-12)
+    fitted.policy.save(tmp_path / "policy")
+    assert js.Policy.load(tmp_path / "policy", like=POLICY.hardened()).cut == "pro_rata"
+    with pytest.raises(ValueError, match=r"^like: its cut is 'last'"):
+        js.Policy.load(tmp_path / "policy", like=replace(POLICY.hardened(), cut="last"))
+    mask = jax.tree.map(lambda x: False, POLICY)
+    mask = eqx.tree_at(LOGITS, mask, True)
+    kept = js.fit(replace(POLICY, cut="last"), MARKETS[0], costs=COSTS, ann_factor=252, steps=1, every=1)
+    assert kept.policy.cut == "last"
+    with pytest.warns(UserWarning, match='update_value .* written into the policy, with "last"'):
+        terms = js.Costs(fees=0.002, update_value=True)
+        fitted = js.fit(POLICY, MARKETS[0], costs=terms, ann_factor=252, steps=1, every=1, trainable=mask)
+    assert fitted.policy.cut == "last"
