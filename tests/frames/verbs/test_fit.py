@@ -79,7 +79,8 @@ def test_scores_are_those_of_the_simulation_and_the_best_is_kept():
     assert (history["gap"] == 0).all()  # straight-through has the values of the hard gate
     assert fitted.gap == 0 and fitted.best_step == history["validation"].idxmax()
     assert isinstance(fitted.policy.gate, js.Hard) and eqx.tree_equal(fitted.trained.gate, GATE)
-    for policy, step in ((POLICY.hardened(), 0), (fitted.policy, fitted.best_step)):
+    start = replace(POLICY.hardened(), cut="pro_rata")
+    for policy, step in ((start, 0), (fitted.policy, fitted.best_step)):
         row = history.loc[step]
         assert row["hard"] == pytest.approx(sharpe_of(policy, MARKETS[0], slice(None, split)), rel=1e-9)
         assert row["validation"] == pytest.approx(sharpe_of(policy, MARKETS[0], slice(split, None)), rel=1e-9)
@@ -216,7 +217,9 @@ def test_restarts_windows_annealing_and_constraints():
     assert np.allclose(history.loc[0, "temperature"], [0.02, 0.011, 0.002])
     assert (history["gap"] != 0).all() and np.allclose(history["gap"], history["score"] - history["hard"])
     assert history.xs(0, level="step")["hard"].nunique() == 3
-    assert history.loc[(0, 0), "hard"] == pytest.approx(sharpe_of(soft.hardened(), MARKETS[0]), rel=1e-9)
+    assert history.loc[(0, 0), "hard"] == pytest.approx(
+        sharpe_of(replace(soft.hardened(), cut="pro_rata"), MARKETS[0]), rel=1e-9
+    )
     assert fitted.scores[fitted.best_restart] == fitted.scores.max() == fitted.validation
     assert fitted.validation == pytest.approx(sharpe_of(fitted.policy, MARKETS[1]), rel=1e-9)
     for policy in fitted.candidates:
