@@ -36,9 +36,11 @@ def cut_alike(
         for n, (account, order) in enumerate(zip(accounts, orders, strict=True))
         if not closing[n] and (size := _purchase(account, order, asked[n])) > 0
     }
-    if is_by_value:  # an order without a value stands at the end
-        hidden = [n for n in sorted(sequence) if asked[n] <= 0 and _is_hidden(accounts[n], orders[n])]
-        sequence = hidden + [n for n in sequence if n not in hidden]
+    if is_by_value:  # sales without a value stand at the end
+        worth = [approx_order_value(a, o.size, o.size_type, o.direction) for a, o in zip(accounts, orders, strict=True)]
+        hidden = [n for n in sequence if isnan(worth[n]) and asked[n] <= 0]
+        sales = [n for n in sequence if worth[n] < 0]
+        sequence = sales + hidden + [n for n in sequence if n not in sales and n not in hidden]
     else:
         sequence = [n for n in sequence if n not in bought] + [n for n in sequence if n in bought]
     try:
@@ -65,10 +67,6 @@ def _purchase(account: AccountState, order: OrderRequest, asked: float) -> float
         return nan
     owed = -snap(account.position) if order.direction == Direction.SHORT_ONLY else asked
     return min(owed, asked, order.max_size)
-
-
-def _is_hidden(account: AccountState, order: OrderRequest) -> bool:
-    return isnan(approx_order_value(account, order.size, order.size_type, order.direction))
 
 
 def _after_others(

@@ -93,7 +93,7 @@ class Purchases(eqx.Module):
 
         call_seq: CallSeq; None for by order value.     key: as `call_key` has it.
         """
-        by_value = where(self.sales & jnp.isnan(key), -jnp.inf, key)
+        by_value = with_unknown_sales(key, self.sales)
         if call_seq is None:
             return by_value
         return where(call_seq == CallSeq.AUTO, by_value, self.after_others(key))
@@ -101,6 +101,13 @@ class Purchases(eqx.Module):
     def after_others(self, place: Float[Array, " asset"]) -> Float[Array, " asset"]:
         """The key of an order of execution that is given by places, with all other orders before these purchases."""
         return where(self.are, place, place - place.shape[0])
+
+
+def with_unknown_sales(key: Float[Array, " asset"], sales: Bool[Array, " asset"]) -> Float[Array, " asset"]:
+    """The key of an order of execution by value, with sales of unknown value after the other sales and before the
+    purchases. Among themselves they keep their sequence, from the last column on."""
+    just_below_zero = -jnp.finfo(key.dtype).tiny * (1 + jnp.arange(key.shape[0], dtype=key.dtype))
+    return where(sales & jnp.isnan(key), just_below_zero, key)
 
 
 def _part(power: Float[Array, ""], fixed: Float[Array, ""] | None, need: Float[Array, ""]) -> Float[Array, ""]:

@@ -21,7 +21,7 @@ from jaxsim.engine.base.numerics import ABS_TOL, add, coarse, in_sequence, le, p
 from jaxsim.engine.trading.account import Holdings
 from jaxsim.engine.trading.call_sequence import CallOrder, call_key, order_value
 from jaxsim.engine.trading.costs import Costs
-from jaxsim.engine.trading.cut import Purchases, purchases_of
+from jaxsim.engine.trading.cut import Purchases, purchases_of, with_unknown_sales
 from jaxsim.engine.trading.order import Order, Outcome, Pool, debt_moves, fill
 from jaxsim.engine.trading.status import OrderStatusInfo as Info
 
@@ -244,7 +244,7 @@ def trade_to_weights(holdings: Holdings, request: Request, quote: BarPrices, cos
     worth = coarse(worth, safe_value) if request.has_ties else worth
     key = where(can_size & ~jnp.isnan(value), worth, jnp.nan)
     if request.cuts_alike and closes is not None:  # a stop's sale without a value comes before the purchases as well
-        key = where(jnp.isnan(key) & closes & can_fill & (asked <= 0), -jnp.inf, key)
+        key = with_unknown_sales(key, closes & can_fill & (asked <= 0))
     sequence = CallOrder(key)
     possible = info == Info.NONE
     orders = _Weighting(where(possible, asked, 0.0), holdings.units, price, costs.fees, info)
