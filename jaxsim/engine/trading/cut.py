@@ -19,7 +19,7 @@ from jaxsim.engine.base.enums import CallSeq, Direction, SizeType
 from jaxsim.engine.base.fields import shown
 from jaxsim.engine.base.numerics import le, ordered_sum, product, quotient, snap
 from jaxsim.engine.trading.costs import Costs
-from jaxsim.engine.trading.order import Order, Terms, debt_moves, resolve
+from jaxsim.engine.trading.order import Order, OrderTerms, debt_moves, resolve
 from jaxsim.engine.trading.status import LaneFault
 from jaxsim.engine.trading.status import OrderStatusInfo as Info
 
@@ -133,7 +133,7 @@ def purchases_of(orders: Order, value: Float[Array, ""], closes: Bool[Array, " a
 def _asked(order: Order, value: Float[Array, ""]) -> tuple[Array, Array, Array, Array]:
     """Whether an order is a purchase, and whether it sells; its bill and its pledge, as in `Purchases`."""
     assert order.size_type is not None and order.direction is not None
-    terms, units = Terms.of(order.costs, order.size.dtype), snap(order.units)
+    terms, units = OrderTerms.of(order.costs, order.size.dtype), snap(order.units)
     wish = resolve(order, units, snap(value))
     is_known = ~jnp.isnan(order.size) & (wish.info == Info.NONE) & (wish.fault == LaneFault.NONE)
     is_posed = is_known & jnp.isfinite(order.price) & (order.price > 0)

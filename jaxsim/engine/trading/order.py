@@ -73,7 +73,7 @@ class Outcome(eqx.Module):
     clip: Int[Array, "*orders"]
 
 
-class Terms(eqx.Module):
+class OrderTerms(eqx.Module):
     """The costs of one order, with neutral numbers where they are off."""
 
     fees: Scalar
@@ -86,7 +86,7 @@ class Terms(eqx.Module):
     allow_partial: Flag
 
     @classmethod
-    def of(cls, costs: Costs, dtype) -> "Terms":
+    def of(cls, costs: Costs, dtype) -> "OrderTerms":
         def number(x, neutral: float) -> Scalar:
             return jnp.asarray(neutral, dtype) if x is None else x
 
@@ -158,7 +158,7 @@ def first_of(cases: Sequence[tuple[Array, int | Array]], otherwise: int) -> Arra
 
 def fill(pool: Pool, order: Order) -> tuple[Pool, Outcome]:
     """One order against one account."""
-    terms = Terms.of(order.costs, order.size.dtype)
+    terms = OrderTerms.of(order.costs, order.size.dtype)
     cash, free_cash = snap(pool.cash), snap(pool.free_cash)
     units, debt = snap(order.units), snap(order.debt)
     missing = first_of([(jnp.isnan(order.size), Info.SIZE_NAN), (jnp.isnan(order.price), Info.PRICE_NAN)], Info.NONE)
@@ -255,7 +255,7 @@ def resolve(order: Order, units: Scalar, value: Scalar) -> Wish:
 def _cash_limit(
     order: Order,
     wish: Wish,
-    terms: Terms,
+    terms: OrderTerms,
     price: Scalar,
     cash: Scalar,
     free_cash: Scalar,
@@ -282,7 +282,7 @@ def _cash_limit(
 def _buy(
     order: Order,
     wish: Wish,
-    terms: Terms,
+    terms: OrderTerms,
     price: Scalar,
     cash: Scalar,
     free_cash: Scalar,
@@ -362,7 +362,7 @@ def _buy(
     )
 
 
-def _sell(order: Order, wish: Wish, terms: Terms, price: Scalar, free_cash: Scalar, units: Scalar) -> _Attempt:
+def _sell(order: Order, wish: Wish, terms: OrderTerms, price: Scalar, free_cash: Scalar, units: Scalar) -> _Attempt:
     """Rules 3.6"""
     price = product(price, 1 - terms.slippage)
     is_long_only = order.direction == Direction.LONG_ONLY
@@ -422,7 +422,7 @@ def _sell(order: Order, wish: Wish, terms: Terms, price: Scalar, free_cash: Scal
     return _Attempt(size, price, fees, net, info, fault, clip)
 
 
-def _too_little(size: Scalar, wish: Wish, terms: Terms) -> list[tuple[Array, int]]:
+def _too_little(size: Scalar, wish: Wish, terms: OrderTerms) -> list[tuple[Array, int]]:
     """Rules 3.5g: too small to trade, or in part where that is not allowed."""
     is_part = ~wish.is_unbounded & (size < wish.size) & ~eq(size, wish.size)
     return [
