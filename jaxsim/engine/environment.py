@@ -9,11 +9,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Bool, Float, Int
 
 from jaxsim.engine.bar.lane_state import LaneState, at_bar_row
 from jaxsim.engine.bar.lanes import LaneInputs
 from jaxsim.engine.bar.step import observe, trade_bar
+from jaxsim.engine.base.arrays import Array
 from jaxsim.engine.base.fields import shown, whole_number
 from jaxsim.engine.base.random import as_key
 from jaxsim.engine.metrics.returns import returns_from_value

@@ -19,11 +19,11 @@ from jaxsim.engine.base.kept_programs import kept_program
 from jaxsim.engine.base.random import key_or_words
 from jaxsim.engine.metrics.returns import returns_from_value
 from jaxsim.engine.policy.host_callback import refuse_deadlock
-from jaxsim.engine.policy.policy import Policy
+from jaxsim.engine.policy.policy import Policy, check_cut
 from jaxsim.engine.policy.triggers import AtBars
 from jaxsim.engine.schedules.programs import checked_schedule
 from jaxsim.engine.schedules.schedule import AbstractSchedule
-from jaxsim.engine.trading.account import Account, opening_value
+from jaxsim.engine.trading.account import Account
 from jaxsim.engine.trading.costs import Costs
 from jaxsim.engine.trading.market import Market
 
@@ -44,7 +44,7 @@ def simulate(
 
     market: prices of one group, [time, asset]. Its dtype is the dtype of everything.
     policy: allocator and trigger.
-    costs: default no fees.     account: default a cash of 100 and nothing held.     key: random key or int, default 0.
+    costs: default no fees.     account: default a cash of 100.     key: random key or int, default 0.
     save: which arrays to keep.
     adjoint: how derivatives are computed, `js.Checkpointed()` unless said otherwise; changes no value.
     schedule: how the bars are run; default `js.Scan()`, bar by bar, which has derivatives. `js.NextEvent()` runs
@@ -77,7 +77,7 @@ def _simulate(inputs: LaneInputs, save: Save, axes: tuple[str, ...], adjoint: Ab
     assert paths.status is not None
     return Simulation(
         value=paths.value,
-        returns=returns_from_value(paths.value, opening_value(inputs.account, inputs.market)),
+        returns=returns_from_value(paths.value, jnp.asarray(inputs.account.cash, inputs.market.dtype)),
         cash=paths.cash,
         rebalanced=paths.asked,
         fees=paths.totals.fees,
@@ -119,10 +119,10 @@ def inputs_of(market: Any, policy: Any, costs: Any, account: Any, key: Any) -> L
     for name, module in (("policy", policy), ("costs", costs), ("account", account)):
         refuse_masked(module, name)
         check_fields(module, market.num_bars, market.num_assets)
-    account.check(market)
     cash = account.cash
     if market.dtype == jnp.float32 and not isinstance(cash, Tracer) and cash > LARGEST_FLOAT32:
         raise ValueError(f"cash: in float32 expected at most {LARGEST_FLOAT32:g}, got {float(cash):g}")
+    check_cut(policy, costs)
     for mask in jax.tree.leaves(policy, is_leaf=_is_mask):
         if _is_mask(mask):
             mask.check(market.num_bars)

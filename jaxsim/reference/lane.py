@@ -21,11 +21,12 @@ from jaxsim.engine.policy.policy import Policy, allocator_name, initial_state, k
 from jaxsim.engine.policy.triggers import AtBars, Never, as_answer, excess_of
 from jaxsim.engine.trading.account import Account
 from jaxsim.engine.trading.costs import Costs
+from jaxsim.engine.trading.cut import PRO_RATA
 from jaxsim.engine.trading.market import Market
 from jaxsim.engine.trading.status import Incident, LaneFault
 from jaxsim.errors import OrderError
+from jaxsim.reference.cut import cut_alike
 from jaxsim.reference.delisting import close_what_leaves, closing_row
-from jaxsim.reference.opening import open_account
 from jaxsim.reference.orders import (
     AccountState,
     OrderRequest,
@@ -110,7 +111,6 @@ class _Lane:
         self.units = [0.0] * self.num_assets
         self.free_cash = self.cash
         self.debt = [0.0] * self.num_assets
-        self.is_unasked = False  # the first bar that may trade is a rebalance
         self.last_fill = [(nan, 0)] * self.num_assets  # price and bar; used if fills move valuation prices
         self.target = [nan] * self.num_assets
         self.state = initial_state(policy.allocator, self.num_assets)
@@ -121,8 +121,6 @@ class _Lane:
         self.fault = (LaneFault.NONE, -1, -1)
         self.plan: _Plan | None = None
         self.positions = None if policy.stops is None else Positions(policy.stops, self.num_assets)
-        if account.units is not None:
-            open_account(self, account)
         self.rebalances: list[Rebalance] = []
         self.bar_aux: list[dict] = []
         self.seen: Observation | None = None
@@ -230,8 +228,6 @@ class _Lane:
             return False
         if self.plan is not None:
             return True
-        if self.is_unasked:
-            return True
         if self.policy.trades_when_flat and not self.is_emptied and all(units == 0 for units in self.units):
             return True
         if self.is_triggered(bar, value):
@@ -309,7 +305,7 @@ class _Lane:
     def rebalance(self, bar: int, value: float, answer: _Answer) -> None:
         """Store the target weights and trade towards them, unless one of them is a fault."""
         excess = self.excess(bar, value)
-        self.target, self.is_unasked = answer.weights, False
+        self.target = answer.weights
         self.note_faults(bar, answer)
         if answer.are_weights and isinstance(self.policy.destination, SpreadOver):
             is_at_once = not self.policy.destination.when_flat and all(units == 0 for units in self.units)
@@ -395,6 +391,9 @@ class _Lane:
         """Record the first fault of an answer, if there is one."""
         for n in range(self.num_assets):
             fault = _weight_fault(self.target[n], answer)
+            if fault == LaneFault.NONE and self.policy.cut == PRO_RATA and not answer.are_weights:
+                is_share = answer.size_type[n] == SizeType.PERCENT
+                fault = LaneFault.CUT if is_share or isinf(self.target[n]) else fault
             if fault != LaneFault.NONE and not answer.skip[n]:
                 self.fault = (fault, bar, n)
                 return
@@ -406,13 +405,14 @@ class _Lane:
         log, draws = {}, [nan] * self.num_assets
         if "reject_prob" in self.terms:
             draws = reject_draws(_key_at(self.key, bar), self.num_assets).tolist()
-        for rank, n in enumerate(self.execution(sizes, value, answer)):
-            size_type, direction = SizeType(answer.size_type[n]), Direction(answer.direction[n])
-            if self.positions is not None and self.positions.closing[n]:
-                size_type = SizeType.TARGET_AMOUNT  # a stop closes whatever the account is worth
-            terms = {name: rows[bar][n] for name, rows in self.terms.items()}
-            order = OrderRequest(sizes[n], self.price[bar][n], size_type, direction, **terms)
-            before = self.account_of(n, value)
+        orders, sequence = self.orders(bar, sizes, answer), self.execution(sizes, value, answer)
+        if self.policy.cut == PRO_RATA:
+            accounts = [self.account_of(n, value) for n in range(self.num_assets)]
+            closing = [False] * self.num_assets if self.positions is None else self.positions.closing
+            is_by_value = not isinstance(answer.call_seq, list) and answer.call_seq == CallSeq.AUTO
+            orders, sequence = cut_alike(accounts, orders, sequence, closing, is_by_value)
+        for rank, n in enumerate(sequence):
+            order, before = orders[n], self.account_of(n, value)
             try:
                 after, result = process_order(before, order, draw=draws[n], update_value=self.update_value)
             except OrderError as error:
@@ -425,6 +425,18 @@ class _Lane:
             if self.update_value and log[n].is_filled:
                 self.last_fill[n] = (after.val_price, bar)
         return log
+
+    def orders(self, bar: int, sizes: list[float], answer: _Answer) -> list[OrderRequest]:
+        """The orders by asset."""
+        kinds = [SizeType(x) for x in answer.size_type]
+        if self.positions is not None:  # a stop closes whatever the account is worth
+            both = zip(kinds, self.positions.closing, strict=True)
+            kinds = [SizeType.TARGET_AMOUNT if closes else kind for kind, closes in both]
+        terms = [{name: rows[bar][n] for name, rows in self.terms.items()} for n in range(self.num_assets)]
+        return [
+            OrderRequest(sizes[n], self.price[bar][n], kinds[n], Direction(answer.direction[n]), **terms[n])
+            for n in range(self.num_assets)
+        ]
 
     def account_of(self, n: int, value: float) -> AccountState:
         """The account before an order for asset `n`."""

@@ -35,7 +35,7 @@ class AccountState:
 @dataclass(frozen=True)
 class OrderRequest:
     """An order with all its terms. `fees`, `slippage` and `reject_prob` are fractions, `fixed_fees` and `price` are in
-    currency, other sizes in units."""
+    currency, other sizes in units. `scale` is the part of a purchase that is left (rules 3.11)."""
 
     size: float = nan
     price: float = inf
@@ -51,6 +51,7 @@ class OrderRequest:
     lock_cash: bool = False
     allow_partial: bool = True
     raise_reject: bool = False
+    scale: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -271,9 +272,13 @@ def _buy(state: AccountState, order: OrderRequest, wanted: float, percent: float
             raise OrderError(f"a buy of infinite size with infinite cash: {order} on {state}")
     if size == 0:
         raise NotFilled(OrderStatusInfo.SIZE_ZERO)
+    if order.scale == 0:
+        raise NotFilled(OrderStatusInfo.CANT_COVER_FEES)
     capped = _cap(size, order)
     clip = Clip.POSITION if size < wanted < inf else Clip.NONE
     clip = Clip.MAX_SIZE if capped < size else clip
+    if order.scale < 1:  # rules 3.11
+        capped, clip = capped * order.scale, Clip.CASH
 
     def is_too_much(lots: float) -> bool:
         bill = lots * price + (lots * price * order.fees + order.fixed_fees)
@@ -287,7 +292,7 @@ def _buy(state: AccountState, order: OrderRequest, wanted: float, percent: float
     total = cost + fees
     if le(total, limit):
         fill, paid = size, total
-        clip = Clip.GRANULARITY if lt(fill, capped) and clip != Clip.MAX_SIZE else clip
+        clip = Clip.GRANULARITY if lt(fill, capped) and clip not in (Clip.MAX_SIZE, Clip.CASH) else clip
     else:  # rules 3.5f: as much as the cash can pay
         net = add(limit, -order.fixed_fees) / (1 + order.fees)
         if net <= 0:

@@ -80,7 +80,7 @@ def backtest_of(p: Pipelines, ledger) -> Backtest:
     return Backtest(Paths(context, [ledger]), pd.Index(range(p.shape[0]), name="case"))
 
 
-def run_compiled(p: Pipelines) -> tuple[Backtest, dict, Any]:
+def run_compiled(p: Pipelines, cut: str | None = None) -> tuple[Backtest, dict, Any]:
     """All cases side by side; the Fault of each case that met one; and the keys of the lanes."""
     index, columns = labels(p)
 
@@ -94,6 +94,7 @@ def run_compiled(p: Pipelines) -> tuple[Backtest, dict, Any]:
         size_type=leaf(p.size_type.astype(np.int32)),
         direction=leaf(np.broadcast_to(p.direction, p.shape).astype(np.int32)),
         call_seq=leaf(p.call_seq.astype(np.int32)),
+        cut=cut,
     )
     costs = Costs(**{name: leaf(getattr(p, name)) for name in COSTS}, update_value=leaf(p.update_value))
     lanes = Lanes(Sweep(), layout(columns), RandomKey.of(0))
@@ -103,13 +104,14 @@ def run_compiled(p: Pipelines) -> tuple[Backtest, dict, Any]:
     return backtest_of(p, ledger), {fault.lane: fault for fault in faults}, lanes.keys
 
 
-def run_reference(p: Pipelines, case: int, market: Market, key):
+def run_reference(p: Pipelines, case: int, market: Market, key, cut: str | None = None):
     """One case by the reference engine: its LaneRun, or the error that it raised."""
     policy = given_orders_policy(
         p.size[case],
         size_type=p.size_type[case],
         direction=np.broadcast_to(p.direction, p.shape)[case],
         call_seq=np.asarray(p.call_seq[case]),
+        cut=cut,
     )
     costs = Costs(**{name: getattr(p, name)[case] for name in COSTS}, update_value=np.asarray(p.update_value[case]))
     try:

@@ -116,8 +116,8 @@ MUTANTS = [
         "present-weight-remembered",
         "the present weights are remembered as targets, not those asked for",
         STEP,
-        "holdings, target, memory, status, last_fills, spread, entries",
-        "holdings, obs.weights, memory, status, last_fills, spread, entries",
+        "return LaneState(holdings, target, memory, status, last_fills, spread, entries), event",
+        "return LaneState(holdings, obs.weights, memory, status, last_fills, spread, entries), event",
         parity(0),
     ),
     Mutant(

@@ -12,6 +12,7 @@ from jaxsim.engine.policy.allocation import Allocation
 from jaxsim.engine.policy.destinations import ToTarget
 from jaxsim.engine.policy.observation import Observation
 from jaxsim.engine.policy.policy import Policy
+from jaxsim.engine.trading.cut import PRO_RATA
 from jaxsim.engine.trading.order import first_of
 from jaxsim.engine.trading.rebalance import Request
 from jaxsim.engine.trading.status import LaneFault
@@ -35,7 +36,8 @@ def request_of(policy: Policy, allocation: Allocation, obs: Observation) -> Requ
     direction = chosen(allocation.direction, policy.direction)
     if size_type is None and not isinstance(policy.destination, ToTarget):
         size = facing(direction, policy.destination(obs, facing(direction, size), policy.trigger))
-    return Request(size, size_type, direction, order, sequence, not isinstance(policy.destination, ToTarget))
+    has_ties, cuts_alike = not isinstance(policy.destination, ToTarget), policy.cut == PRO_RATA
+    return Request(size, size_type, direction, order, sequence, has_ties, cuts_alike=cuts_alike)
 
 
 def facing(direction: Int[Array, " asset"] | None, weights: Float[Array, " asset"]) -> Float[Array, " asset"]:
@@ -50,6 +52,8 @@ def allocation_faults(allocation: Allocation, request: Request) -> Int[Array, " 
     cases = [(jnp.isnan(weights), LaneFault.WEIGHT_NAN)]
     if request.size_type is None:
         cases.append((jnp.isinf(weights), LaneFault.WEIGHT_INFINITE))
+    if request.cuts_alike and request.size_type is not None:
+        cases.append((jnp.isinf(weights) | (request.size_type == SizeType.PERCENT), LaneFault.CUT))
     fault = where(allocation.skip, LaneFault.NONE, first_of(cases, LaneFault.NONE))
     for codes, kind in ((request.size_type, SizeType), (request.direction, Direction), (request.call_seq, CallSeq)):
         if codes is not None:

@@ -17,6 +17,8 @@ from jaxsim.engine.policy.gates import AbstractGate, Hard, checked_gate
 from jaxsim.engine.policy.observation import Observation
 from jaxsim.engine.policy.stops import StopRules
 from jaxsim.engine.policy.triggers import Between, Never, WhenFlat
+from jaxsim.engine.trading.costs import Costs
+from jaxsim.engine.trading.cut import PRO_RATA, checked_cut, refusal
 from jaxsim.engine.trading.status import LaneFault
 
 
@@ -36,6 +38,9 @@ class Policy(eqx.Module):
     call_seq: CallSeq, the order in which the assets trade, unless its answer names one; None: by order value.
     trades_when_flat: whether to trade without the trigger while no position is held; False in a replay.
     stops: the rules that close positions between the dates of a replay.
+    cut: which purchases are cut where the cash is short (rules 3.11): "last", the last in the order of execution; or
+        "pro_rata", all by the same factor, so that the fills are continuous in the weights. None: "last", in `js.fit`
+        "pro_rata".
 
     `size_type` and `direction` are one code, one per asset, or [time or 1, asset or 1].
 
@@ -52,6 +57,7 @@ class Policy(eqx.Module):
     call_seq: Any = bounded("call_seq", CALL_SEQ, default=None, kw_only=True)
     trades_when_flat: bool = eqx.field(static=True, default=True, kw_only=True)
     stops: StopRules | None = eqx.field(default=None, kw_only=True)
+    cut: str | None = eqx.field(static=True, default=None, converter=checked_cut, kw_only=True)
 
     save: ClassVar[Callable[..., None]]  # both are defined in jaxsim.frames.training.policy_file, which knows files
     load: ClassVar[Callable[..., "Policy"]]
@@ -77,7 +83,14 @@ class Policy(eqx.Module):
         """
         trigger = WhenFlat() | self.trigger if self.trades_when_flat else self.trigger
         first = np.maximum(np.asarray(self.min_history, np.float64), start)
-        return replace(self, trigger=Between(first, stop) & trigger, min_history=first, trades_when_flat=False)
+        return replace(self, trigger=Between(first, stop) & trigger, min_history=0, trades_when_flat=False)
+
+
+def check_cut(policy: Policy, costs: Costs) -> None:
+    """Raises ValueError that begins with `cut` where a policy cuts all purchases alike and the costs forbid it."""
+    reason = refusal(costs, policy.size_type) if policy.cut == PRO_RATA else None
+    if reason is not None:
+        raise ValueError(reason)
 
 
 def allocator_name(allocator: Any) -> str:

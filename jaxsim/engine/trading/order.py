@@ -29,6 +29,7 @@ class Order(eqx.Module):
     size: in units of `size_type`; NaN: no order.       price: of execution; NaN: none.
     units, debt, val_price: of the asset (`Holdings`).
     costs: of this order; None where off.       draw: uniform [0, 1), decides on a random rejection.
+    scale: the part of a purchase that is left where the cash is short, in [0, 1] (rules 3.11); None: all of it.
     """
 
     size: Float[Array, "*orders"]
@@ -40,6 +41,7 @@ class Order(eqx.Module):
     val_price: Float[Array, "*orders"]
     costs: Costs
     draw: Float[Array, "*orders"] | None
+    scale: Float[Array, "*orders"] | None = None
 
 
 class Pool(eqx.Module):
@@ -71,7 +73,7 @@ class Outcome(eqx.Module):
     clip: Int[Array, "*orders"]
 
 
-class _Terms(eqx.Module):
+class OrderTerms(eqx.Module):
     """The costs of one order, with neutral numbers where they are off."""
 
     fees: Scalar
@@ -84,7 +86,7 @@ class _Terms(eqx.Module):
     allow_partial: Flag
 
     @classmethod
-    def of(cls, costs: Costs, dtype) -> "_Terms":
+    def of(cls, costs: Costs, dtype) -> "OrderTerms":
         def number(x, neutral: float) -> Scalar:
             return jnp.asarray(neutral, dtype) if x is None else x
 
@@ -115,7 +117,7 @@ class _Terms(eqx.Module):
         return cost, product(cost, self.fees) + self.fixed
 
 
-class _Wish(eqx.Module):
+class Wish(eqx.Module):
     """The size of an order in units (rules 3.3).
 
     units: of the order, > 0 to buy; 0 where unbounded.        is_buy: whether it buys.
@@ -156,7 +158,7 @@ def first_of(cases: Sequence[tuple[Array, int | Array]], otherwise: int) -> Arra
 
 def fill(pool: Pool, order: Order) -> tuple[Pool, Outcome]:
     """One order against one account."""
-    terms = _Terms.of(order.costs, order.size.dtype)
+    terms = OrderTerms.of(order.costs, order.size.dtype)
     cash, free_cash = snap(pool.cash), snap(pool.free_cash)
     units, debt = snap(order.units), snap(order.debt)
     missing = first_of([(jnp.isnan(order.size), Info.SIZE_NAN), (jnp.isnan(order.price), Info.PRICE_NAN)], Info.NONE)
@@ -170,7 +172,7 @@ def fill(pool: Pool, order: Order) -> tuple[Pool, Outcome]:
     fault = where(missing == Info.NONE, first_of(faults, LaneFault.NONE), LaneFault.NONE)
     is_sound = (missing == Info.NONE) & (fault == LaneFault.NONE)
 
-    wish = _resolve(order, units, snap(pool.value))
+    wish = resolve(order, units, snap(pool.value))
     price = where(is_sound, order.price, 1.0)
     buy = _buy(order, wish, terms, price, cash, free_cash, units, debt)
     sell = _sell(order, wish, terms, price, free_cash, units)
@@ -210,7 +212,7 @@ def fill(pool: Pool, order: Order) -> tuple[Pool, Outcome]:
     return Pool(after.cash, after.free_cash, value), outcome
 
 
-def _resolve(order: Order, units: Scalar, value: Scalar) -> _Wish:
+def resolve(order: Order, units: Scalar, value: Scalar) -> Wish:
     """Rules 3.3: from a size of any type to units."""
     kind, is_both_or_short = order.size_type, order.direction != Direction.LONG_ONLY
     known_price = snap(order.val_price)
@@ -238,7 +240,7 @@ def _resolve(order: Order, units: Scalar, value: Scalar) -> _Wish:
         Info.NONE,
     )
     is_bad_price = is_of_value & ~price_is_known & (info == Info.NONE)
-    return _Wish(
+    return Wish(
         units=where(is_unbounded, 0.0, amount),
         is_buy=where(is_unbounded, size > 0, amount > 0),
         is_unbounded=is_unbounded,
@@ -252,8 +254,8 @@ def _resolve(order: Order, units: Scalar, value: Scalar) -> _Wish:
 
 def _cash_limit(
     order: Order,
-    wish: _Wish,
-    terms: _Terms,
+    wish: Wish,
+    terms: OrderTerms,
     price: Scalar,
     cash: Scalar,
     free_cash: Scalar,
@@ -279,8 +281,8 @@ def _cash_limit(
 
 def _buy(
     order: Order,
-    wish: _Wish,
-    terms: _Terms,
+    wish: Wish,
+    terms: OrderTerms,
     price: Scalar,
     cash: Scalar,
     free_cash: Scalar,
@@ -297,6 +299,10 @@ def _buy(
     is_zero = ~has_no_end & (size == 0)
     is_over = has_no_end & jnp.isfinite(terms.max_size) | (size > terms.max_size)
     whole = where(is_over, terms.max_size, size)
+    void, scaled = [], []
+    if order.scale is not None:
+        whole = product(whole, order.scale)
+        void, scaled = [(order.scale == 0, Info.CANT_COVER_FEES)], [(order.scale < 1, Clip.CASH)]
     owed = where(whole <= -units, -units, jnp.inf)  # a purchase that does not turn a short position leaves it short
 
     def is_too_much(lots: Scalar) -> Flag:
@@ -320,6 +326,7 @@ def _buy(
             (~is_short_only & (limit == 0), Info.NO_CASH_LONG),
             (is_short_only & (units == 0), Info.NO_OPEN_POSITION),
             (is_zero, Info.SIZE_ZERO),
+            *void,
             (is_over & ~terms.allow_partial, Info.MAX_SIZE_EXCEEDED),
             (~fits & (net <= 0), Info.CANT_COVER_FEES),
             (~has_no_end & eq(size, jnp.zeros_like(size)), Info.SIZE_ZERO),
@@ -345,6 +352,7 @@ def _buy(
         clip=first_of(
             [
                 (~fits & ~has_no_end, Clip.CASH),
+                *scaled,
                 (is_over, Clip.MAX_SIZE),
                 (fits & (size < whole) & ~eq(size, whole), Clip.GRANULARITY),
                 (is_short_only & ~wish.is_unbounded & (whole < wish.units), Clip.POSITION),
@@ -354,7 +362,7 @@ def _buy(
     )
 
 
-def _sell(order: Order, wish: _Wish, terms: _Terms, price: Scalar, free_cash: Scalar, units: Scalar) -> _Attempt:
+def _sell(order: Order, wish: Wish, terms: OrderTerms, price: Scalar, free_cash: Scalar, units: Scalar) -> _Attempt:
     """Rules 3.6"""
     price = product(price, 1 - terms.slippage)
     is_long_only = order.direction == Direction.LONG_ONLY
@@ -414,7 +422,7 @@ def _sell(order: Order, wish: _Wish, terms: _Terms, price: Scalar, free_cash: Sc
     return _Attempt(size, price, fees, net, info, fault, clip)
 
 
-def _too_little(size: Scalar, wish: _Wish, terms: _Terms) -> list[tuple[Array, int]]:
+def _too_little(size: Scalar, wish: Wish, terms: OrderTerms) -> list[tuple[Array, int]]:
     """Rules 3.5g: too small to trade, or in part where that is not allowed."""
     is_part = ~wish.is_unbounded & (size < wish.size) & ~eq(size, wish.size)
     return [

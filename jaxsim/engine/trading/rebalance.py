@@ -21,6 +21,7 @@ from jaxsim.engine.base.numerics import ABS_TOL, add, coarse, in_sequence, le, p
 from jaxsim.engine.trading.account import Holdings
 from jaxsim.engine.trading.call_sequence import CallOrder, call_key, order_value
 from jaxsim.engine.trading.costs import Costs
+from jaxsim.engine.trading.cut import Purchases, purchases_of, with_unknown_sales
 from jaxsim.engine.trading.order import Order, Outcome, Pool, debt_moves, fill
 from jaxsim.engine.trading.status import OrderStatusInfo as Info
 
@@ -36,6 +37,7 @@ class Request(eqx.Module):
         weight; such ties are broken by column.
     closes: the assets that a stop closes, counted in units, so that the value of the account does not matter; None: no
         stop can.
+    cuts_alike: whether purchases that the cash cannot pay for are cut alike (rules 3.11), and not the last one.
     """
 
     size: Float[Array, " asset"]
@@ -45,6 +47,7 @@ class Request(eqx.Module):
     sequence: Int[Array, " asset"] | None = None
     has_ties: bool = eqx.field(static=True, default=False)
     closes: Bool[Array, " asset"] | None = None
+    cuts_alike: bool = eqx.field(static=True, default=False)
 
     @property
     def is_plain(self) -> bool:
@@ -111,7 +114,7 @@ def trade(
     costs: of this bar, per asset.      draw: uniform [0, 1) per asset, where orders may be rejected at random.
     """
     if request.is_plain and costs.are_proportional and not keep_log:
-        return trade_to_weights(holdings, request.size, quote, costs, request.has_ties, request.closes)
+        return trade_to_weights(holdings, request, quote, costs)
     return trade_in_general(holdings, request, quote, costs, draw, keep_log)
 
 
@@ -132,11 +135,6 @@ def trade_in_general(
         jnp.asarray(quote.value),
     )  # fmt: skip
     worth = coarse(worth, jnp.asarray(quote.value)) if request.has_ties else worth
-    key = call_key(request.call_seq, worth)
-    if request.sequence is not None:
-        places = request.sequence
-        key = where(places.min() < 0, key, places.astype(request.size.dtype))
-    sequence = CallOrder(key)
     by_asset = Order(
         request.size,
         size_types,
@@ -149,6 +147,18 @@ def trade_in_general(
         draw,
     )
     pool = Pool(holdings.cash, holdings.free_cash, jnp.asarray(quote.value, request.size.dtype))
+    key, places = call_key(request.call_seq, worth), request.sequence
+    purchases = None
+    if request.cuts_alike:
+        shape = request.size.shape
+        kinds = jnp.broadcast_to(size_type, shape), jnp.broadcast_to(direction, shape)
+        typed = replace(by_asset, size_type=kinds[0], direction=kinds[1])
+        purchases = purchases_of(typed, pool.value, request.closes)
+        key = purchases.after_sales(request.call_seq, key)
+    if places is not None:
+        chosen = places if purchases is None else purchases.after_others(places)
+        key = where(places.min() < 0, key, chosen.astype(request.size.dtype))
+    sequence = CallOrder(key)
 
     def one(before: Pool, order: Order) -> tuple[Pool, tuple]:
         if size_types is None:  # one constant, rather than an array to be sorted
@@ -158,6 +168,10 @@ def trade_in_general(
         after, outcome = fill(before, order)
         return after, (outcome, before if keep_log else None, after if keep_log else None)
 
+    if purchases is not None:
+        others = replace(by_asset, size=where(purchases.are, jnp.nan, by_asset.size))
+        sold, _ = in_sequence(one, pool, jax.tree.map(sequence.sort, others))
+        by_asset = replace(by_asset, scale=purchases.scale(sold.cash, sold.free_cash))
     pool, results = in_sequence(one, pool, jax.tree.map(sequence.sort, by_asset))
     outcome, before_each, after_each = jax.tree.map(sequence.unsort, results)
     after = Holdings(outcome.units, snap(pool.cash), outcome.debt, snap(pool.free_cash))
@@ -180,32 +194,26 @@ def trade_in_general(
 
 
 class _Weighting(eqx.Module):
-    """An order towards a target weight, ready to be executed, or a sequence of them."""
+    """An order towards a target weight, ready to be executed, or a sequence of them. `scale` as in `Order`."""
 
     request: Float[Array, "*orders"]
     units: Float[Array, "*orders"]
     price: Float[Array, "*orders"]
     fees: Float[Array, "*orders"]
     info: Int[Array, "*orders"]
+    scale: Float[Array, "*orders"] | None = None
 
 
-def trade_to_weights(
-    holdings: Holdings,
-    weights: Float[Array, " asset"],
-    quote: BarPrices,
-    costs: Costs,
-    has_ties: bool = False,
-    closes: Bool[Array, " asset"] | None = None,
-) -> tuple[Holdings, Fills]:
+def trade_to_weights(holdings: Holdings, request: Request, quote: BarPrices, costs: Costs) -> tuple[Holdings, Fills]:
     """Trade towards target weights: sized at the valuation price, filled at the execution price, sells before buys.
-    Sizes reserve nothing for fees, so the last buys may be cut to the cash that is left."""
-    value = quote.value
+    Sizes reserve nothing for fees, so that buys may be cut to the cash that is left: the last ones, or all alike."""
+    weights, closes, value = request.size, request.closes, quote.value
     can_size, can_fill = ~jnp.isnan(quote.val_price), ~jnp.isnan(quote.price)
     is_asked = ~jnp.isnan(weights)
     # Numbers in place of unknown values, so that no NaN reaches a gradient.
     safe_val_price, safe_weights = where(can_size, quote.val_price, 1.0), where(is_asked, weights, 0.0)
     safe_value = where(jnp.isnan(value), 0.0, value)
-    request = quotient(safe_weights * safe_value, safe_val_price) - holdings.units
+    asked = quotient(safe_weights * safe_value, safe_val_price) - holdings.units
     # The order of execution has no derivative. The weight of an asset without an order makes its value NaN.
     worth = lax.stop_gradient(product(weights, value) - product(holdings.units, safe_val_price))
     info = where(
@@ -226,17 +234,22 @@ def trade_to_weights(
         ),
     ).astype(jnp.int32)
 
-    request = where(is_asked & can_size & (snap(value) > 0), request, jnp.nan)
+    asked = where(is_asked & can_size & (snap(value) > 0), asked, jnp.nan)
     if closes is not None:
-        request = where(closes, -holdings.units, request)
+        asked = where(closes, -holdings.units, asked)
         info = where(closes & can_fill, Info.NONE, info).astype(jnp.int32)
     price = where(can_fill, quote.price, 1.0)
     if costs.slippage is not None:
-        price = product(price, where(request > 0, 1 + costs.slippage, 1 - costs.slippage))
-    worth = coarse(worth, safe_value) if has_ties else worth
-    sequence = CallOrder(where(can_size & ~jnp.isnan(value), worth, jnp.nan))
+        price = product(price, where(asked > 0, 1 + costs.slippage, 1 - costs.slippage))
+    worth = coarse(worth, safe_value) if request.has_ties else worth
+    key = where(can_size & ~jnp.isnan(value), worth, jnp.nan)
+    if request.cuts_alike and closes is not None:  # a stop's sale without a value comes before the purchases as well
+        key = with_unknown_sales(key, closes & can_fill & (asked <= 0))
+    sequence = CallOrder(key)
     possible = info == Info.NONE
-    orders = _Weighting(where(possible, request, 0.0), holdings.units, price, costs.fees, info)
+    orders = _Weighting(where(possible, asked, 0.0), holdings.units, price, costs.fees, info)
+    if request.cuts_alike:
+        orders = replace(orders, scale=_scale(orders, closes, sequence, holdings.cash))
     # Only the cash goes from order to order; all other results are computed for all orders together.
     cash, before = in_sequence(
         lambda cash, order: (_execute(cash, order)[0], cash), holdings.cash, jax.tree.map(sequence.sort, orders)
@@ -245,7 +258,23 @@ def trade_to_weights(
     cash = snap(cash)
     debt = _debt_after(holdings, units, traded, price)
     after = Holdings(units, cash, debt, cash - 2 * debt.sum())
-    return after, Fills(request, traded, where(can_fill, price, jnp.nan), paid, info, sequence.rank)
+    return after, Fills(asked, traded, where(can_fill, price, jnp.nan), paid, info, sequence.rank)
+
+
+def _scale(
+    orders: _Weighting, closes: Bool[Array, " asset"] | None, sequence: CallOrder, cash: Float[Array, ""]
+) -> Float[Array, " asset"]:
+    """The part of each order that is left: of a purchase what the cash pays for when all else has been traded. Without
+    fixed fees and locked cash, what `purchases_of` and `Purchases.scale` say."""
+    is_posed, is_buy = orders.info == Info.NONE, orders.request > 0
+    are = is_posed & is_buy if closes is None else is_posed & is_buy & ~closes
+    amount = product(orders.request, orders.price)
+    purchases = Purchases(are, is_posed & ~is_buy, amount + product(amount, orders.fees))
+    others = replace(orders, info=where(are, Info.SIZE_NAN, orders.info).astype(orders.info.dtype))
+    cash, _ = in_sequence(
+        lambda cash, order: (_execute(cash, order)[0], None), cash, jax.tree.map(sequence.sort, others)
+    )
+    return purchases.scale(cash, cash)
 
 
 def _execute(cash: Float[Array, ""], order: _Weighting) -> tuple[Float[Array, ""], tuple]:
@@ -256,6 +285,7 @@ def _execute(cash: Float[Array, ""], order: _Weighting) -> tuple[Float[Array, ""
     cash, units = snap(cash), snap(order.units)
     is_buy = order.request > 0
     size = jnp.abs(order.request)
+    size = size if order.scale is None else product(size, order.scale)
     amount = product(size, order.price)
 
     bill = amount + product(amount, order.fees)

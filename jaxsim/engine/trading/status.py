@@ -144,6 +144,7 @@ class LaneFault(IntEnum):
     ORDER_REJECTED = 10  # `LaneStatus.reason` says why
     CODE = 11
     EVENTS_OVERFLOW = 12
+    CUT = 13
 
     @property
     def text(self) -> str:
@@ -171,6 +172,7 @@ _FAULT_TEXTS = {
     LaneFault.CODE: "the allocator returned a size_type, direction or call_seq that does not exist",
     LaneFault.EVENTS_OVERFLOW: "there were more rebalances, or near misses, than adjoint=js.AtEvents(capacity=...) "
     "has room for",
+    LaneFault.CUT: 'the allocator returned an infinite size or one in percent, which cut="pro_rata" cannot scale',
     LaneFault.ORDER_REJECTED: "an order was rejected, and raise_reject is set",
 }
 

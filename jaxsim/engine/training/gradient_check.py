@@ -24,8 +24,8 @@ class Comparison(eqx.Module):
     score: at the point.        derivative: in reverse mode.
     up, down: scores with one number moved up and down, by the steps of each of `LEVELS`.
     moved: the first bar at which one of the moved runs decides otherwise than the unmoved one; -1 for none.
-    other: the first bar at which its orders fill in another way; -1 for none. None, both, if the score tells nothing of
-        its simulation.
+    other: the first bar at which its orders fill in another way; -1 for none.      tied: the first one at which they
+        are executed in another order. None, all three, if the score tells nothing of its simulation.
     """
 
     score: Float[Array, ""]
@@ -34,6 +34,7 @@ class Comparison(eqx.Module):
     down: Float[Array, "level number"]
     moved: Int[Array, "level number"] | None
     other: Int[Array, "level number"] | None
+    tied: Int[Array, "level number"] | None
 
 
 @eqx.filter_jit
@@ -55,8 +56,9 @@ def compare(
     def at(numbers: Any) -> tuple[Any, Any]:
         answer = score(eqx.combine(restore(numbers), fixed), market)
         value, sim = answer if isinstance(answer, tuple) else (answer, None)
-        codes = None if sim is None or sim.events is None else event_codes(sim)
-        return jnp.asarray(value), None if sim is None else (sim.rebalanced, codes)
+        is_known = sim is not None and sim.events is not None
+        codes = (event_codes(sim), jnp.where(sim.rebalanced[:, None], sim.events.fills.rank, 0)) if is_known else ()
+        return jnp.asarray(value), None if sim is None else (sim.rebalanced, *(codes or (None, None)))
 
     # As a lane of its own, since the score may name the axis.
     slopes = jax.vmap(jax.value_and_grad(at, has_aux=True), axis_name=AXIS)(flat[None])
@@ -75,6 +77,6 @@ def compare(
         at_all = differs.reshape(2, len(LEVELS), *differs.shape[1:]).any(axis=0)
         return jnp.where(at_all.any(axis=-1), jnp.argmax(at_all, axis=-1), -1)
 
-    moved, other = (None, None) if kept is None else map(first_difference, kept)
+    moved, other, tied = (None, None, None) if kept is None else map(first_difference, kept)
     up, down = values[:-1].reshape(2, len(LEVELS), -1)
-    return Comparison(value, slope[places], up, down, moved, other)
+    return Comparison(value, slope[places], up, down, moved, other, tied)

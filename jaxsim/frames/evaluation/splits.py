@@ -7,7 +7,7 @@ bar.
 
 import abc
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from itertools import combinations
 from typing import Any
@@ -16,6 +16,8 @@ import numpy as np
 import pandas as pd
 
 from jaxsim.engine.base.fields import is_whole, whole_number
+from jaxsim.frames.inputs.calendar import complete_until, moments_before, moved, places
+from jaxsim.frames.inputs.durations import Duration, read_span
 
 Split = tuple[np.ndarray, np.ndarray]
 
@@ -24,29 +26,33 @@ class AbstractSplits(abc.ABC):
     """A rule that splits bars into training bars and test bars."""
 
     @abc.abstractmethod
-    def pairs(self, num_bars: int) -> list[Split]:
-        """The bar numbers of each split, ascending. Raises ValueError where there are too few bars."""
+    def pairs(self, bars: int | pd.Index) -> list[Split]:
+        """The bar numbers of each split, ascending.
+
+        bars: how many there are, or their labels.
+        Raises ValueError where there are too few bars.
+        """
 
     def split(self, X: Any, y: Any = None, groups: Any = None) -> Iterator[Split]:
         """(train, test) bar numbers, split by split.
 
         X: data with one row per bar, or the number of bars.     y, groups: not used; scikit-learn passes them.
         """
-        yield from self.pairs(_num_bars(X))
+        yield from self.pairs(_bars(X))
 
     def get_n_splits(self, X: Any = None, y: Any = None, groups: Any = None) -> int:
         """Number of splits. Where it depends on the number of bars, raises ValueError without `X`."""
         if X is None:
             raise ValueError("X: the number of these splits depends on how many bars there are; pass the data")
-        return len(self.pairs(_num_bars(X)))
+        return len(self.pairs(_bars(X)))
 
     def labels(self, index: pd.Index) -> list[tuple[pd.Index, pd.Index]]:
         """(train, test) labels, split by split."""
-        return [(index.take(train), index.take(test)) for train, test in self.pairs(len(index))]
+        return [(index.take(train), index.take(test)) for train, test in self.pairs(index)]
 
     def table(self, index: pd.Index) -> pd.DataFrame:
         """The role of each bar in each split, [time, split]: "train", "test", or empty where it is left out."""
-        pairs = self.pairs(len(index))
+        pairs = self.pairs(index)
         roles = np.full((len(index), len(pairs)), "", object)
         for number, (train, test) in enumerate(pairs):
             roles[train, number], roles[test, number] = "train", "test"
@@ -63,33 +69,123 @@ class AbstractSplits(abc.ABC):
 class WalkForwardSplits(AbstractSplits):
     """Train on the past, test on the bars after it, move on.
 
-    train: number of bars of the first training period.     test: number of bars of each test period.
-    gap: number of bars between the two that are left out: at least the number of later bars that a label rests on.
-    window: "expanding", all bars from the first on; or "rolling", the last `train` bars.
+    train: length of the first training period.     test: length of each test period.
+    gap: length of what is left out between the two: at least the number of later bars that a label rests on.
+    window: "expanding", all bars from the first on; or "rolling", the last `train`.
+
+    Each length is a number of bars, or a duration (rules 10.5) as "365D", "3YS" or "6MS". Durations need the labels of
+    the bars. Calendar units begin where those of the calendar do: with train="3YS" and test="YS", bars from 3 January
+    2012 on are tested in the calendar years from 2015 on, and the gap is the end of the training period. A test period
+    that the bars have not reached the end of is left out.
     """
 
-    train: int
-    test: int
-    gap: int = 0
+    train: int | Duration
+    test: int | Duration
+    gap: int | Duration = 0
     window: str = "expanding"
 
     def __post_init__(self):
-        _check_whole(self, least={"train": 1, "test": 1, "gap": 0})
+        for name, least in {"train": 1, "test": 1, "gap": 0}.items():
+            span = _read_span(getattr(self, name), name)
+            if isinstance(span, int):
+                whole_number(span, name, least)
         if self.window not in ("expanding", "rolling"):
             raise ValueError(f"window: expected 'expanding' or 'rolling', got {self.window!r}")
 
-    def pairs(self, num_bars: int) -> list[Split]:
-        first = self.train + self.gap
-        if num_bars < first + self.test:
+    def pairs(self, bars: int | pd.Index) -> list[Split]:
+        timeline, spans = _Timeline(bars), [_read_span(getattr(self, name), name) for name in ("train", "test", "gap")]
+        train, test, gap = spans
+        timeline.check(self, spans)
+        is_calendar = isinstance(train, pd.offsets.BaseOffset)
+        splits, start = [], timeline.after(timeline.place(0), train)
+        if not is_calendar:
+            start = timeline.after(start, gap)
+        while start is not None and (end := timeline.after(start, test)) is not None:
+            cut = timeline.before(start, gap)
+            begin = 0 if self.window == "expanding" else timeline.before(start if is_calendar else cut, train).bar
+            if begin < cut.bar and start.bar < end.bar:  # a period of dates may have no bars
+                splits.append((np.arange(begin, cut.bar), np.arange(start.bar, end.bar)))
+            start = end
+        if not splits:
             raise ValueError(
-                f"train: {self.train} + {self.gap} (gap) + {self.test} (test) bars are more than all {num_bars}"
+                f"train: {self.train} + {self.gap} (gap) + {self.test} (test) are more than the "
+                f"{timeline.num_bars} bars"
             )
-        splits = []
-        for start in range(first, num_bars - self.test + 1, self.test):
-            end = start - self.gap
-            begin = 0 if self.window == "expanding" else end - self.train
-            splits.append((np.arange(begin, end), np.arange(start, start + self.test)))
         return splits
+
+
+#: A number of bars, or a duration.
+_Span = int | pd.Timedelta | pd.offsets.BaseOffset
+
+
+def _read_span(value: Any, name: str) -> _Span:
+    return int(value) if is_whole(value) else read_span(value, name, "'365D' or '3YS', or a number of bars")
+
+
+@dataclass(frozen=True)
+class _Place:
+    """A place between bars: the first bar at or after it, and its date; None where bars have none, and at their end."""
+
+    bar: int
+    date: pd.Timestamp | None
+
+
+@dataclass(frozen=True)
+class _Timeline:
+    """Bars, by number or by date, along which periods are counted."""
+
+    bars: int | pd.Index
+
+    @property
+    def num_bars(self) -> int:
+        return _num_bars(self.bars)
+
+    def check(self, splits: WalkForwardSplits, spans: Sequence[_Span]) -> None:
+        """Raises TypeError or ValueError for durations, if the bars have no dates in ascending order."""
+        name = next(
+            (x for x, span in zip(("train", "test", "gap"), spans, strict=True) if not isinstance(span, int)), None
+        )
+        if name is None:
+            return
+        if not isinstance(self.bars, pd.DatetimeIndex):
+            labels = "only their number is known" if is_whole(self.bars) else f"they have {type(self.bars).__name__}"
+            raise TypeError(f"{name}: {getattr(splits, name)!r} needs bars with a DatetimeIndex; {labels}")
+        if not self.bars.is_monotonic_increasing:
+            raise ValueError(f"{name}: {getattr(splits, name)!r} needs dates in ascending order")
+
+    def place(self, bar: int) -> _Place:
+        """The place of a bar."""
+        has_date = isinstance(self.bars, pd.DatetimeIndex) and bar < self.num_bars
+        return _Place(bar, self.bars[bar] if has_date else None)  # pyright: ignore
+
+    def after(self, place: _Place | None, span: _Span) -> _Place | None:
+        """The place a span later; None where the bars do not reach it."""
+        if place is None:
+            return None
+        if isinstance(span, int):
+            return self.place(place.bar + span) if place.bar + span <= self.num_bars else None
+        if place.date is None:
+            return None
+        assert isinstance(self.bars, pd.DatetimeIndex)
+        date = moved(_moments(place.date, span), span)
+        is_reached = pd.Timestamp(date[0]) <= complete_until(self.bars)  # pyright: ignore[reportArgumentType]
+        return self._at(date) if is_reached else None
+
+    def before(self, place: _Place, span: _Span) -> _Place:
+        """The place a span earlier, at the earliest the first bar."""
+        if isinstance(span, int):
+            return self.place(max(place.bar - span, 0))
+        return self._at(moments_before(_moments(place.date, span), span))
+
+    def _at(self, date: pd.DatetimeIndex) -> _Place:
+        assert isinstance(self.bars, pd.DatetimeIndex)
+        return _Place(int(places(self.bars, date, "left")[0]), date[0])  # pyright: ignore
+
+
+def _moments(date: pd.Timestamp | None, span: _Span) -> pd.DatetimeIndex:
+    """A date as calendar units are counted from: without its time of day."""
+    assert date is not None
+    return pd.DatetimeIndex([date if isinstance(span, pd.Timedelta) else date.normalize()])
 
 
 @dataclass(frozen=True)
@@ -114,8 +210,8 @@ class PurgedSplits(AbstractSplits):
     def get_n_splits(self, X: Any = None, y: Any = None, groups: Any = None) -> int:
         return self.num_folds
 
-    def pairs(self, num_bars: int) -> list[Split]:
-        folds = _folds(num_bars, self.num_folds)
+    def pairs(self, bars: int | pd.Index) -> list[Split]:
+        folds = _folds(_num_bars(bars), self.num_folds)
         return [_purged(folds, [number], self.horizon, self.embargo) for number in range(self.num_folds)]
 
 
@@ -157,8 +253,8 @@ class CombinatorialSplits(AbstractSplits):
                 tested_in[fold].append(number)
         return np.array(tested_in).T
 
-    def pairs(self, num_bars: int) -> list[Split]:
-        folds = _folds(num_bars, self.num_folds)
+    def pairs(self, bars: int | pd.Index) -> list[Split]:
+        folds = _folds(_num_bars(bars), self.num_folds)
         return [_purged(folds, list(chosen), self.horizon, self.embargo) for chosen in self._choices()]
 
     def test_folds(self, num_bars: int) -> list[np.ndarray]:
@@ -194,6 +290,11 @@ def _folds(num_bars: int, num_folds: int) -> list[np.ndarray]:
 
 def _num_bars(X: Any) -> int:
     return int(X) if is_whole(X) else len(X)
+
+
+def _bars(X: Any) -> int | pd.Index:
+    """The labels of the bars of some data, or their number."""
+    return X if isinstance(X, pd.Index) else X.index if isinstance(X, pd.DataFrame | pd.Series) else _num_bars(X)
 
 
 def _check_whole(splits: Any, least: dict[str, int]) -> None:

@@ -84,10 +84,10 @@ def index_points(
     if snap == "before":
         bars = _last_bars(dates, means_day, index, move)
         return np.unique(bars[bars >= 0]).astype(np.int64)
-    dates = _moved(dates, move)
+    dates = moved(dates, move)
     if every is not None and len(dates) > 0 and bool(dates[0] < index[0]):
         dates = dates[dates >= index[0]]  # moved to before the first bar
-    bars = _places(index, dates, "left")
+    bars = places(index, dates, "left")
     return np.unique(bars[bars < len(index)]).astype(np.int64)
 
 
@@ -103,7 +103,7 @@ def snapped_bars(times: Any, index: pd.Index, snap: Snap, argument: str) -> tupl
     dates = as_dates(times, index, argument)
     bars = index.get_indexer(dates)
     if snap == "after":
-        found = _places(index, dates, "left")
+        found = places(index, dates, "left")
         found = np.where(found < len(index), found, -1)
     else:
         found = _last_bars(dates, np.asarray(dates == dates.normalize()), index)
@@ -151,7 +151,7 @@ def ranges_before(
         begin = moments_before(
             index.take(points), read_span(lookback, "lookback", "'7D' or '3MS', or a number of bars")
         )
-        start, end, known = _places(index, begin, "left"), points, begin >= index[0]
+        start, end, known = places(index, begin, "left"), points, begin >= index[0]
         if known.any() and (start == end)[known].all():
             raise ValueError(f"lookback: no bar lies {shown(lookback)} or less before one of the dates"[:200])
         start = np.where(known, start, -1)
@@ -263,7 +263,7 @@ def _since_midnight(time: datetime.time) -> pd.Timedelta:
     return pd.Timedelta(hours=time.hour, minutes=time.minute, seconds=time.second, microseconds=time.microsecond)
 
 
-def _places(index: pd.DatetimeIndex, dates: pd.DatetimeIndex, side: Literal["left", "right"]) -> np.ndarray:
+def places(index: pd.DatetimeIndex, dates: pd.DatetimeIndex, side: Literal["left", "right"]) -> np.ndarray:
     """`index.searchsorted`, also for dates that are finer than the unit of the index."""
     units = ("s", "ms", "us", "ns")
     return index.as_unit(max(index.unit, dates.unit, key=units.index)).searchsorted(dates, side=side)
@@ -275,7 +275,7 @@ def _localized(dates: pd.DatetimeIndex, tz: datetime.tzinfo) -> pd.DatetimeIndex
     return dates.tz_localize(tz, ambiguous=np.ones(len(dates), bool), nonexistent="shift_forward")
 
 
-def _moved(moments: pd.DatetimeIndex, span: pd.Timedelta | pd.offsets.BaseOffset) -> pd.DatetimeIndex:
+def moved(moments: pd.DatetimeIndex, span: pd.Timedelta | pd.offsets.BaseOffset) -> pd.DatetimeIndex:
     """The moments a span later, calendar units on the calendar of the time zone."""
     if isinstance(span, pd.Timedelta):
         return moments + span
@@ -289,9 +289,9 @@ def moments_before(moments: pd.DatetimeIndex, span: pd.Timedelta | pd.offsets.Ba
     """The moments a span earlier. Calendar units are whole ones: three months ("3MS") before 1 April, and before 3
     April, is 1 January."""
     if isinstance(span, pd.Timedelta) or type(span) is pd.DateOffset:
-        return _moved(moments, -span)
-    last = _moved(moments, -span.base)  # of a moment between two dates of the offset, the one before it
-    return _moved(moments.where(_moved(last, span.base) == moments, last), -span)
+        return moved(moments, -span)
+    last = moved(moments, -span.base)  # of a moment between two dates of the offset, the one before it
+    return moved(moments.where(moved(last, span.base) == moments, last), -span)
 
 
 # --- the last bar not after a date
@@ -306,11 +306,11 @@ def _last_bars(
     means_day: whether a date means its whole day.      move: a span by which they are moved.
     """
     if not isinstance(move, pd.Timedelta):
-        dates, move = _moved(dates, move), _NO_TIME
+        dates, move = moved(dates, move), _NO_TIME
     ends = _end_of_day(dates, index.tz) + move
     moments = (dates if dates.tz is not None or index.tz is None else _localized(dates, index.tz)) + move
-    bars = np.where(means_day, _places(index, ends, "left"), _places(index, moments, "right")) - 1
-    is_reached = np.where(means_day, ends <= _complete_until(index), moments <= index[-1])
+    bars = np.where(means_day, places(index, ends, "left"), places(index, moments, "right")) - 1
+    is_reached = np.where(means_day, ends <= complete_until(index), moments <= index[-1])
     return np.where(is_reached, bars, -1)
 
 
@@ -320,7 +320,7 @@ def _end_of_day(dates: pd.DatetimeIndex, zone: datetime.tzinfo | None) -> pd.Dat
     return ends if zone is None else _localized(ends, zone)
 
 
-def _complete_until(index: pd.DatetimeIndex) -> pd.Timestamp:
+def complete_until(index: pd.DatetimeIndex) -> pd.Timestamp:
     """The moment before which no further bar can come: the end of the last day, if the bars go on to where they end on
     other days; else the last bar."""
     wall = index.tz_localize(None)

@@ -14,25 +14,27 @@ import equinox as eqx
 import numpy as np
 
 from jaxsim.engine.base.enums import SizeType
-from jaxsim.engine.base.fields import BARS, SIZE, Bounds, shown
+from jaxsim.engine.base.fields import BARS, CASH, SIZE, Bounds, shown
 from jaxsim.engine.policy.destinations import AbstractDestination, ToTarget, checked_destination
-from jaxsim.engine.policy.given import given_orders_policy
+from jaxsim.engine.policy.given import GivenOrders, given_orders_policy
 from jaxsim.engine.policy.policy import Policy, allocator_name
 from jaxsim.engine.policy.triggers import Never
 from jaxsim.engine.schedules.programs import checked_schedule
+from jaxsim.engine.trading.account import Account
+from jaxsim.engine.trading.costs import Costs
+from jaxsim.engine.trading.cut import PRO_RATA, checked_cut, refusal
 from jaxsim.frames.inputs.bars_per_year import BarsPerYear
 from jaxsim.frames.inputs.benchmark import BenchmarkPrices, read_benchmark
 from jaxsim.frames.inputs.delistings import HOLD, closes_of_holder, with_departures
 from jaxsim.frames.inputs.groups import layout
 from jaxsim.frames.inputs.lanes import read_lanes
 from jaxsim.frames.inputs.market import read_lane_prices
-from jaxsim.frames.inputs.parameters import LaneParameter, LaneValue, ParameterReader, with_fields
+from jaxsim.frames.inputs.parameters import LaneParameter, LaneValue, ParameterReader, module_from, resolve, with_fields
 from jaxsim.frames.inputs.prices import PriceFrames, Table, checked_prices, is_price_table
 from jaxsim.frames.inputs.sweep_axes import Sweep
 from jaxsim.frames.results.paths import RunContext
 from jaxsim.frames.runs.execute import checked
 from jaxsim.frames.runs.job import Job
-from jaxsim.frames.runs.opening import opening_values, read_account
 from jaxsim.frames.runs.terms import MEANING, Engine, Meaning, Terms, is_set, read_costs, read_meaning
 
 
@@ -68,10 +70,10 @@ class RunArguments:
     def context(self) -> RunContext:
         """The inputs that the paths of these lanes are worked out from."""
         prices, job = self.prices, self.job
-        value, start = opening_values(job), job.starts()
+        cash, start = job.opening_cash(), job.starts()
         closes = closes_of_holder(prices)
         given = None if self.benchmark is None else self.benchmark.by_lane(job.num_combinations)
-        return RunContext(prices.index, job.layout, closes, prices.mark, value, start, self.annual, benchmark=given)
+        return RunContext(prices.index, job.layout, closes, prices.mark, cash, start, self.annual, benchmark=given)
 
 
 def read_arguments(close: Table, policy: Policy | Callable | None, terms: Terms) -> RunArguments:
@@ -118,12 +120,13 @@ def arguments_of(
     drift = None if terms.size is not None else terms.drift_without_price
     lane_prices = read_lane_prices(prices, price, terms.ffill_val_price, moves_prices, drift, reader)
     costs = read_costs(terms, reader)
+    policy_fields = policy_fields | {"cut": _read_cut(policy, terms)}
     if "min_history" not in policy_fields:
         policy_fields = policy_fields | {"min_history": reader.per_lane(policy.min_history, "min_history", BARS)}  # pyright: ignore[reportArgumentType]
     start = read_start(terms.start, len(prices.index), reader) if terms.start is not None else start
     if start is None:
         start = policy_fields["min_history"]
-    account = read_account(terms, reader, prices.mark[0])
+    cash = reader.per_lane(terms.init_cash, "init_cash", CASH)
     lanes = read_lanes(terms.key, reader)
     engine = checked(terms.engine)
     if terms.schedule is not None and engine == "reference":
@@ -137,13 +140,13 @@ def arguments_of(
         prices.features,
         with_fields(policy, policy_fields),
         costs,
-        account,
+        module_from(Account, {"cash": cash}),
         bool(terms.log),
         checked_schedule(terms.schedule, policy),
         start=start,
     )
-    _refuse_worthless(job)
     _warn_of_dust(job, prices)
+    _refuse_cut(job)
     annual = BarsPerYear(prices.index).said(terms.freq, terms.year_freq, terms.bars_per_year)
     benchmark = read_benchmark(terms.benchmark, prices.index, reader.layout, closes_of_holder(prices))
     return RunArguments(prices, job, annual, engine, terms.progress, benchmark)
@@ -154,9 +157,8 @@ _LITTLE = 1e-8
 
 
 def _warn_of_dust(job: Job, prices: PriceFrames) -> None:
-    """Warn where what the account is worth at the opening, or the units that it buys, are close to what counts as
-    zero."""
-    cash, highest = opening_values(job).min(), np.nanmax(prices.close, axis=0)
+    """Warn where the opening cash, or the units that it buys, are close to what counts as zero."""
+    cash, highest = job.opening_cash().min(), np.nanmax(prices.close, axis=0)
     column = int(highest.argmax())
     units = cash / highest[column]
     if cash < _LITTLE:
@@ -169,15 +171,24 @@ def _warn_of_dust(job: Job, prices: PriceFrames) -> None:
         )
 
 
-def _refuse_worthless(job: Job) -> None:
-    """Raises ValueError for an account that is opened with nothing, or with less."""
-    if job.account.units is None:
+def _read_cut(policy: Policy, terms: Terms) -> str | None:
+    return policy.cut if terms.cut is None else checked_cut(terms.cut)
+
+
+def _refuse_cut(job: Job) -> None:
+    """Raises ValueError naming `cut` where purchases of any lane cannot be cut alike."""
+    if job.policy.cut != PRO_RATA:
         return
-    least = opening_values(job).min()
-    if not least > 0:
-        raise ValueError(
-            f"init_units: with its cash the account is worth {least:g} at the opening; expected more than 0"
-        )
+
+    def values(x: Any) -> Any:
+        return None if x is None else resolve(x).array
+
+    allocator: Any = job.policy.allocator
+    size = values(allocator.size) if isinstance(allocator, GivenOrders) else None
+    costs = module_from(Costs, {name: values(x) for name, x in vars(job.costs).items()})
+    reason = refusal(costs, values(job.policy.size_type), size)
+    if reason is not None:
+        raise ValueError(reason)
 
 
 def read_start(start: LaneValue, num_bars: int, reader: ParameterReader) -> LaneParameter:
@@ -193,7 +204,6 @@ def _refuse_with_orders(policy: Policy | Callable | None, terms: Terms) -> None:
         "trigger": terms.trigger,
         "destination": terms.destination,
         "min_history": terms.min_history,
-        "init_target": terms.init_target,
     }
     for name, value in others.items():
         if is_set(value, 0 if name == "min_history" else None):
@@ -222,7 +232,7 @@ def _whole_policy(policy: Policy | Callable | None, terms: Terms) -> Policy:
         raise ValueError("destination: the Policy has one already")
     if is_set(terms.min_history, 0):
         raise ValueError("min_history: the Policy has one already")
-    for name in MEANING:
+    for name in (*MEANING, "cut"):
         if getattr(policy, name) is not None and getattr(terms, name) is not None:
             raise ValueError(f"{name}: the Policy has one already")
     return policy.hardened()

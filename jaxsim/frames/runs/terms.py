@@ -6,7 +6,6 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, TypedDict, Union
 
 import numpy as np
-import pandas as pd
 
 from jaxsim.engine.base.enums import CallSeq, Direction, SizeType
 from jaxsim.engine.base.fields import CALL_SEQ, DIRECTION, SIZE_TYPE, Codes
@@ -35,8 +34,6 @@ if TYPE_CHECKING:
 
 #: The name of an engine, or a Dask client.
 Engine = Union[str, "Client"]
-#: Numbers by asset, by asset and group, or by label to sweep.
-Holding = pd.Series | pd.DataFrame | Mapping[Hashable, pd.Series | pd.DataFrame]
 #: One code for all assets of a lane: a member of an enum, its number or its name.
 LaneCode = str | LaneValue
 
@@ -53,6 +50,7 @@ class Terms:
     size_type: CodeParameter | None = None
     direction: CodeParameter | None = None
     call_seq: LaneCode | None = None
+    cut: str | None = None
     # prices beside the closes
     open: Table | None = None
     price: Parameter | None = None
@@ -80,9 +78,6 @@ class Terms:
     min_history: LaneValue = 0
     start: LaneValue | None = None
     init_cash: LaneValue = 100.0
-    init_units: Holding | None = None
-    init_target: Holding | str | None = None
-    init_average_cost: Holding | None = None
     groups: Groups | None = None
     by: Hashable = None
     features: Features = None
@@ -104,6 +99,7 @@ class TradingKeywords(TypedDict, total=False):
     size_type: CodeParameter | None
     direction: CodeParameter | None
     call_seq: LaneCode | None
+    cut: str | None
     ffill_val_price: LaneValue
     stale: Stale
     delistings: Delistings
@@ -121,9 +117,6 @@ class TradingKeywords(TypedDict, total=False):
     update_value: LaneValue
     start: LaneValue | None
     init_cash: LaneValue
-    init_units: Holding | None
-    init_target: Holding | str | None
-    init_average_cost: Holding | None
     freq: Duration | None
     year_freq: Duration | None
     bars_per_year: float | None

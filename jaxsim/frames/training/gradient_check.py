@@ -9,12 +9,14 @@ import pandas as pd
 
 from jaxsim.engine.training.gradient_check import LEVELS, Comparison
 
-AGREES, EVENT, ORDER, KINK, JUMP = "agrees", "event moves", "orders differ", "kink", "jump"
+AGREES, EVENT, TIE, ORDER, KINK, JUMP = "agrees", "event moves", "tie", "orders differ", "kink", "jump"
 CUT, NAN, DIFFERS, NONE = "cut off", "not finite", "differs", "no derivative"
 #: What each verdict means, for messages.
 MEANING = {
     EVENT: "a step to one side another bar rebalances, so that the score jumps there",
-    ORDER: "a step to one side other orders fill, or another one is cut: order values tie, or cash just suffices",
+    TIE: "order values tie: a step to one side another purchase is the last one, which is cut to the cash there is; "
+    'js.Policy(cut="pro_rata") cuts all alike, and has no such jump',
+    ORDER: "a step to one side other orders fill, or another one is cut: cash just suffices, or a limit is just met",
     KINK: "the slopes to the left and to the right differ; the derivative is that of one side, or between them",
     JUMP: "the score changes by a step that does not shrink with the move",
     CUT: "the score depends on it, but the derivative is 0: stop_gradient, rounding, or a function of the host",
@@ -69,10 +71,10 @@ def rows_of(found: Comparison, names: list[str], steps: np.ndarray) -> pd.DataFr
     noise = ROUNDING * max(abs(score), 1.0) / moves
     verdicts, bars, best = [], [], []
     for i in range(len(names)):
-        moved, other = (None if x is None else np.asarray(x)[:, i] for x in (found.moved, found.other))
+        events = (None if x is None else np.asarray(x)[:, i] for x in (found.moved, found.other, found.tied))
         level = _best(derivative[i], central[:, i], noise[:, i])
         best.append(central[level, i])
-        verdict, bar = _verdict(derivative[i], central[:, i], right[:, i], left[:, i], noise[:, i], moved, other)
+        verdict, bar = _verdict(derivative[i], central[:, i], right[:, i], left[:, i], noise[:, i], *events)
         verdicts.append(verdict)
         bars.append(bar)
     larger = np.maximum(np.abs(derivative), np.abs(best))
@@ -104,6 +106,7 @@ def _verdict(
     noise: np.ndarray,
     moved: np.ndarray | None,
     other: np.ndarray | None,
+    tied: np.ndarray | None,
 ) -> tuple[str, int | None]:
     """The verdict on one number, and the bar that explains it. Arrays are by level."""
     if not np.isfinite(derivative):
@@ -118,7 +121,8 @@ def _verdict(
         }
         if first:
             verdict = min(first, key=lambda name: (first[name], name))
-            return verdict, int(first[verdict])
+            is_tie = verdict == ORDER and tied is not None and tied[level] == first[verdict]
+            return TIE if is_tie else verdict, int(first[verdict])
     one_sided = np.abs(right - left) > 1e-3 * np.maximum(np.abs(right), np.abs(left)) + 60 * noise
     if one_sided[0] and abs(right[0] - left[0]) > 5 * abs(right[1] - left[1]):
         return JUMP, None

@@ -1,7 +1,7 @@
 """The log of a training run: the rows of its history, the best parameters, the reasons why restarts stopped."""
 
 import warnings
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import jax
@@ -13,17 +13,20 @@ from jaxsim.engine.trading.status import LaneFault
 from jaxsim.engine.training.gradient_ascent import Evaluation, Problem, TrainingFailure, TrainState
 from jaxsim.engine.training.hyperparameters import called_for
 from jaxsim.errors import AllocationError
+from jaxsim.frames.training.diagnosis import why_not_finite
 from jaxsim.frames.training.fitted import Fitted
 
 
 @dataclass(frozen=True)
 class Stop:
-    """The reason why a restart stopped: the step, and the fault of the simulation, if it had one."""
+    """The reason why a restart stopped: the step, the fault of the simulation, if it had one, and else what was not
+    finite."""
 
     step: int
     fault: LaneFault
     bar: int
     asset: int
+    detail: str = ""
 
     @classmethod
     def of(cls, failure: TrainingFailure, restart: int) -> "Stop":
@@ -33,7 +36,7 @@ class Stop:
     @property
     def reason(self) -> str:
         if self.fault == LaneFault.NONE:
-            return "the score, its derivative or the next step is not a finite number; js.check_gradient says which"
+            return self.detail
         return f"{self.fault.text} (bar {self.bar}, asset {self.asset})"
 
 
@@ -72,7 +75,11 @@ class TrainingLog:
         judged = judgement.hard if judgement.validation is None else judgement.validation
         for failure in (progress.failure, judgement.failure):
             for restart in np.flatnonzero(failure.step >= 0):
-                self.stopped.setdefault(int(restart), Stop.of(failure, int(restart)))
+                if int(restart) not in self.stopped:
+                    stop = Stop.of(failure, int(restart))
+                    if stop.fault == LaneFault.NONE:
+                        stop = replace(stop, detail=why_not_finite(problem, state, int(restart), stop.step))
+                    self.stopped[int(restart)] = stop
         running = np.array([restart not in self.stopped for restart in range(len(judged))])
         better = running & (judged > self.best_score)
         self.best_score = np.where(better, judged, self.best_score)

@@ -2,6 +2,7 @@
 
 The engine writes no files, so the two methods live here and are attached to `Policy`."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ def save(policy: Policy, path: str | Path) -> None:
     Raises TypeError if `path` is none; OSError if the file cannot be written.
     """
     policy = _with_numpy(policy)
-    write_tree(_as_path(path), KIND, policy, structure=structure_of(policy))
+    write_tree(_as_path(path), KIND, policy, structure=structure_of(replace(policy, cut=None)), cut=policy.cut)
 
 
 def load(path: str | Path, like: Policy) -> Policy:
@@ -32,7 +33,8 @@ def load(path: str | Path, like: Policy) -> Policy:
     takes the dtype of the market.
 
     like: a policy built in the same way as the saved one, with any numbers, of any floating-point dtype: the untrained
-        policy will do. Its classes and functions are used; the file holds only their names.
+        policy will do. Its classes and functions are used; the file holds only their names. Where `like`
+        does not say its `cut`, the policy has that of the file.
 
     Raises FileNotFoundError; ValueError that begins with `path` for a file that `Policy.save` has not written, or a
     damaged one; ValueError that begins with `like` if `like` is built in another way; TypeError if `like` is no
@@ -41,10 +43,12 @@ def load(path: str | Path, like: Policy) -> Policy:
     if not isinstance(like, Policy):
         raise TypeError(f"like: expected a Policy, got {type(like).__name__}")
     header, policy = read_tree(_as_path(path), KIND, _with_numpy(like), any_precision=True)
-    structure = structure_of(like)
+    structure, cut = structure_of(replace(like, cut=None)), header.get("cut")
     if header["structure"] != structure:
         raise ValueError(f"like: built otherwise than the policy in {path}: {structure}, there {header['structure']}")
-    return policy
+    if like.cut not in (None, cut):
+        raise ValueError(f"like: its cut is {like.cut!r}, that of the policy in {path} is {cut!r}")
+    return replace(policy, cut=cut)
 
 
 def _as_path(path: str | Path) -> Path:

@@ -10,6 +10,7 @@ import numpy as np
 from jaxsim.engine.policy.destinations import AbstractDestination
 from jaxsim.engine.policy.policy import Policy
 from jaxsim.engine.schedules.schedule import AbstractSchedule
+from jaxsim.engine.trading.cut import PRO_RATA
 from jaxsim.frames.inputs.benchmark import Benchmark
 from jaxsim.frames.inputs.delistings import STALE, Delistings, Stale
 from jaxsim.frames.inputs.durations import Duration
@@ -25,7 +26,7 @@ from jaxsim.frames.results.paths import Paths
 from jaxsim.frames.runs.arguments import RunArguments, read_arguments
 from jaxsim.frames.runs.departures import warn_of_departures
 from jaxsim.frames.runs.execute import execute
-from jaxsim.frames.runs.terms import Engine, Holding, LaneCode, Terms
+from jaxsim.frames.runs.terms import Engine, LaneCode, Terms
 from jaxsim.frames.system.memory import available, show_size
 from jaxsim.frames.system.progress import progress_bar
 
@@ -41,6 +42,7 @@ def backtest(
     size_type: CodeParameter | None = None,
     direction: CodeParameter | None = None,
     call_seq: LaneCode | None = None,
+    cut: str | None = None,
     open: Table | None = None,
     price: Parameter | None = None,
     ffill_val_price: LaneValue = True,
@@ -63,9 +65,6 @@ def backtest(
     min_history: LaneValue = 0,
     start: LaneValue | None = None,
     init_cash: LaneValue = 100.0,
-    init_units: Holding | None = None,
-    init_target: Holding | str | None = None,
-    init_average_cost: Holding | None = None,
     groups: Groups | None = None,
     by: Hashable = None,
     features: Features = None,
@@ -90,6 +89,8 @@ def backtest(
         (weights) for a policy.
     direction: "both", "long_only" or "short_only": which positions orders may lead to; default both.
     call_seq: "auto" (ascending order value, sales first; the default), "default" (as the columns stand) or "reversed".
+    cut: which purchases are cut where the cash is short: "last", the last in the order of execution (the default), or
+        "pro_rata", all by the same factor (rules 3.11); one for all lanes.
     open: prices that positions are valued and orders are sized at; without it, the previous close.
     price: prices that orders execute at: a frame, a number, +inf for the close (the default), -inf for the open.
     ffill_val_price: whether a valuation price outlives a bar without one.
@@ -111,14 +112,7 @@ def backtest(
     update_value: whether a fill moves the valuation price and value that later orders of the bar are sized by.
     min_history: number of bars before the first trade.
     start: the first bar that metrics count, by number; default `min_history`, and 0 for plain orders (rules 7.17).
-    init_cash: opening cash of each group, currency, > 0, or >= 0 beside `init_units`.
-    init_units: what each group holds before the first bar, in units, negative if sold short: a Series by asset, a
-        DataFrame by asset and group, or a mapping label -> Series to sweep. It is worth the valuation price of bar 0,
-        or where there is none the mark of bar 0.
-    init_target: weights that a trigger compares with until the first rebalance, in the same forms; default those of
-        the opening account. "allocator": the first bar that may trade is a rebalance.
-    init_average_cost: currency per unit that positions were entered at, for trades, stops and what shorts owe; default
-        what they are worth at the opening.
+    init_cash: opening cash of each group, currency, > 0.
     groups: asset -> group, as a mapping, a Series or a sequence.     by: column level that names the assets.
     benchmark: what metrics compare with: prices, a Series by time or a DataFrame by time and group, which may have more
         bars; the name of a column; or "equal", the default: equal amounts of the group's assets. It is bought at the
@@ -143,14 +137,13 @@ def backtest(
     naming lane, asset and bar for what goes wrong during the run.
     """
     terms = Terms(
-        size=size, size_type=size_type, direction=direction, call_seq=call_seq, open=open, price=price,
+        size=size, size_type=size_type, direction=direction, call_seq=call_seq, cut=cut, open=open, price=price,
         ffill_val_price=ffill_val_price, stale=stale, delistings=delistings,
         drift_without_price=drift_without_price, trigger=trigger, destination=destination, fees=fees,
         fixed_fees=fixed_fees, slippage=slippage, min_size=min_size, max_size=max_size,
         size_granularity=size_granularity, reject_prob=reject_prob, lock_cash=lock_cash, allow_partial=allow_partial,
         raise_reject=raise_reject,
-        update_value=update_value, min_history=min_history, start=start, init_cash=init_cash, init_units=init_units,
-        init_target=init_target, init_average_cost=init_average_cost, groups=groups,
+        update_value=update_value, min_history=min_history, start=start, init_cash=init_cash, groups=groups,
         by=by, features=features, benchmark=benchmark, freq=freq, year_freq=year_freq, bars_per_year=bars_per_year,
         key=key, engine=engine,
         schedule=schedule, log=log, progress=progress,
@@ -163,7 +156,7 @@ def run_backtest(arguments: RunArguments) -> Backtest:
     _refuse_too_many(arguments)
     with progress_bar(arguments.num_lanes, "lane", arguments.progress) as advance:
         ledgers = execute(arguments.job, arguments.engine, advance)
-    _warn_of_leverage(ledgers)
+    _warn_of_leverage(ledgers, arguments.job.policy)
     prices, assets = arguments.prices, arguments.job.layout.assets
     warn_of_departures(prices.departures, assets, prices.index, ledgers, stacklevel=3)
     return Backtest(Paths(arguments.context(), ledgers), arguments.job.lanes.labels)
@@ -183,7 +176,8 @@ def _refuse_too_many(arguments: RunArguments) -> None:
         )
 
 
-def _warn_of_leverage(ledgers: list[Ledger]) -> None:
+def _warn_of_leverage(ledgers: list[Ledger], policy: Policy) -> None:
     of_weights = [x for x in ledgers if x.size_type is None]
     if any(np.nansum(x.target, axis=1).max(initial=0.0) > 1 + 1e-6 for x in of_weights):
-        warnings.warn("target weights sum to more than one; the last buys are cut to the cash there is", stacklevel=4)
+        cut = "all buys are scaled" if policy.cut == PRO_RATA else "the last buys are cut"
+        warnings.warn(f"target weights sum to more than one; {cut} to the cash there is", stacklevel=4)

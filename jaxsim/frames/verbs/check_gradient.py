@@ -50,9 +50,9 @@ def check_gradient(
     Returns a `GradientCheck`. Its `table` has the columns
 
     - `derivative`, in reverse mode; `difference`, (score(+) - score(-)) / (2 move); `relative_error` of the two;
-    - `verdict`: "agrees"; reasons that lie in the score: "event moves", "orders differ" (a tie, or an order that is
-      just cut), "jump", "kink"; mistakes: "cut off" (the derivative is 0, the difference is not), "not finite",
-      "differs"; and "no derivative" for whole numbers and functions;
+    - `verdict`: "agrees"; reasons that lie in the score: "event moves", "tie" (of order values, so that another
+      purchase is cut), "orders differ" (an order is just cut), "jump", "kink"; mistakes: "cut off" (the derivative is
+      0, the difference is not), "not finite", "differs"; and "no derivative" for whole numbers and functions;
     - `bar`: at which the first event differs.
 
     Its `notes` name what gates and functions of the host leave out. `is_right` says whether there is no mistake.

@@ -16,15 +16,17 @@ from jaxsim.engine.base.fields import check_fields, whole_number
 from jaxsim.engine.base.numerics import Number, cast_inexact
 from jaxsim.engine.base.random import as_key
 from jaxsim.engine.policy.gates import Hard
-from jaxsim.engine.policy.policy import Policy
+from jaxsim.engine.policy.policy import Policy, check_cut
 from jaxsim.engine.policy.triggers import without_margin
 from jaxsim.engine.simulate import of_kind
 from jaxsim.engine.trading.account import Account
 from jaxsim.engine.trading.costs import Costs
+from jaxsim.engine.trading.cut import LAST, PRO_RATA, refusal
 from jaxsim.engine.trading.market import Market
 from jaxsim.engine.training.gradient_ascent import Problem, TrainState, advance, evaluate
 from jaxsim.engine.training.minibatches import AbstractBatch, make
 from jaxsim.engine.training.trainable import leaf_constraints, leaf_names, trainable_spec
+from jaxsim.frames.inputs.parameters import with_fields
 from jaxsim.frames.system.progress import progress_bar
 from jaxsim.frames.training.arguments import (
     check_adjoint,
@@ -72,7 +74,9 @@ def fit(
 ) -> Fitted:
     """Learn the numbers of a policy: gradient ascent on a score of the simulated portfolio, after costs.
 
-    policy: the start; its gate says how derivatives pass through the decision to trade.
+    policy: the start; its gate says how derivatives pass through the decision to trade. Where it does not say which
+        purchases are cut if the cash is short, its `cut` becomes "pro_rata", which is continuous in the weights, also
+        in the result; "last", with a warning, where the costs or the size type refuse that.
     market: a `Market`; several of the same shape, in a list or stacked along a leading axis [path, time, asset]; or a
         function of a random key that makes one, drawn anew at every step. Scores are means over the paths. Its dtype is
         that of the computation, float64 whatever the process's setting.
@@ -116,7 +120,8 @@ def fit(
     hand in the same optimizer, objective and schedule objects to avoid it.
 
     A restart whose score, derivative or next step is not finite stops and keeps its best parameters; `Fitted.stopped`
-    has the reason. If all restarts fail at their first step, raises AllocationError or ValueError.
+    has the reason: score or derivative, the leaf, the first bar and asset, for which the step is computed once more. If
+    all restarts fail at their first step, raises AllocationError or ValueError.
 
     Warns of trained leaves whose derivative was zero at every step, and if no step was better than the start. Raises
     TypeError or ValueError that begins with the name of the argument.
@@ -132,6 +137,9 @@ def fit(
     data = read_markets(market, validation)
     for module in (policy, costs, account):
         check_fields(module, data.num_bars, data.num_assets)
+    check_cut(policy, costs)
+    cut = _resolved_cut(policy, costs)
+    policy, trainable = _with_cut(policy, cut), _with_cut(trainable, cut)
     first = read_first_bar(start, policy, batch, data)
     check_batch(batch, policy, data)
     goal = read_score(objective, ann_factor, score)
@@ -178,6 +186,21 @@ def _refuse_vmap(*arguments: Any) -> None:
             "jax.jit; restarts= trains several policies side by side as one program, a list of markets trains one "
             "policy on all of them"
         )
+
+
+def _resolved_cut(policy: Policy, costs: Costs) -> str:
+    """What the policy says of its `cut`, or the continuous one, unless that is refused."""
+    if policy.cut is not None:
+        return policy.cut
+    reason = refusal(costs, policy.size_type)
+    if reason is not None:
+        warnings.warn(f'{reason}; it is trained, and written into the policy, with "{LAST}"', stacklevel=3)
+    return PRO_RATA if reason is None else LAST
+
+
+def _with_cut(tree: Any, cut: str | None) -> Any:
+    """A policy, or a tree built like one, with this `cut` unless it has one; other values as they are."""
+    return with_fields(tree, {"cut": cut}) if isinstance(tree, Policy) and tree.cut is None else tree
 
 
 def _train(
@@ -234,6 +257,7 @@ def _starts(
             starts.append(structure.unflatten([_jittered(*pair, jitter) for pair in zip(leaves, keys, strict=True)]))
             continue
         made = init(own)
+        made = _with_cut(made, policy.cut)
         if jax.tree.structure(made) != jax.tree.structure(policy):
             raise ValueError(f"init: expected a policy built as {policy!r}, got {made!r}"[:400])
         starts.append(eqx.partition(cast_inexact(made, dtype), spec)[0])

@@ -101,14 +101,48 @@ def test_labels_and_table():
     assert len(splits.plot(index).data) == 8  # stretches
 
 
+def ends(splits, index):
+    """First and last label of train and test, split by split."""
+    return [[str(x) for x in (train[0], train[-1], test[0], test[-1])] for train, test in splits.labels(index)]
+
+
+def test_calendar_years():
+    index = pd.bdate_range("2012-01-03", "2021-12-31")
+    splits = ends(js.WalkForwardSplits("3YS", "YS", gap="MS", window="rolling"), index)
+    assert len(splits) == 7
+    for year, (first, cut, start, end) in zip(range(2015, 2022), splits, strict=True):
+        whole = index[(index.year >= year - 3) & (index < f"{year - 1}-12-01")], index[index.year == year]
+        assert [first, cut, start, end] == [str(x) for part in whole for x in (part[0], part[-1])]
+    assert ends(js.WalkForwardSplits("3YS", "YS"), index[:-1])[-1][3].startswith("2020-12-31")  # 2021 is not over
+
+
+def test_days_and_bars():
+    """Durations of one length count from the first bar; a count of bars beside one counts bars."""
+    index = pd.date_range("2021-03-26 12:00", periods=24 * 7, freq="h", tz="Europe/Berlin")  # clocks change on the 28th
+    by_time, by_count = js.WalkForwardSplits("48h", "24h", "2h"), js.WalkForwardSplits(48, 24, 2)
+    assert ends(by_time, index) == ends(by_count, index) == ends(js.WalkForwardSplits(48, "1D", "120min"), index)
+    train, test = by_time.labels(index.delete(np.arange(50, 90)))[0]  # the test of hours 50 to 73 has no bars
+    assert list(train) == list(index[:50]) and list(test) == list(index[90:98])
+    train, _ = next(js.WalkForwardSplits("48h", "24h").split(pd.DataFrame(index=index)))
+    assert train.tolist() == list(range(48))
+
+
 @pytest.mark.parametrize(
     ("make", "error", "message"),
     [
         (lambda: js.WalkForwardSplits(0, 5), ValueError, r"train: expected a whole number >= 1, got 0"),
         (
-            lambda: js.WalkForwardSplits("1Y", 5),
+            lambda: js.WalkForwardSplits("1 Y", 5),
             ValueError,
-            r"train: expected a whole number >= 1, got '1Y'",
+            r"train: '1 Y' is no duration such as '365D' or '3YS', or a number of bars",
+        ),
+        (lambda: js.WalkForwardSplits(2.5, 5), ValueError, r"train: expected a duration .*, got the number 2.5"),
+        (lambda: js.WalkForwardSplits(5, "-1MS"), ValueError, r"test: expected a positive duration"),
+        (lambda: js.WalkForwardSplits("1YS", 5).pairs(100), TypeError, r"train: '1YS' needs .*; only their number"),
+        (
+            lambda: js.WalkForwardSplits(5, "1YS").pairs(pd.RangeIndex(9)),
+            TypeError,
+            r"test: '1YS' needs bars with a DatetimeIndex; they have RangeIndex",
         ),
         (lambda: js.WalkForwardSplits(5, 5, -1), ValueError, r"gap: expected a whole number >= 0"),
         (

@@ -1,5 +1,7 @@
 """A derivative beside central differences: right ones agree, and every planted fault is named."""
 
+from dataclasses import replace
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -88,7 +90,10 @@ def test_ties_and_moved_events_are_told_apart(market):
     tied = js.Policy(al.SoftmaxWeights(3), js.Threshold(0.05))
     check = js.check_gradient(score, tied, market)
     logits = check.table.filter(like="logits", axis=0)
-    assert (logits["verdict"] == "orders differ").all() and (logits["bar"] == 0).all() and check.is_right
+    assert (logits["verdict"] == "tie").all() and (logits["bar"] == 0).all() and check.is_right
+    assert 'js.Policy(cut="pro_rata") cuts all alike' in str(check)
+    alike = js.check_gradient(score, replace(tied, cut="pro_rata"), market)
+    assert (alike.table["verdict"] == "agrees").all()
     blind = js.check_gradient(lambda policy, market: score(policy, market)[0], tied, market)
     assert (blind.table.filter(like="logits", axis=0)["verdict"] == "jump").all() and blind.is_right
     # A threshold that is just the drift of a bar: a step to one side the rebalance moves to another bar.

@@ -2,6 +2,7 @@
 
 import inspect
 import json
+from dataclasses import replace
 
 import equinox as eqx
 import jax
@@ -78,7 +79,8 @@ def test_scores_are_those_of_the_simulation_and_the_best_is_kept():
     assert (history["gap"] == 0).all()  # straight-through has the values of the hard gate
     assert fitted.gap == 0 and fitted.best_step == history["validation"].idxmax()
     assert isinstance(fitted.policy.gate, js.Hard) and eqx.tree_equal(fitted.trained.gate, GATE)
-    for policy, step in ((POLICY.hardened(), 0), (fitted.policy, fitted.best_step)):
+    start = replace(POLICY.hardened(), cut="pro_rata")
+    for policy, step in ((start, 0), (fitted.policy, fitted.best_step)):
         row = history.loc[step]
         assert row["hard"] == pytest.approx(sharpe_of(policy, MARKETS[0], slice(None, split)), rel=1e-9)
         assert row["validation"] == pytest.approx(sharpe_of(policy, MARKETS[0], slice(split, None)), rel=1e-9)
@@ -131,7 +133,7 @@ def test_a_step_goes_up_the_gradient_and_a_run_that_breaks_down_says_so():
     """One plain gradient step is the derivative of the score; after the second nothing is a number any more."""
     policy = with_weights([0.3, 0.3, 0.3])
     sgd = optax.sgd(lambda step: jnp.where(step < 1, 0.01, jnp.nan))
-    stopped = pytest.warns(UserWarning, match=r"^restart 0 stopped at step 1: .*next step is not a finite number")
+    stopped = pytest.warns(UserWarning, match=r"^restart 0 stopped at step 1: .*next step of the optimizer is")
     with stopped, pytest.warns(UserWarning, match=r"^trainable: the derivative of trigger.threshold was zero"):
         fitted = fit(policy, MARKETS, optimizer=sgd, every=1, steps=9, **FREE)
     assert list(fitted.history.index) == [0, 1, 2] and "step 1" in fitted.stopped[0]
@@ -146,6 +148,53 @@ def test_a_step_goes_up_the_gradient_and_a_run_that_breaks_down_says_so():
         slope = jax.jit(jax.grad(score))(jnp.array([0.3, 0.3, 0.3]))
         np.testing.assert_allclose(fitted.history["grad_norm"][1], jnp.linalg.norm(slope), rtol=1e-9)
         np.testing.assert_allclose(fitted.policy.allocator.weights, 0.3 + 0.01 * slope, rtol=1e-9)
+
+
+class Careless(eqx.Module):
+    """Weights whose derivative is not finite, in a way that is named."""
+
+    weights: np.ndarray
+    way: str = eqx.field(static=True)
+
+    def __call__(self, obs: js.Observation):
+        if self.way == "where":
+            x = obs.features
+            return 0.3 * self.weights + jnp.where(jnp.isnan(x), 0.1, 0.01 * jnp.sqrt(x * self.weights))
+        if self.way == "root":
+            return self.weights / 3 + 0 * jnp.sqrt(self.weights - jnp.array([0.0, 1.0, 0.0]))
+        return self.weights / 4
+
+
+def with_missing_features() -> js.Market:
+    close, open_ = prices(0)
+    features = np.ones((BARS, 3))
+    features[20:25, 1] = np.nan
+    with jax.enable_x64(True):
+        return js.Market.from_frames(close, open=open_, features=features)
+
+
+NOT_FINITE = {
+    r"the derivative of the score by allocator.weights\[1\] is not finite, first at bar 20, asset 1; a feature is NaN "
+    r"there: jnp.where passes the NaN on .*nan_to_num": ("where", final_log_value),
+    r"the derivative of the score by allocator.weights\[1\] is not finite, first at bar 0, asset 1; often a root": (
+        "root",
+        final_log_value,
+    ),
+    r"the derivative of the score by allocator.weights is not finite: that of the score's own function by the "
+    r"simulation is not, first at bar 0; often a root": (
+        "",
+        lambda sim: sim.value[-1] - jnp.sqrt((0 * sim.fees).sum()),
+    ),
+    r"the score is nan, though the simulation is finite": ("", lambda sim: jnp.log(sim.value[-1] - 1e6)),
+}
+
+
+@pytest.mark.parametrize("message", NOT_FINITE)
+def test_what_is_not_finite_is_said(message):
+    way, score = NOT_FINITE[message]
+    policy = js.Policy(Careless(np.ones(3), way), js.Always())
+    with pytest.raises(ValueError, match=rf"^objective: {message}"):
+        fit(policy, with_missing_features(), score=score, ann_factor=None, validation=None, steps=1)
 
 
 # --- restarts, batches, gates, constraints
@@ -168,7 +217,9 @@ def test_restarts_windows_annealing_and_constraints():
     assert np.allclose(history.loc[0, "temperature"], [0.02, 0.011, 0.002])
     assert (history["gap"] != 0).all() and np.allclose(history["gap"], history["score"] - history["hard"])
     assert history.xs(0, level="step")["hard"].nunique() == 3
-    assert history.loc[(0, 0), "hard"] == pytest.approx(sharpe_of(soft.hardened(), MARKETS[0]), rel=1e-9)
+    assert history.loc[(0, 0), "hard"] == pytest.approx(
+        sharpe_of(replace(soft.hardened(), cut="pro_rata"), MARKETS[0]), rel=1e-9
+    )
     assert fitted.scores[fitted.best_restart] == fitted.scores.max() == fitted.validation
     assert fitted.validation == pytest.approx(sharpe_of(fitted.policy, MARKETS[1]), rel=1e-9)
     for policy in fitted.candidates:
@@ -536,3 +587,24 @@ def test_text_is_no_limit_and_a_number_is_no_path():
     for call in (POLICY.save, lambda path: js.Policy.load(path, like=POLICY)):
         with pytest.raises(TypeError, match=r"^path: expected the path of a file, got 3"):
             call(3)
+
+
+def test_a_policy_learns_with_purchases_cut_alike(tmp_path):
+    """And says so: a backtest and a file run what was trained. Where that is refused, it says the other cut once."""
+    fitted = js.fit(POLICY, MARKETS[0], costs=COSTS, ann_factor=252, steps=1, every=1)
+    assert fitted.policy.cut == fitted.trained.cut == "pro_rata" and POLICY.cut is None
+    with jax.enable_x64(True):
+        returns = js.simulate(MARKETS[0], fitted.policy, costs=COSTS).returns
+        assert float(js.metrics.sharpe_ratio(returns, ann_factor=252)) == pytest.approx(fitted.score, rel=1e-12)
+    fitted.policy.save(tmp_path / "policy")
+    assert js.Policy.load(tmp_path / "policy", like=POLICY.hardened()).cut == "pro_rata"
+    with pytest.raises(ValueError, match=r"^like: its cut is 'last'"):
+        js.Policy.load(tmp_path / "policy", like=replace(POLICY.hardened(), cut="last"))
+    mask = jax.tree.map(lambda x: False, POLICY)
+    mask = eqx.tree_at(LOGITS, mask, True)
+    kept = js.fit(replace(POLICY, cut="last"), MARKETS[0], costs=COSTS, ann_factor=252, steps=1, every=1)
+    assert kept.policy.cut == "last"
+    with pytest.warns(UserWarning, match='update_value .* written into the policy, with "last"'):
+        terms = js.Costs(fees=0.002, update_value=True)
+        fitted = js.fit(POLICY, MARKETS[0], costs=terms, ann_factor=252, steps=1, every=1, trainable=mask)
+    assert fitted.policy.cut == "last"
