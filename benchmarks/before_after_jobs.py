@@ -9,6 +9,7 @@ that all of them have.
 
 import functools
 import gc
+import inspect
 import json
 import os
 import sys
@@ -95,7 +96,9 @@ def gradient_program(adjoint: str) -> Callable:
 
     def score(leaves: tuple, market: Any) -> Any:
         policy = js.Policy(Fixed(leaves[0]), js.Threshold(leaves[1]))
-        how = dict(save=js.Save(units=False), adjoint=getattr(js, adjoint)(), lane_axis="lane")
+        how = dict(save=js.Save(units=False), adjoint=getattr(js, adjoint)())
+        if "lane_axis" in inspect.signature(js.simulate).parameters:
+            how["lane_axis"] = "lane"
         sim = js.simulate(market, policy, costs=js.Costs(FEES), **how)
         return js.metrics.sharpe_ratio(sim.returns, ann_factor=8760)
 

@@ -40,15 +40,13 @@ class Fixed(eqx.Module):
 def score(leaves: tuple, market: js.Market, gate: Any, adjoint: Any) -> Any:
     """The Sharpe ratio of one lane. leaves: weights [asset] and threshold."""
     policy = js.Policy(Fixed(leaves[0]), js.Threshold(leaves[1]), gate)
-    sim = js.simulate(
-        market, policy, costs=js.Costs(FEES), save=js.Save(units=False), adjoint=adjoint, lane_axis="lane"
-    )
+    sim = js.simulate(market, policy, costs=js.Costs(FEES), save=js.Save(units=False), adjoint=adjoint)
     return js.metrics.sharpe_ratio(sim.returns, ann_factor=8760)
 
 
 def reverse(gate: Any, adjoint: Any) -> Callable:
     one = jax.value_and_grad(lambda leaves, market: score(leaves, market, gate, adjoint))
-    return jax.jit(jax.vmap(one, (0, None), axis_name="lane"))
+    return jax.jit(jax.vmap(one, (0, None)))
 
 
 def forward(gate: Any, adjoint: Any) -> Callable:
@@ -62,11 +60,11 @@ def forward(gate: Any, adjoint: Any) -> Callable:
 
         return jax.vmap(along, out_axes=(None, 0))(jnp.eye(flat.size))
 
-    return jax.jit(jax.vmap(one, (0, None), axis_name="lane"))
+    return jax.jit(jax.vmap(one, (0, None)))
 
 
 def value_alone(gate: Any) -> Callable:
-    return jax.jit(jax.vmap(lambda x, market: score(x, market, gate, None), (0, None), axis_name="lane"))
+    return jax.jit(jax.vmap(lambda x, market: score(x, market, gate, None), (0, None)))
 
 
 def compare(repeats: int) -> None:

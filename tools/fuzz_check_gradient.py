@@ -27,7 +27,7 @@ def score_of(structure: Structure):
 
     def score(policy: js.Policy, market: js.Market):
         save = js.Save(events=True)
-        sim = js.simulate(market, policy, costs=costs, save=save, lane_axis=js.check_gradient.AXIS)
+        sim = js.simulate(market, policy, costs=costs, save=save)
         return js.metrics.sharpe_ratio(sim.returns, ann_factor=252) + js.metrics.total_return(sim.returns), sim
 
     return score

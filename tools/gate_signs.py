@@ -44,14 +44,14 @@ def of_threshold(threshold: Any, market: js.Market, gate: Any) -> Any:
 @jax.jit
 def slopes(market: js.Market, gate: Any) -> Any:
     one = jax.grad(partial(of_threshold, market=market, gate=gate))
-    return jax.vmap(one, axis_name="lane")(jnp.asarray(AT))
+    return jax.vmap(one)(jnp.asarray(AT))
 
 
 @jax.jit
 def smooth_slopes(market: js.Market) -> Any:
     """Of the smoothed score, by weighing a fine grid four deviations wide; below zero every bar rebalances."""
     grid = jnp.linspace(-0.01, 0.17, 1441)
-    scores = jax.vmap(partial(of_threshold, market=market, gate=js.Hard()), axis_name="lane")(grid)
+    scores = jax.vmap(partial(of_threshold, market=market, gate=js.Hard()))(grid)
     z = (grid[None, :] - jnp.asarray(AT)[:, None]) / SCALE
     weight = jnp.exp(-(z**2) / 2)
     weight = weight / weight.sum(1, keepdims=True)
@@ -63,7 +63,7 @@ def estimates(market: js.Market, key: Any, num_samples: int) -> Any:
     """By `js.smoothed`, every threshold with noise of its own."""
 
     def hard(policy):
-        sim = js.simulate(market, policy, costs=js.Costs(FEES), lane_axis=js.smoothed.AXIS, save=js.Save(units=False))
+        sim = js.simulate(market, policy, costs=js.Costs(FEES), save=js.Save(units=False))
         return js.metrics.sharpe_ratio(sim.returns, ann_factor=8760)
 
     def one(threshold_and_key):

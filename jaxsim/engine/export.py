@@ -154,12 +154,11 @@ def export(
         def one_lane(numbers: dict[str, Any]) -> dict[str, Any]:
             given = jax.tree.unflatten(structure, [numbers[name] for name in names])
             here: Any = eqx.combine(given, code)
-            axis = None if lanes is None else "lane"
-            sim = simulate(whole, **here, key=jax.random.wrap_key_data(key), save=save, lane_axis=axis)
+            sim = simulate(whole, **here, key=jax.random.wrap_key_data(key), save=save)
             kept = {name: getattr(sim, name) for name in _PATHS}
             return kept | {f"status.{name}": x for name, x in vars(sim.status).items()}
 
-        return one_lane(numbers) if lanes is None else jax.vmap(one_lane, axis_name="lane")(numbers)
+        return one_lane(numbers) if lanes is None else jax.vmap(one_lane)(numbers)
 
     with jax.enable_x64(dtype == np.float64):
         key = np.asarray(jax.random.key_data(jax.random.key(0)))

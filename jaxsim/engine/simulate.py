@@ -1,6 +1,5 @@
 """The pure simulator: one policy in one market, as a function of arrays."""
 
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -9,7 +8,7 @@ import jax.numpy as jnp
 from jax.core import Tracer
 
 from jaxsim.engine.adjoints.adjoint import AbstractAdjoint
-from jaxsim.engine.adjoints.checkpointed import checked_adjoint
+from jaxsim.engine.adjoints.choice import adjoint_for
 from jaxsim.engine.adjoints.forward_only import ForwardOnly
 from jaxsim.engine.bar.lanes import LaneInputs, prepared
 from jaxsim.engine.bar.simulation import Save, Simulation
@@ -38,7 +37,6 @@ def simulate(
     save: Save | None = None,
     adjoint: AbstractAdjoint | None = None,
     schedule: AbstractSchedule | None = None,
-    lane_axis: str | Sequence[str] | None = None,
 ) -> Simulation:
     """Run one policy through one market; pure, so that it goes under `jit`, `vmap` and `grad`.
 
@@ -46,34 +44,32 @@ def simulate(
     policy: allocator and trigger.
     costs: default no fees.     account: default a cash of 100.     key: random key or int, default 0.
     save: which arrays to keep.
-    adjoint: how derivatives are computed, `js.Checkpointed()` unless said otherwise; changes no value.
+    adjoint: how derivatives are computed; changes no value. Default `js.AtEvents()` where it suits the policy, else
+        `js.Checkpointed()`; see docs/gradients.md.
     schedule: how the bars are run; default `js.Scan()`, bar by bar, which has derivatives. `js.NextEvent()` runs
         forward only: it simulates no bars but those at which something may be traded. Many lanes are fastest in
         `js.backtest` and `js.sweep`, which search for the next event of all of them together.
-    lane_axis: the `axis_name` of the caller's own `vmap`, if there is one, or the names of several. With it a bar on
-        which no lane trades costs no allocation, as in `js.backtest`; without it the result is the same, only slower.
 
+    Under `vmap`, a bar at which no lane trades costs no allocation, as in `js.backtest`.
     Nothing is raised for what goes wrong inside (a NaN weight, for instance): `Simulation.status` tells.
     Raises TypeError or ValueError for arguments of the wrong kind or shape.
     """
     inputs, save = inputs_of(market, policy, costs, account, key), of_kind(Save, save, "save")
     schedule = checked_schedule(schedule, policy)
     if schedule is None or schedule.sees_every_bar:
-        adjoint = checked_adjoint(adjoint)
-        adjoint.check(policy)
+        adjoint = adjoint_for(policy, adjoint)
     elif adjoint is not None:
         raise ValueError("adjoint: js.NextEvent() runs forward only; leave the schedule out for derivatives")
     else:
         inputs, adjoint = replace(inputs, policy=exact(policy)), ForwardOnly(schedule)
     refuse_deadlock()
-    axes = () if lane_axis is None else (lane_axis,) if isinstance(lane_axis, str) else tuple(lane_axis)
-    return _simulate(inputs, save, axes, adjoint)
+    return _simulate(inputs, save, adjoint)
 
 
 @kept_program
-def _simulate(inputs: LaneInputs, save: Save, axes: tuple[str, ...], adjoint: AbstractAdjoint) -> Simulation:
+def _simulate(inputs: LaneInputs, save: Save, adjoint: AbstractAdjoint) -> Simulation:
     inputs = prepared(inputs)
-    paths = adjoint.loop(inputs, axes, save)
+    paths = adjoint.loop(inputs, save)
     assert paths.status is not None
     return Simulation(
         value=paths.value,

@@ -144,11 +144,6 @@ def test_a_market_is_one_group():
         js.Market.from_frames(CLOSE[["A", "A"]], dtype=np.float32)
 
 
-def test_a_lane_axis_needs_a_vmap():
-    with pytest.raises(ValueError, match=r"^lane_axis: "):
-        js.simulate(MARKET, js.Policy(EQUAL, js.Threshold(0.1)), lane_axis="lane")
-
-
 def test_float32_simulates_like_float64():
     """The core follows the dtype of the market; on a short market decisions agree and values to single precision."""
     policy = js.Policy(al.FixedWeights([0.2, 0.3, 0.5]), js.Threshold(0.05))

@@ -192,7 +192,7 @@ def run(structure: Structure, case: Case, move: dict, save: js.Save, adjoint: An
     )
     account = js.Account(case.cash * jnp.exp(move["cash"]))
     costs = js.Costs(**costs)
-    return js.simulate(market, policy, costs=costs, account=account, save=save, lane_axis="lane", adjoint=adjoint)
+    return js.simulate(market, policy, costs=costs, account=account, save=save, adjoint=adjoint)
 
 
 def score(sim: js.Simulation) -> Any:
@@ -231,7 +231,7 @@ def exact_gradients(structure: Structure, cases: list[Case], adjoint: Any = None
 
     @partial(jax.jit, compiler_options=AS_IT_STANDS)
     def exact(stacked):
-        return jax.vmap(lambda case: jax.grad(value)(jnp.zeros_like(flat), case), axis_name="lane")(stacked)
+        return jax.vmap(lambda case: jax.grad(value)(jnp.zeros_like(flat), case))(stacked)
 
     return np.asarray(exact(stacked))
 
@@ -258,7 +258,7 @@ def compare(structure: Structure, cases: list[Case], adjoint: Any = None) -> Com
     def ends(stacked, moves):
         many = jax.tree.map(lambda x: jnp.repeat(x, len(moves), axis=0), stacked)
         tiled = jnp.tile(moves, (stacked.threshold.shape[0], 1))
-        return jax.vmap(value_and_events, axis_name="lane")(tiled, many)
+        return jax.vmap(value_and_events)(tiled, many)
 
     moves = STEP * np.concatenate([np.eye(size), -np.eye(size), np.zeros((size, size))])
     values, events, infos, cuts = ends(stacked, moves)

@@ -118,12 +118,12 @@ def test_pure_core_equals_the_pandas_face():
     with jax.enable_x64(True):
         market = js.Market.from_frames(close, open=open_, price=price)
 
-        def one(threshold, lane_axis=None):
+        def one(threshold):
             policy = js.Policy(al.FixedWeights(weights), js.Threshold(threshold), min_history=3)
             costs, account = js.Costs(0.002), js.Account(1000.0)
-            return js.simulate(market, policy, costs=costs, account=account, lane_axis=lane_axis)
+            return js.simulate(market, policy, costs=costs, account=account)
 
-        lanes = jax.vmap(lambda threshold: one(threshold, "lane"), axis_name="lane")(thresholds)
+        lanes = jax.vmap(one)(thresholds)
         alone = one(thresholds[4])
     bt = js.backtest(
         close,

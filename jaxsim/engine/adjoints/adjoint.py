@@ -15,11 +15,8 @@ class AbstractAdjoint(eqx.Module):
     """A way to differentiate a simulation: which loop runs the bars, and what of it is kept for derivatives."""
 
     @abc.abstractmethod
-    def loop(self, inputs: LaneInputs, axes: tuple[str, ...], save: Save) -> BarPaths:
-        """Run one lane through all bars.
-
-        axes: names of the mapped axes over which lanes run side by side; see `rebalance_if`.
-        """
+    def loop(self, inputs: LaneInputs, save: Save) -> BarPaths:
+        """Run one lane through all bars."""
 
     def check(self, policy: Policy) -> None:
         """Raises ValueError for a policy that cannot be differentiated so."""

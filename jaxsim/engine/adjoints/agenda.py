@@ -7,9 +7,12 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.extend import core
+from jax.interpreters import ad, batching, mlir
 from jaxtyping import Bool, Int
 
 from jaxsim.engine.bar.lane_state import LaneState
+from jaxsim.engine.bar.totals import BarTotals
 from jaxsim.engine.base.arrays import Array, where
 from jaxsim.engine.base.tracing import traced_once
 
@@ -19,16 +22,22 @@ class Agenda(eqx.Module):
 
     bar: of every row, in whole chunks.
     acts: whether anything happens there: a rebalance, or the closing of assets that leave; other rows are blank.
-    trades: whether there is a rebalance.
+    trades: whether there is a rebalance.        asked: whether the allocator was asked.
     num_rows: of all lanes together; more than the capacity if that was too small.
-    lane: after every row, without derivatives; None under the gate `Hard`, which asks for no bar in between.
+    lane: after every row.       totals: of its orders.
+    events: what was traded there; None unless that is kept.
+    lane_at_end: after the last row.
     """
 
     bar: Int[Array, " row"]
     acts: Bool[Array, " row"]
     trades: Bool[Array, " row"]
+    asked: Bool[Array, " row"]
     num_rows: Int[Array, ""]
-    lane: LaneState | None
+    lane: LaneState
+    totals: BarTotals
+    events: Any
+    lane_at_end: LaneState
 
 
 class Held(eqx.Module):
@@ -61,6 +70,38 @@ class Held(eqx.Module):
 def constant(tree: Any) -> Any:
     """The same without derivatives."""
     return jax.tree.map(lambda x: lax.stop_gradient(x) if eqx.is_inexact_array(x) else x, tree)
+
+
+def with_derivatives_of(tree: Any, values: Any) -> Any:
+    """`values`, whose floats have the derivatives of those of `tree`. Where nobody asks for derivatives, XLA leaves out
+    all that only `tree` is worked out from."""
+    floats, rest = eqx.partition(values, eqx.is_inexact_array)
+    return eqx.combine(jax.tree.map(_values_of_p.bind, eqx.filter(tree, eqx.is_inexact_array), floats), rest)
+
+
+#: A primitive, not a `jax.custom_jvp`: what a gradient keeps for the way back has derivatives of its own, and JAX
+#: forgets custom ones there.
+_values_of_p = core.Primitive("with_derivatives_of")
+_values_of_p.def_impl(lambda tree, values: values)
+_values_of_p.def_abstract_eval(lambda tree, values: values)
+mlir.register_lowering(_values_of_p, lambda _, tree, values: [values])
+
+
+def _derivative(primals: Any, tangents: Any) -> tuple[Any, Any]:
+    return _values_of_p.bind(*primals), tangents[0]
+
+
+def _by_lane(arrays: Any, axes: Any) -> tuple[Any, int]:
+    size = next(x.shape[axis] for x, axis in zip(arrays, axes, strict=True) if axis is not None)
+    front = (
+        jnp.broadcast_to(x, (size, *x.shape)) if axis is None else jnp.moveaxis(x, axis, 0)
+        for x, axis in zip(arrays, axes, strict=True)
+    )
+    return _values_of_p.bind(*front), 0
+
+
+ad.primitive_jvps[_values_of_p] = _derivative
+batching.primitive_batchers[_values_of_p] = _by_lane
 
 
 def room_for(capacity: int, size: int) -> int:

@@ -1,5 +1,5 @@
-"""A simulation by way of its rebalances alone. A first pass without derivatives finds them; a second pass visits no
-other bar, and is differentiated."""
+"""A simulation by way of its rebalances alone. A first pass without derivatives finds them, and has the values; a
+second pass visits no other bar, and has the derivatives. Without derivatives nothing is left of the second pass."""
 
 from dataclasses import replace
 
@@ -10,7 +10,7 @@ from jax import lax
 from jaxtyping import Bool, Float, Int
 
 from jaxsim.engine.adjoints.adjoint import AbstractAdjoint, check_count
-from jaxsim.engine.adjoints.agenda import Agenda, Held, constant, in_chunks, room_for
+from jaxsim.engine.adjoints.agenda import Agenda, Held, constant, in_chunks, room_for, with_derivatives_of
 from jaxsim.engine.adjoints.near_misses import find_misses
 from jaxsim.engine.bar.delisting import leaving_bars
 from jaxsim.engine.bar.lane_state import LaneState, observation_of
@@ -35,11 +35,11 @@ class AtEvents(AbstractAdjoint):
     held, `cash + sum(units * close)`.
 
     For the gates `Hard` and `StraightThrough(through_state=False)`, and allocators that do not observe every bar.
-    Forward and reverse mode, first derivatives. Under `StraightThrough`, bars whose decision was near its limit are
-    rebalanced on trial, all side by side; a lane has room for as many of them as for rebalances.
+    Forward and reverse mode. Under `StraightThrough`, bars whose decision was near its limit are rebalanced on trial,
+    all side by side; a lane has room for as many of them as for rebalances.
 
     capacity: number of rebalances there is room for, > 0. Lanes that are mapped together share rows, at most one for
-        every bar on which some lane trades. None: one for every bar, which is always enough and costs memory. A lane
+        every bar on which some lane trades. None: one for every bar, which is always enough. With a capacity, a lane
         that needs more has the fault EVENTS_OVERFLOW, and its values are NaN from the first bar on.
     block: number of bars that are searched together.
     """
@@ -54,75 +54,106 @@ class AtEvents(AbstractAdjoint):
     def capacity_of(self, num_bars: int) -> int:
         return num_bars if self.capacity is None else min(self.capacity, num_bars)
 
-    def check(self, policy: Policy) -> None:
+    def objection(self, policy: Policy) -> str | None:
+        """Why a policy cannot be differentiated so; None: it can."""
         gate = policy.gate
         if not isinstance(gate, Hard) and (not isinstance(gate, StraightThrough) or gate.sees_state):
-            raise ValueError(
-                f"adjoint: AtEvents visits rebalances alone, one by one, but {gate!r} passes derivatives of the "
-                "account at other bars; use js.Checkpointed()"
+            return (
+                f"AtEvents visits rebalances alone, one by one, but {gate!r} passes derivatives of the account at "
+                "other bars"
             )
         if observes(policy.allocator):
-            raise ValueError(
-                f"adjoint: AtEvents visits no bar without a rebalance, which allocator "
-                f"{allocator_name(policy.allocator)} wants to observe; use js.Checkpointed()"
-            )
+            name = allocator_name(policy.allocator)
+            return f"AtEvents visits no bar without a rebalance, which allocator {name} wants to observe"
+        return None
 
-    def loop(self, inputs: LaneInputs, axes: tuple[str, ...], save: Save) -> BarPaths:
+    def check(self, policy: Policy) -> None:
+        if objection := self.objection(policy):
+            raise ValueError(f"adjoint: {objection}; use js.Checkpointed()")
+
+    def loop(self, inputs: LaneInputs, save: Save) -> BarPaths:
         market, capacity = inputs.market, self.capacity_of(inputs.market.num_bars)
-        start, keeps_lanes = LaneState.start(inputs), not isinstance(inputs.policy.gate, Hard)
+        start = LaneState.start(inputs)
         # The first pass decides, and `find_misses` differentiates decisions: no pass over the events needs the gate.
         hard = replace(inputs, policy=inputs.policy.hardened())
-        agenda = find_events(hard, start, axes, min(self.block, market.num_bars), capacity, keeps_lanes)
+        agenda = find_events(hard, start, min(self.block, market.num_bars), capacity, save.events)
         held = Held.of(agenda, market.num_bars)
-        misses = find_misses(inputs, start, axes, agenda, held, capacity, save.events) if keeps_lanes else None
-        end, rows = scan_events(hard, start, axes, agenda, save, None if misses is None else misses.before(agenda))
-        units, cash = rows.units, rows.cash
-        totals = jax.tree.map(held.events, rows.totals)
-        overflows = agenda.num_rows > capacity
-        events = jax.tree.map(held.events, rows.events)
-        if misses is None:
-            cash, units = held.path(start.holdings.cash, cash), held.path(start.holdings.units, units)
-        else:
-            overflows |= misses.count > capacity
-            cash = misses.path(held, start.holdings.cash, cash, misses.holdings.cash)
-            units = misses.path(held, start.holdings.units, units, misses.holdings.units)
-            events = None if events is None else misses.added_to(events)
-            totals = misses.with_totals(totals)
-        cash = where(overflows, jnp.nan, cash)
-        fault = jnp.full(market.num_assets, LaneFault.EVENTS_OVERFLOW, jnp.int32)
+        cash = held.path(constant(start.holdings.cash), agenda.lane.holdings.cash)
+        units = held.path(constant(start.holdings.units), agenda.lane.holdings.units)
+        totals, events = jax.tree.map(held.events, (agenda.totals, agenda.events))
+        paths, num_misses = self._differentiated(inputs, hard, start, agenda, held, capacity, save.events)
+        cash, units, totals, events = with_derivatives_of(paths, (cash, units, totals, events))
+        status = agenda.lane_at_end.status
+        if capacity < market.num_bars:
+            overflows = jnp.maximum(agenda.num_rows, num_misses) > capacity
+            cash = where(overflows, jnp.nan, cash)
+            fault = jnp.full(market.num_assets, LaneFault.EVENTS_OVERFLOW, jnp.int32)
+            status = status.first(where(overflows, fault, LaneFault.NONE), jnp.max(agenda.bar))
         return BarPaths(
             value=jax.vmap(dot)(cash, units, market.mark),
             cash=cash,
-            asked=held.events(rows.asked),
+            asked=held.events(agenda.asked),
             totals=totals,
             units=units if save.units else None,
             events=events,
             recorded={},
-            status=end.status.first(where(overflows, fault, LaneFault.NONE), jnp.max(agenda.bar)),
+            status=status,
         )
+
+    def _differentiated(
+        self,
+        inputs: LaneInputs,
+        hard: LaneInputs,
+        start: LaneState,
+        agenda: Agenda,
+        held: Held,
+        capacity: int,
+        keeps_events: bool,
+    ) -> tuple[tuple[Array, Array, BarTotals, Rebalance | None], Array | int]:
+        """Cash, units, totals and events at every bar, for their derivatives; and the number of near decisions."""
+        is_hard = isinstance(inputs.policy.gate, Hard)
+        misses = None if is_hard else find_misses(inputs, start, agenda, held, capacity, keeps_events)
+        rows = scan_events(hard, start, agenda, keeps_events, None if misses is None else misses.before(agenda))
+        opened, totals, events = start.holdings, *jax.tree.map(held.events, (rows.totals, rows.events))
+        if misses is None:
+            return (held.path(opened.cash, rows.cash), held.path(opened.units, rows.units), totals, events), 0
+        cash = misses.path(held, opened.cash, rows.cash, misses.holdings.cash)
+        units = misses.path(held, opened.units, rows.units, misses.holdings.units)
+        events = None if events is None else misses.added_to(events)
+        return (cash, units, misses.with_totals(totals), events), misses.count
+
+
+class _Row(eqx.Module):
+    """What the first pass keeps of a row: as `Agenda` has it.      lane: after the row."""
+
+    bar: Int[Array, "*row"]
+    acts: Bool[Array, "*row"]
+    trades: Bool[Array, "*row"]
+    asked: Bool[Array, "*row"]
+    lane: LaneState
+    totals: BarTotals
+    event: Rebalance | None
 
 
 class _Search(eqx.Module):
     """The first pass on its way.
 
     seen: the first bar that the lane has not decided on.       bar: the first bar of the block that is searched.
-    rows: the bars of the agenda.       acts, trades, lanes: as `Agenda` has them.      count: number of rows so far.
+    count: number of rows so far.
     """
 
     lane: LaneState
     seen: Int[Array, ""]
     bar: Int[Array, ""]
-    rows: Int[Array, " row"]
-    acts: Bool[Array, " row"]
-    trades: Bool[Array, " row"]
-    lanes: LaneState | None
+    rows: _Row
     count: Int[Array, ""]
 
 
-def find_events(
-    inputs: LaneInputs, start: LaneState, axes: tuple[str, ...], block: int, capacity: int, keeps_lanes: bool
-) -> Agenda:
-    """The first pass: like the schedule `NextEvent`, but for one lane and for the bars alone."""
+def find_events(inputs: LaneInputs, start: LaneState, block: int, capacity: int, keeps_events: bool) -> Agenda:
+    """The first pass: like the schedule `NextEvent`, but for one lane, with room for so many rows.
+
+    keeps_events: whether it keeps what was traded.
+    """
     inputs, start = constant((inputs, start))
     market, policy, num_bars = inputs.market, inputs.policy, inputs.market.num_bars
     room = room_for(capacity, EVENT_CHUNK)
@@ -138,83 +169,88 @@ def find_events(
             fires = fires | lax.dynamic_slice_in_dim(leaving, begin, block)
         return jnp.min(where(fires & is_open, bars, num_bars))
 
+    def row_at(lane: LaneState, at: Array, is_due: Array) -> _Row:
+        # At a bar at which assets leave, the search does not say whether there is a rebalance as well.
+        outcome = trade_bar(inputs, lane, at, is_due, decision=is_decided if leaving is None else decide)
+        event = outcome.event if keeps_events else None
+        return _Row(at, outcome.traded, outcome.trades, outcome.event.is_decision, outcome.lane, outcome.totals, event)
+
     def advance(state: _Search) -> _Search:
         first = first_trade(state.lane, state.seen, state.bar)
         is_due, at = first < num_bars, jnp.minimum(first, num_bars - 1)
-        # At a bar at which assets leave, the search does not say whether there is a rebalance as well.
-        outcome = trade_bar(inputs, state.lane, at, is_due, axes, decision=is_decided if leaving is None else decide)
-        lane, acts = outcome.lane, outcome.traded
-        rows, acts_of, trades, lanes = jax.tree.map(
-            lambda path, now: path.at[state.count].set(now),
-            (state.rows, state.acts, state.trades, state.lanes),
-            (at, acts, outcome.trades, lane if keeps_lanes else None),
-        )
+        row = row_at(state.lane, at, is_due)
         return _Search(
-            lane,
+            row.lane,
             where(is_due, at + 1, state.seen),
-            where(any_lane(is_due, axes), state.bar, state.bar + block),
-            rows,
-            acts_of,
-            trades,
-            lanes,
-            state.count + any_lane(acts, axes),
+            where(any_lane(is_due), state.bar, state.bar + block),
+            jax.tree.map(lambda rows, x: lax.dynamic_update_index_in_dim(rows, x, state.count, 0), state.rows, row),
+            state.count + any_lane(row.acts),
         )
 
     zero = jnp.int32(0)
+    shapes = jax.eval_shape(row_at, start, zero, jnp.asarray(True))
     # One row more than there is room for, to tell a full agenda from one that overflows.
-    blank = jnp.zeros(room + 1, jnp.int32)
-    lanes = jax.tree.map(lambda x: jnp.broadcast_to(x, (room + 1, *x.shape)), start) if keeps_lanes else None
-    search = _Search(start, zero, zero, blank, blank.astype(bool), blank.astype(bool), lanes, zero)
+    blank = jax.tree.map(lambda x: jnp.zeros((room + 1, *x.shape), x.dtype), shapes)
+    search = _Search(start, zero, zero, blank, zero)
     end = lax.while_loop(lambda state: (state.bar < num_bars) & (state.count <= capacity), advance, search)
-    lanes = jax.tree.map(lambda x: x[:room], end.lanes)
-    fits = jnp.arange(room) < capacity
-    return Agenda(end.rows[:room], end.acts[:room] & fits, end.trades[:room] & fits, end.count, lanes)
+    rows = jax.tree.map(lambda x: x[:room], end.rows)
+    exists = jnp.arange(room) < jnp.minimum(end.count, capacity)
+    return Agenda(
+        rows.bar,
+        rows.acts & exists,
+        rows.trades & exists,
+        rows.asked & exists,
+        end.count,
+        rows.lane,
+        rows.totals,
+        rows.event,
+        end.lane,
+    )
 
 
 class EventRows(eqx.Module):
     """What a lane holds after each row of an agenda, and what it did there; inside of the loop, of one row.
 
-    asked: whether the allocator was asked.     totals: what its orders come to.
-    events: None unless they are saved.
+    totals: what its orders come to.       events: None unless they are asked for.
     """
 
     units: Float[Array, "*row asset"]
     cash: Float[Array, "*row"]
-    asked: Bool[Array, "*row"]
     totals: BarTotals
     events: Rebalance | None
 
 
-class _Row(eqx.Module):
-    """A row of an agenda, or all of them.      added: as in `scan_events`."""
+class _Visit(eqx.Module):
+    """A row that the second pass visits, or all of them.
+
+    before: the lane, as the first pass knows it.       added: as in `scan_events`.
+    """
 
     bar: Int[Array, "*row"]
     acts: Bool[Array, "*row"]
     trades: Bool[Array, "*row"]
+    before: LaneState
     added: Holdings | None
 
 
 def scan_events(
-    inputs: LaneInputs,
-    start: LaneState,
-    axes: tuple[str, ...],
-    agenda: Agenda,
-    save: Save,
-    added: Holdings | None = None,
-) -> tuple[LaneState, EventRows]:
-    """The differentiated pass.
+    inputs: LaneInputs, start: LaneState, agenda: Agenda, keeps_events: bool, added: Holdings | None = None
+) -> EventRows:
+    """The second pass, for derivatives alone: each row begins with the values that the first pass has found, so that
+    the way back needs nothing that a row hands on to the next but derivatives.
 
     added: what is added to the holdings that the rebalance of each row starts from.
     """
 
-    def one(lane: LaneState, row: _Row) -> tuple[LaneState, EventRows]:
+    def one(lane: LaneState, row: _Visit) -> tuple[LaneState, EventRows]:
         if row.added is not None:
             lane = replace(lane, holdings=jax.tree.map(jnp.add, lane.holdings, row.added))
-        outcome = trade_bar(inputs, lane, row.bar, row.acts, axes, decision=lambda *_: row.trades)
-        held, event = outcome.lane.holdings, outcome.event
-        kept = event if save.events else None
-        return outcome.lane, EventRows(held.units, held.cash, event.is_decision, outcome.totals, kept)
+        lane = with_derivatives_of(lane, row.before)
+        outcome = trade_bar(inputs, lane, row.bar, row.acts, decision=lambda *_: row.trades)
+        held = outcome.lane.holdings
+        return outcome.lane, EventRows(held.units, held.cash, outcome.totals, outcome.event if keeps_events else None)
 
     one = jax.checkpoint(one, prevent_cse=False)  # pyright: ignore[reportPrivateImportUsage]
-    rows = _Row(agenda.bar, agenda.acts, agenda.trades, added)
-    return in_chunks(lambda lane, rows: lax.scan(one, lane, rows), start, rows, agenda.num_rows, EVENT_CHUNK)
+    before = jax.tree.map(lambda first, rows: jnp.concatenate([first[None], rows[:-1]]), constant(start), agenda.lane)
+    rows = _Visit(agenda.bar, agenda.acts, agenda.trades, before, added)
+    return in_chunks(lambda lane, rows: lax.scan(one, lane, rows), start, rows, agenda.num_rows, EVENT_CHUNK)[1]

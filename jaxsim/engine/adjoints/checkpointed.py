@@ -45,11 +45,11 @@ class Checkpointed(AbstractAdjoint):
             return 1 if num_bars <= LONG else math.isqrt(num_bars)
         return min(self.chunks, num_bars)
 
-    def loop(self, inputs: LaneInputs, axes: tuple[str, ...], save: Save) -> BarPaths:
+    def loop(self, inputs: LaneInputs, save: Save) -> BarPaths:
         market, gate = inputs.market, inputs.policy.gate
 
         def one_bar(lane: LaneState, bar: Array) -> tuple[LaneState, BarPaths]:
-            outcome = trade_bar(inputs, lane, bar, axes=axes)
+            outcome = trade_bar(inputs, lane, bar)
             held = outcome.lane.holdings
             paths = BarPaths(
                 value=held.value(at_bar_row(market.mark, bar)),
@@ -92,12 +92,3 @@ def scan_in_chunks(step: Callable, carry: Any, num_bars: int, chunks: int) -> tu
         carry, rest = lax.scan(step, carry, jnp.arange(chunks * length, num_bars))
         paths = jax.tree.map(lambda one, other: jnp.concatenate([one, other]), paths, rest)
     return carry, paths
-
-
-def checked_adjoint(adjoint: Any) -> AbstractAdjoint:
-    """`js.Checkpointed()` for None. Raises TypeError for what is no adjoint."""
-    if adjoint is None:
-        return Checkpointed()
-    if not isinstance(adjoint, AbstractAdjoint):
-        raise TypeError(f"adjoint: expected js.Checkpointed() or js.AtEvents(), got {adjoint!r}")
-    return adjoint

@@ -20,7 +20,7 @@ class ForwardOnly(AbstractAdjoint):
 
     schedule: AbstractSchedule
 
-    def loop(self, inputs: LaneInputs, axes: tuple[str, ...], save: Save) -> BarPaths:
+    def loop(self, inputs: LaneInputs, save: Save) -> BarPaths:
         inputs = refuse_derivatives(
             inputs,
             "schedule: js.NextEvent() runs forward only and has no derivative; leave the schedule out, or take "

@@ -21,6 +21,7 @@ from jaxsim.engine.bar.lanes import LaneInputs
 from jaxsim.engine.bar.step import Rebalance, passage_of, rebalance, totals_of
 from jaxsim.engine.bar.totals import BarTotals
 from jaxsim.engine.base.arrays import Array, where
+from jaxsim.engine.base.numerics import most_of_lanes
 from jaxsim.engine.policy.gates import Passage
 from jaxsim.engine.policy.observation import Observation
 from jaxsim.engine.trading.account import Holdings
@@ -106,7 +107,6 @@ class _Added(eqx.Module):
 def find_misses(
     inputs: LaneInputs,
     start: LaneState,
-    axes: tuple[str, ...],
     agenda: Agenda,
     held: Held,
     capacity: int,
@@ -170,7 +170,7 @@ def find_misses(
     bars = jnp.full(room + 1, num_bars).at[place].set(jnp.arange(num_bars))[:room]
     exists, bars = bars < num_bars, jnp.minimum(bars, num_bars - 1)
     continues = jnp.arange(1, room + 1) > number_before[bars] + 1
-    num_rows = lax.pmax(number[-1], axes) if axes else number[-1]
+    num_rows = most_of_lanes(number[-1])
     zero = jax.tree.map(jnp.zeros_like, start.holdings)
     _, sums = in_chunks(chunk, zero, _MissRow(bars, exists, continues), num_rows, CHUNK)
     last = where(number > number_before, jnp.minimum(number, room), 0) - 1

@@ -1,6 +1,5 @@
 """Assets that leave the market: what is held of them is closed before the bar's policy sees anything (rules 12.5)."""
 
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -50,12 +49,12 @@ def leaving_bars(gone: Bool[Array, "*lanes time asset"]) -> Bool[Array, "*lanes 
 
 
 def close_what_leaves(
-    market: Market, lane: LaneState, bar: Step, is_due: Bool[Array, ""] | bool = True, axes: Sequence[str] = ()
+    market: Market, lane: LaneState, bar: Step, is_due: Bool[Array, ""] | bool = True
 ) -> tuple[LaneState, Closing | None]:
     """The lane after its assets that leave the market at a bar have been closed at their marks; and what was. A lane
     that has gone wrong keeps all it has.
 
-    is_due, axes: as in `trade_bar`. Where no lane of the axes loses anything, nothing is computed.
+    is_due: as in `trade_bar`. Where no lane that `vmap` runs beside it loses anything, nothing is computed.
     """
     if market.gone is None:
         return lane, None
@@ -69,7 +68,7 @@ def close_what_leaves(
     def keep() -> tuple[LaneState, Closing]:
         return lane, Closing(none, none, lane.holdings)
 
-    return lax.cond(any_lane(leaves.any(), axes), act, keep)
+    return lax.cond(any_lane(leaves.any()), act, keep)
 
 
 def _without(lane: LaneState, leaves: Bool[Array, " asset"], closing: Closing) -> LaneState:

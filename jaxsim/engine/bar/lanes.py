@@ -91,10 +91,6 @@ def over_lanes(function: Callable, axes: Sequence[LaneAxis], shared_in: Sequence
     return function
 
 
-def names_of(axes: Sequence[LaneAxis]) -> tuple[str, ...]:
-    return tuple(axis.name for axis in axes)
-
-
 def shape_of(axes: Sequence[LaneAxis]) -> tuple[int, ...]:
     return tuple(axis.size for axis in axes)
 

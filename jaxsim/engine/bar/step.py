@@ -5,7 +5,7 @@ Marking is left to whoever keeps results: units do not change until the next reb
 marked together.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 
 import equinox as eqx
@@ -99,7 +99,6 @@ def trade_bar(
     lane: LaneState,
     bar: Int[Array, ""],
     is_due: Bool[Array, ""] | bool = True,
-    axes: Sequence[str] = (),
     *,
     decision: Decision | None = None,
 ) -> BarOutcome:
@@ -107,7 +106,6 @@ def trade_bar(
 
     lane: before the bar.       bar: its number.
     is_due: false leaves the lane as it is, beside others that trade at this bar.
-    axes: names of the mapped axes over which lanes run side by side; see `rebalance_if`.
     decision: says whether a lane that is due trades; default `decide`. A loop that knows what the trigger says passes
         `may_trade`. A loop that knows the decision itself passes `is_decided`.
 
@@ -118,7 +116,7 @@ def trade_bar(
             raise TypeError(f"{name}: expected js.{kind.__name__}, got {shown(value)}"[:200])
     if np.ndim(bar) != 0 or not jnp.issubdtype(jnp.result_type(bar), jnp.integer):
         raise TypeError(f"bar: expected the number of a bar, got {shown(bar)}"[:200])
-    lane, closing = close_what_leaves(inputs.market, lane, bar, is_due, axes)
+    lane, closing = close_what_leaves(inputs.market, lane, bar, is_due)
     obs = observation_of(inputs.market, lane, bar, at_bar_row(inputs.market.val_price, bar), inputs.key)
     recorded = {}
     if observes(inputs.policy.allocator):
@@ -126,7 +124,7 @@ def trade_bar(
         lane = replace(lane, memory=as_state(memory, lane.memory, allocator_name(inputs.policy.allocator)))
     trades = is_due & (decision or decide)(inputs.policy, lane, obs)
     passage = passage_of(inputs, lane, obs, trades)
-    lane, event, passed = rebalance_if(inputs, trades, lane, obs, axes, passage, closing)
+    lane, event, passed = rebalance_if(inputs, trades, lane, obs, passage, closing)
     traded = trades if closing is None else trades | closing.happens.any()
     return BarOutcome(lane, traded, trades, event, recorded, passed)
 
@@ -238,12 +236,12 @@ def rebalance_if(
     trades: Bool[Array, ""],
     lane: LaneState,
     obs: Observation,
-    axes: Sequence[str],
     passage: Passage | None = None,
     closing: Closing | None = None,
 ) -> tuple[LaneState, Rebalance, BarTotals | None]:
-    """`rebalance` the lanes that trade. Where no lane of the mapped `axes` trades, nothing is computed: the allocator
-    costs nothing at such bars. The event of a lane that does not trade means nothing, except for `is_decision`.
+    """`rebalance` the lanes that trade. Where no lane that `vmap` runs beside it trades, nothing is computed: the
+    allocator costs nothing at such bars. The event of a lane that does not trade means nothing, except for
+    `is_decision`.
 
     passage: what the policy's gate has made of the decision; None: all or nothing.
     closing: what has left the market at this bar, to be recorded with the event; None: nothing can.
@@ -276,7 +274,7 @@ def rebalance_if(
         passed = None if passage is None else BarTotals(nothing, nothing, nothing)
         return lane, jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), blank), passed
 
-    return lax.cond(any_lane(acts, axes), act, keep)
+    return lax.cond(any_lane(acts), act, keep)
 
 
 def _passed(gate: AbstractGate, passage: Passage, event: Rebalance, closing: Closing | None) -> BarTotals:

@@ -4,7 +4,7 @@ All results are those of plain NumPy, bit for bit (rules 1). This is necessary: 
 that is *exactly* zero rejects the next order, so one unit in the last place can change the number of orders.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
@@ -12,7 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Bool, Float, Inexact
+from jax.custom_batching import custom_vmap
+from jaxtyping import Bool, Float, Inexact, Int
 
 from jaxsim.engine.base.arrays import Array, Step, where
 
@@ -210,12 +211,33 @@ def at_bar(x: Number, step: Step) -> Array:
     return x[0] if x.shape[0] == 1 else lax.dynamic_index_in_dim(x, step, keepdims=False)
 
 
-def any_lane(flag: Bool[Array, ""], axes: Sequence[str]) -> Bool[Array, ""]:
-    """Is `flag` set in any lane of the mapped `axes`? The answer is the same for all lanes, so that `lax.cond` on
-    it stays a branch under `vmap` instead of becoming a select that does the work for every lane at every bar."""
-    if not axes:
-        return flag
-    try:
-        return lax.pmax(flag.astype(jnp.int32), tuple(axes)) > 0
-    except NameError:
-        raise ValueError(f"lane_axis: there is no vmap with axis_name={axes[-1]!r} around this") from None
+def any_lane(flag: Bool[Array, ""]) -> Bool[Array, ""]:
+    """Is `flag` set in any of the lanes that `vmap` runs side by side, whoever called it? The answer is the same for
+    all lanes, so that `lax.cond` on it stays a branch under `vmap` instead of becoming a select that does the work for
+    every lane at every bar. Whoever branches on it still asks `flag` which lanes the work is for."""
+    return _any_lane(flag)
+
+
+def most_of_lanes(count: Int[Array, ""]) -> Int[Array, ""]:
+    """The largest count of the lanes that `vmap` runs side by side, the same for all."""
+    return _most_of_lanes(count)
+
+
+@custom_vmap
+def _any_lane(flag: Array) -> Array:
+    return flag
+
+
+@_any_lane.def_vmap
+def _(size: int, is_mapped: Any, flag: Array) -> tuple[Array, bool]:
+    return _any_lane(flag.any(0)), False
+
+
+@custom_vmap
+def _most_of_lanes(count: Array) -> Array:
+    return count
+
+
+@_most_of_lanes.def_vmap
+def _(size: int, is_mapped: Any, count: Array) -> tuple[Array, bool]:
+    return _most_of_lanes(count.max(0)), False

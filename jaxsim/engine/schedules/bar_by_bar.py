@@ -8,7 +8,7 @@ from jax import lax
 from jaxtyping import Float, Int
 
 from jaxsim.engine.bar.lane_state import LaneState, at_bar_row
-from jaxsim.engine.bar.lanes import LaneAxis, LaneInputs, names_of, over_lanes
+from jaxsim.engine.bar.lanes import LaneAxis, LaneInputs, over_lanes
 from jaxsim.engine.bar.step import trade_bar
 from jaxsim.engine.base.arrays import Array
 from jaxsim.engine.schedules.schedule import AbstractSchedule, Cursor, count_of
@@ -66,7 +66,7 @@ class Scan(AbstractSchedule):
 
         def trade(lane: LaneState, bar: Int[Array, ""]) -> tuple[LaneState, Row]:
             def one_lane(inputs: LaneInputs, lane: LaneState, number: Array) -> tuple[LaneState, Row]:
-                outcome = trade_bar(inputs, lane, bar, axes=names_of(axes))
+                outcome = trade_bar(inputs, lane, bar)
                 return outcome.lane, Row.of(number, bar, outcome)
 
             return over_lanes(one_lane, axes, (0, 0), 0)(inputs, lane, number)

@@ -15,7 +15,7 @@ from jax import lax
 from jaxtyping import Bool, Int
 
 from jaxsim.engine.bar.lane_state import LaneState
-from jaxsim.engine.bar.lanes import LaneAxis, LaneInputs, names_of, over_lanes, shape_of
+from jaxsim.engine.bar.lanes import LaneAxis, LaneInputs, over_lanes, shape_of
 from jaxsim.engine.bar.step import trade_bar
 from jaxsim.engine.base.arrays import Array
 from jaxsim.engine.base.tracing import traced_once
@@ -147,7 +147,7 @@ def _trade_at(search: NextTrade, lane: LaneState, at: Array, is_due: Array, numb
     """One bar of each lane that is due, each at a bar of its own.      number: of each lane among all."""
 
     def one_lane(inputs: LaneInputs, lane: LaneState, at: Array, is_due: Array, number: Array) -> Traded:
-        outcome = trade_bar(inputs, lane, at, is_due, names_of(search.axes))
+        outcome = trade_bar(inputs, lane, at, is_due)
         return Traded(outcome.lane, Row.of(number, at, outcome))
 
     return over_lanes(one_lane, search.axes, (0, 0, 0, 0), 0)(search.inputs, lane, at, is_due, number)

@@ -14,7 +14,7 @@ from jaxtyping import Bool, Int
 
 from jaxsim.engine.bar.delisting import leaving_bars
 from jaxsim.engine.bar.lane_state import LaneState
-from jaxsim.engine.bar.lanes import LaneAxis, LaneInputs, names_of, over_lanes, own_and_common, shape_of
+from jaxsim.engine.bar.lanes import LaneAxis, LaneInputs, over_lanes, own_and_common, shape_of
 from jaxsim.engine.bar.step import may_trade, trade_bar
 from jaxsim.engine.base.arrays import Array
 from jaxsim.engine.policy.allocation import Allocation
@@ -170,7 +170,7 @@ class Replay(eqx.Module):
             def decision(policy: Policy, lane: LaneState, obs: Observation) -> Array:
                 return may_trade(policy, lane, obs) & is_done
 
-            outcome = trade_bar(replace(inputs, policy=policy), lane, bar, acts, names_of(axes), decision=decision)
+            outcome = trade_bar(replace(inputs, policy=policy), lane, bar, acts, decision=decision)
             return outcome.lane, Row.of(number, bar, outcome)
 
         lane, row = over_lanes(one_lane, axes, (0, 0, 0, 0), 0)(self.inputs, lane, bar, acts, self.number)

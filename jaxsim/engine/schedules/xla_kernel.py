@@ -168,9 +168,9 @@ mlir.register_lowering(_mark_p, mlir.lower_fun(_mark, multiple_results=False), p
 
 _ARITHMETIC = """
     abs add and argmax argmin atan2 bitcast_convert_type broadcast_in_dim cbrt ceil clamp clz concatenate cond
-    convert_element_type copy copy_p cos cosh cummax cummin cumprod cumsum custom_jvp_call div dynamic_slice
-    dynamic_update_slice eq erf erf_inv exp exp2 expm1 floor gather ge gt integer_pow iota is_finite jit le lgamma
-    log log1p logistic lt max min mul ne neg nextafter not optimization_barrier or pad pjit pmax population_count
+    convert_element_type copy copy_p cos cosh cummax cummin cumprod cumsum custom_jvp_call custom_vmap_call div
+    dynamic_slice dynamic_update_slice eq erf erf_inv exp exp2 expm1 floor gather ge gt integer_pow iota is_finite jit
+    le lgamma log log1p logistic lt max min mul ne neg nextafter not optimization_barrier or pad pjit population_count
     pow random_bits random_fold_in random_gamma random_seed random_split random_unwrap random_wrap reduce reduce_and
     reduce_max reduce_min reduce_or reduce_prod reduce_sum rem reshape rev round rsqrt scan select_n shift_left
     shift_right_arithmetic shift_right_logical sign sin sinh slice split sqrt square squeeze stack stop_gradient sub

@@ -1,7 +1,6 @@
 """Gradient ascent on a score of the simulated portfolio: arrays in, arrays out, one compiled loop of many steps.
 
-Restarts are one axis, the markets of a batch another. Both axes are named, so that no allocator runs at a bar at which
-no lane trades.
+Restarts are one axis, the markets of a batch another. No allocator runs at a bar at which no lane trades.
 """
 
 from collections.abc import Callable
@@ -27,8 +26,6 @@ from jaxsim.engine.trading.status import LaneStatus
 from jaxsim.engine.training.constraints import AbstractConstraint
 from jaxsim.engine.training.hyperparameters import Member, called_for
 from jaxsim.engine.training.minibatches import AbstractBatch, make
-
-RESTART, PATH = "restart", "path"
 
 
 class Score(eqx.Module):
@@ -182,12 +179,11 @@ def score_paths(
             account=problem.account,
             key=key,
             adjoint=problem.adjoint,
-            lane_axis=(RESTART, PATH),
         )
         scores = jnp.stack([problem.score(part_of(sim, problem.counted(part))) for part in parts])
         return jnp.where(sim.status.is_ok, scores, jnp.nan), sim.status
 
-    return jax.vmap(one, axis_name=PATH)(markets, jax.random.split(key, markets.close.shape[0]))
+    return jax.vmap(one)(markets, jax.random.split(key, markets.close.shape[0]))
 
 
 def part_of(sim: Simulation, bars: slice) -> Simulation:
@@ -208,7 +204,7 @@ def one_step(problem: Problem, state: TrainState) -> TrainState:
         return -jnp.mean(scores), (scores[:, 0], status)
 
     def total(params: Any) -> tuple[Float[Array, ""], tuple]:
-        losses, rest = jax.vmap(loss, axis_name=RESTART)(params, problem.members)
+        losses, rest = jax.vmap(loss)(params, problem.members)
         return jnp.sum(losses), (losses, *rest)  # the restarts are independent: this has all gradients
 
     def update(params, grads, memory, value, member):
@@ -221,7 +217,7 @@ def one_step(problem: Problem, state: TrainState) -> TrainState:
         return project(problem.constraints, apply_updates(params, updates)), memory
 
     (_, (losses, scores, status)), grads = jax.value_and_grad(total, has_aux=True)(state.params)
-    new = jax.vmap(update, axis_name=RESTART)(state.params, grads, state.memory, losses, problem.members)
+    new = jax.vmap(update)(state.params, grads, state.memory, losses, problem.members)
     slopes = [leaf.reshape(leaf.shape[0], -1) for leaf in jax.tree.leaves(grads)]
     norm = jnp.sqrt(sum(jnp.sum(slope**2, axis=1) for slope in slopes))
     is_ok = jnp.isfinite(norm) & jnp.isfinite(losses)
@@ -294,7 +290,7 @@ def evaluate(
             policy = policy_at(problem, params, step, member)
             return score_paths(problem, policy.hardened() if is_hard else policy, markets, problem.key, parts)
 
-        scores, status = jax.vmap(one, axis_name=RESTART)(params, problem.members)
+        scores, status = jax.vmap(one)(params, problem.members)
         mean_scores = jnp.mean(scores, axis=1)
         failure = first_failure(failure, jnp.isfinite(mean_scores).all(axis=1), scores.sum(axis=2), status, step)
         return list(mean_scores.T)

@@ -12,8 +12,6 @@ from jaxtyping import Float, Int
 from jaxsim.engine.base.arrays import Array
 from jaxsim.engine.training.sensitivity import event_codes
 
-#: The name of the axis of the runs that are compared, for `js.simulate(lane_axis=)`.
-AXIS = "check"
 #: Differences are taken over these multiples of the step.
 LEVELS = (0.1, 1.0, 10.0)
 
@@ -60,13 +58,11 @@ def compare(
         codes = (event_codes(sim), jnp.where(sim.rebalanced[:, None], sim.events.fills.rank, 0)) if is_known else ()
         return jnp.asarray(value), None if sim is None else (sim.rebalanced, *(codes or (None, None)))
 
-    # As a lane of its own, since the score may name the axis.
-    slopes = jax.vmap(jax.value_and_grad(at, has_aux=True), axis_name=AXIS)(flat[None])
-    (value, _), slope = jax.tree.map(lambda x: x[0], slopes)
+    (value, _), slope = jax.value_and_grad(at, has_aux=True)(flat)
     # One program for the unmoved run and all others, so that equal numbers give equal events.
     moves = jnp.concatenate([jnp.asarray([sign * x for sign in (1, -1) for x in LEVELS]), jnp.zeros(1)])
     values, kept = jax.vmap(
-        lambda move: jax.vmap(lambda place, step: at(flat.at[place].add(move * step)), axis_name=AXIS)(places, steps)
+        lambda move: jax.vmap(lambda place, step: at(flat.at[place].add(move * step)))(places, steps)
     )(moves)
 
     def first_difference(x: Array | None) -> Array | None:

@@ -15,7 +15,7 @@ from jaxsim.engine.base.arrays import Array
 from jaxsim.engine.policy.policy import Policy
 from jaxsim.engine.simulate import lane_inputs, simulate
 from jaxsim.engine.trading.market import Market
-from jaxsim.engine.training.gradient_ascent import RESTART, Member, Problem, draw, part_of, policy_at, score_paths
+from jaxsim.engine.training.gradient_ascent import Member, Problem, draw, part_of, policy_at, score_paths
 
 
 class NotFinite(eqx.Module):
@@ -56,7 +56,7 @@ def find_not_finite(problem: Problem, params: Any, step: Int[Array, ""], member:
         def one(params: Any) -> Float[Array, "path part"]:
             return score_paths(problem, policy_of(params), markets, for_policy)[0]
 
-        scores = jax.vmap(one, axis_name=RESTART)(jax.tree.map(lambda x: x[None], params))[0, :, 0]
+        scores = jax.vmap(one)(jax.tree.map(lambda x: x[None], params))[0, :, 0]
         return jnp.mean(scores), scores
 
     grads, scores = jax.grad(total, has_aux=True)(params)

@@ -150,7 +150,7 @@ def slopes(
     def run(by: Float[Array, " parameter"]) -> tuple[Float[Array, " metric"], Simulation]:
         other, terms = moved(policy, costs, parameters, by)
         save = Save(units=False, events=True)
-        sim = simulate(market, other, costs=terms, account=account, key=key, save=save, lane_axis="run")
+        sim = simulate(market, other, costs=terms, account=account, key=key, save=save)
         return jnp.stack([jnp.asarray(score(sim.returns[start:])) for score in scores]), sim
 
     # One program for all: the unchanged policy once for each direction, then a step up and a step down.
@@ -158,9 +158,7 @@ def slopes(
     aside = directions * jnp.asarray(steps, market.dtype)
     starts = jnp.concatenate([jnp.zeros_like(aside), aside, -aside])
     tangents = jnp.concatenate([directions, jnp.zeros_like(aside), jnp.zeros_like(aside)])
-    values, slope, sims = jax.vmap(lambda by, along: jax.jvp(run, (by,), (along,), has_aux=True), axis_name="run")(
-        starts, tangents
-    )
+    values, slope, sims = jax.vmap(lambda by, along: jax.jvp(run, (by,), (along,), has_aux=True))(starts, tangents)
     unmoved, up, down = values[:num], values[num : 2 * num], values[2 * num :]
     events = event_codes(sims)
     differs = (events != events[:1]).reshape(3, num, -1).any(axis=(0, 2))

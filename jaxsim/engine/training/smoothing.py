@@ -12,10 +12,6 @@ from jaxsim.engine.base.fields import is_whole
 from jaxsim.engine.base.numerics import Number
 from jaxsim.engine.base.random import as_key
 
-#: The name of the axis of samples, `js.smoothed.AXIS`. Inside the score, `js.simulate(..., lane_axis=js.smoothed.AXIS)`
-#: makes the samples lanes.
-AXIS = "sample"
-
 
 def thresholds(tree: Any) -> Any:
     """The leaves whose true derivative is zero: those in fields named `threshold`. A filter for `smoothed(where=)`."""
@@ -35,8 +31,7 @@ def smoothed(
     score: function of (tree, *arguments), a policy for one, to a number.
     key: random key or int. The same key gives the same noise, so that values for different trees are comparable.
     scale: standard deviation of the noise, in units of the parameter; a number, or a pytree like the tree.
-    num_samples: even, >= 2: pairs of opposite noise. They run side by side, as lanes if the score calls
-        `js.simulate(..., lane_axis=js.smoothed.AXIS)`.
+    num_samples: even, >= 2: pairs of opposite noise. They run side by side.
     where: function of a tree that returns a pytree of booleans: the parameters to shift; by default all fields named
         `threshold`.
 
@@ -71,7 +66,7 @@ def smoothed(
             return score(eqx.combine(jax.tree.unflatten(structure, moved), fixed), *arguments)
 
         moves = [jnp.concatenate([z, -z]) * s for z, s in zip(noise, scales, strict=True)]
-        values = jax.vmap(at, axis_name=AXIS)(moves)
+        values = jax.vmap(at)(moves)
         slopes = lax.stop_gradient(values[:half] - values[half:]) / 2
         # This adds zero to the value, and the estimate to the derivative.
         lean = [
@@ -81,9 +76,6 @@ def smoothed(
         return values.mean() + sum(part.sum() for part in lean)
 
     return mean_score
-
-
-smoothed.AXIS = AXIS  # pyright: ignore[reportFunctionMemberAccess]
 
 
 def _scales(scale: Number, shaken: Any) -> list:

@@ -9,8 +9,6 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxsim.engine.adjoints.at_events import AtEvents
-from jaxsim.engine.adjoints.checkpointed import checked_adjoint
 from jaxsim.engine.base.fields import shown, whole_number
 from jaxsim.engine.metrics.returns import sharpe_ratio
 from jaxsim.engine.policy.given import RecordedTargets
@@ -120,12 +118,6 @@ def check_anneal(anneal: Any, policy: Policy) -> None:
         raise TypeError(f"anneal: expected a schedule, a function of the step, got {shown(anneal)}"[:200])
     if not hasattr(policy.gate, "temperature"):
         raise ValueError(f"anneal: the gate of the policy, {type(policy.gate).__name__}, has no temperature")
-
-
-def check_adjoint(adjoint: Any, policy: Policy) -> None:
-    adjoint = checked_adjoint(adjoint)
-    if isinstance(adjoint, AtEvents):
-        adjoint.check(policy)
 
 
 def check_restarts(restarts: int, init: Any, jitter: Any) -> None:

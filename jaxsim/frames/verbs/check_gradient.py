@@ -17,7 +17,7 @@ from jaxsim.engine.policy.host_callback import calls_python
 from jaxsim.engine.policy.policy import Policy
 from jaxsim.engine.policy.triggers import without_margin
 from jaxsim.engine.trading.market import Market
-from jaxsim.engine.training.gradient_check import AXIS, compare
+from jaxsim.engine.training.gradient_check import compare
 from jaxsim.engine.training.trainable import trainable_spec
 from jaxsim.frames.training.gradient_check import NONE, GradientCheck, rows_of
 
@@ -37,8 +37,7 @@ def check_gradient(
 
     score: a function `score(policy, market)`, as one that goes under `jax.grad`, of JAX operations alone. It returns
         one number; or that and the `js.Simulation` that it is told from, `(number, simulation)`, in which case the
-        events of the moved runs are compared too (of orders with `save=js.Save(events=True)`). The runs stand side by
-        side; `js.simulate(..., lane_axis=js.check_gradient.AXIS)` makes them faster.
+        events of the moved runs are compared too (of orders with `save=js.Save(events=True)`).
     policy: the point. Under `js.StraightThrough`, whose derivative is no derivative of the score, `js.Hard()` is
         checked, and a note says so.
     market: in float64.
@@ -94,9 +93,6 @@ def check_gradient(
     if others:
         table = pd.concat([table, _blank(others, table)])
     return GradientCheck(table, tuple(_notes(policy, len(places), len(names))), value)
-
-
-check_gradient.AXIS = AXIS  # pyright: ignore[reportFunctionMemberAccess]
 
 
 def _names(path: Any, leaf: Any) -> list[str]:

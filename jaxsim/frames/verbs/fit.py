@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxsim.engine.adjoints.adjoint import AbstractAdjoint
+from jaxsim.engine.adjoints.choice import adjoint_for
 from jaxsim.engine.base.fields import check_fields, whole_number
 from jaxsim.engine.base.numerics import Number, cast_inexact
 from jaxsim.engine.base.random import as_key
@@ -29,7 +30,6 @@ from jaxsim.engine.training.trainable import leaf_constraints, leaf_names, train
 from jaxsim.frames.inputs.parameters import with_fields
 from jaxsim.frames.system.progress import progress_bar
 from jaxsim.frames.training.arguments import (
-    check_adjoint,
     check_anneal,
     check_batch,
     check_restarts,
@@ -108,7 +108,7 @@ def fit(
     init: function of a random key that makes the start of each restart but the first.
     jitter: without `init`, the standard deviation of the noise on the trained leaves of all restarts but the first, in
         units of the leaf's root mean square (of 1 where the leaf is zero).
-    adjoint: how derivatives are computed, as in `js.simulate`; default `js.Checkpointed()`.
+    adjoint: how derivatives are computed, as in `js.simulate`.
     key: random key or int, for batches, restarts and the policy's own randomness.
     every: number of steps between two evaluations. Each evaluation is a row of the history and a candidate for the
         best.
@@ -147,7 +147,7 @@ def fit(
     restarts = len(next(iter(members.values()))) if members else restarts
     optimizer = read_optimizer(optimizer, members)
     check_anneal(anneal, policy)
-    check_adjoint(adjoint, policy)
+    adjoint_for(policy, adjoint)
     spec = trainable_spec(policy, trainable)
     rules = leaf_constraints(policy, spec, constraints)
     check_restarts(restarts, init, jitter)

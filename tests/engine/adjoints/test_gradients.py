@@ -13,9 +13,11 @@ import pytest
 
 import allocators as al
 import jaxsim as js
+from jaxsim.engine.adjoints.choice import adjoint_for
+from jaxsim.engine.policy.stops import StopRules
 from tests.helpers.gradient_cases import STRUCTURES, compare, exact_gradients, make_case
 from tests.helpers.markets import AS_IT_STANDS, as_users_run_it, simulated
-from tests.helpers.policies import Fixed
+from tests.helpers.policies import Fixed, make_cases, make_structure
 
 COSTS = js.Costs(0.005)
 WEIGHTS = np.array([0.15, 0.25, 0.22, 0.08, 0.3])
@@ -41,9 +43,9 @@ def test_gradients_equal_central_differences(number):
     assert np.abs(result.exact).max(axis=1).min() > 0.1
 
 
-def score(weights, threshold, market, adjoint=None, lane_axis=None, gate=None):
+def score(weights, threshold, market, adjoint=None, gate=None):
     policy = js.Policy(Fixed(weights), js.Threshold(threshold), gate or js.Hard())
-    sim = js.simulate(market, policy, costs=COSTS, lane_axis=lane_axis, adjoint=adjoint, save=js.Save(units=False))
+    sim = js.simulate(market, policy, costs=COSTS, adjoint=adjoint, save=js.Save(units=False))
     return js.metrics.sharpe_ratio(sim.returns, ann_factor=8760)
 
 
@@ -55,17 +57,16 @@ def one_by_one():
         return jnp.stack([slope(WEIGHTS, x, simulated(60)) for x in THRESHOLDS])
 
 
-@pytest.mark.parametrize("lane_axis", ["lane", pytest.param(None, marks=pytest.mark.slow)])
-def test_transformations_in_any_order(lane_axis, one_by_one):
+def test_transformations_in_any_order(one_by_one):
     """The gradient of lanes side by side, the gradient of their sum, and its forward derivative."""
     tangent = np.eye(5)[0]
-    one = partial(score, market=simulated(60), lane_axis=lane_axis)
+    one = partial(score, market=simulated(60))
 
     def total(weights):
-        return jax.vmap(one, (None, 0), axis_name="lane")(weights, THRESHOLDS).sum()
+        return jax.vmap(one, (None, 0))(weights, THRESHOLDS).sum()
 
     def mapped(weights):
-        return jax.vmap(jax.grad(one), (None, 0), axis_name="lane")(weights, THRESHOLDS)
+        return jax.vmap(jax.grad(one), (None, 0))(weights, THRESHOLDS)
 
     def forward(weights):
         return jax.jvp(total, (weights,), (tangent,))[1]
@@ -91,13 +92,13 @@ def through(adjoint, market, gate):
     def run(weights, threshold):
         policy = js.Policy(Fixed(weights), js.Threshold(threshold), gate, destination=js.SpreadOver(2))
         save = js.Save(events=True)
-        sim = js.simulate(market, policy, costs=COSTS, save=save, lane_axis="lane", adjoint=adjoint)
+        sim = js.simulate(market, policy, costs=COSTS, save=save, adjoint=adjoint)
         fills = sim.events.fills
         extra = 1e-3 * fills.fees.sum() + 1e-4 * (jnp.abs(fills.trade) * jnp.nan_to_num(market.close)).sum()
         return js.metrics.sharpe_ratio(sim.returns, ann_factor=8760) + extra, sim
 
     one = jax.value_and_grad(run, (0, 1), has_aux=True)
-    (value, sim), slopes = jax.vmap(one, (None, 0), axis_name="lane")(WEIGHTS, THRESHOLDS)
+    (value, sim), slopes = jax.vmap(one, (None, 0))(WEIGHTS, THRESHOLDS)
     return value, sim, slopes
 
 
@@ -142,6 +143,95 @@ def test_near_misses_of_all_kinds_of_pipelines(number):
     scale = np.abs(plain).max(axis=1, keepdims=True)
     assert np.isfinite(plain).all() and (np.abs(plain - hard) > 1e-3 * scale).any(axis=1).sum() >= 4
     np.testing.assert_allclose(at_events / scale, plain / scale, rtol=0, atol=1e-9)
+
+
+class Observing(Fixed):
+    """An allocator that looks at every bar."""
+
+    weights: jax.Array = eqx.field(default_factory=lambda: np.full(3, 0.3))
+
+    def init(self, num_assets):
+        return np.zeros(())
+
+    def observe(self, obs, state):
+        return state
+
+    def __call__(self, obs, state):
+        return self.weights, state
+
+
+#: Numbers of random structures: spread out and stateful, to an edge, a part of the way, stateful with a cap.
+RANDOM_PIPELINES = [pytest.param(9), *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 8, 10, 11, 20))]
+
+
+@pytest.mark.parametrize("number", RANDOM_PIPELINES)
+def test_the_default_has_the_gradients_of_the_plain_scan(number):
+    """Lanes of random pipelines, holes, shorts, allocators with a state and assets that leave among them: values to the
+    last bit, derivatives by weights, prices, fees and cash."""
+    rng = np.random.default_rng([3, number])
+    cases = make_cases(rng, make_structure(rng, number), 4, 70)
+    gone = [np.arange(70)[:, None] >= rng.integers(20, 140, m.num_assets) for m in cases.markets]
+    markets = [replace(m, gone=x, close=np.where(x, np.nan, m.close)) for m, x in zip(cases.markets, gone, strict=True)]
+    markets = [
+        replace(m, val_price=np.where(m.gone, np.nan, m.val_price), price=np.where(m.gone, np.nan, m.price))
+        for m in markets
+    ]
+    policies = cases.policies
+    if number == 1:
+        due = js.AtBars(np.arange(70) % 9 == 0)
+        policies = [replace(p, stops=StopRules(due, (js.StopLoss(0.02),))) for p in policies]
+    lanes = list(zip(markets, policies, cases.costs, cases.cash, strict=True))
+    numbers, code = eqx.partition(jax.tree.map(lambda *x: np.stack(x), *lanes), eqx.is_inexact_array)
+
+    def run(numbers, code, adjoint):
+        market, policy, costs, cash = eqx.combine(numbers, code)
+        sim = js.simulate(market, policy, costs=costs, account=js.Account(cash), adjoint=adjoint)
+        return jnp.nan_to_num(sim.returns).sum() + jnp.nan_to_num(sim.returns[30:]).var(), sim
+
+    @partial(jax.jit, static_argnums=0)
+    def slopes(adjoint):
+        one = jax.value_and_grad(partial(run, adjoint=adjoint), has_aux=True)
+        return eqx.filter_vmap(one)(numbers, code)
+
+    (_, sim), ours = slopes(None)
+    (_, plain), theirs = slopes(js.Checkpointed())
+    for x, y in zip(jax.tree.leaves(sim), jax.tree.leaves(plain), strict=True):
+        np.testing.assert_array_equal(x, y)
+    assert plain.rebalanced.sum() > 8
+    for x, y in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
+        np.testing.assert_allclose(x, y, rtol=1e-10, atol=max(1e-10 * np.abs(y).max(), 1e-15))
+
+
+def test_second_derivatives():
+    """Of the default as of the plain scan: the derivative of a gradient, forward over reverse."""
+    at, along = np.array([0.15, 0.25, 0.22, 0.08, 0.28]), np.eye(5)[0]
+
+    def one(weights, adjoint):
+        policy = js.Policy(Fixed(weights), js.Threshold(0.03), destination=js.ToEdge())
+        sim = js.simulate(simulated(60), policy, costs=COSTS, adjoint=adjoint)
+        return js.metrics.sharpe_ratio(sim.returns, ann_factor=8760)
+
+    @partial(jax.jit, static_argnums=0)
+    def bend(adjoint):
+        return jax.jvp(jax.grad(partial(one, adjoint=adjoint)), (at,), (along,))[1]
+
+    np.testing.assert_allclose(bend(None), bend(js.Checkpointed()), rtol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("gate", "allocator", "adjoint"),
+    [
+        (js.Hard(), al.EqualWeight(), js.AtEvents()),
+        (js.StraightThrough(), al.EqualWeight(), js.AtEvents()),
+        (js.StraightThrough(through_state=True), al.EqualWeight(), js.Checkpointed()),
+        (js.Sigmoid(), al.EqualWeight(), js.Checkpointed()),
+        (js.Hard(), al.host(np.ones_like), js.Checkpointed()),
+        (js.Hard(), Observing(), js.Checkpointed()),
+    ],
+)
+def test_the_adjoint_that_suits_a_policy(gate, allocator, adjoint):
+    assert adjoint_for(js.Policy(allocator, js.Threshold(0.05), gate)) == adjoint
+    assert adjoint_for(js.Policy(allocator, js.Threshold(0.05), gate), js.Checkpointed(3)) == js.Checkpointed(3)
 
 
 def all_metrics(numbers, market):
@@ -228,13 +318,13 @@ def test_the_smoothed_derivative_is_that_of_the_smoothed_score():
     """The score of a real pipeline; its smoothed derivative by brute force, on a fine grid of thresholds."""
     market, scale, at = simulated(250), 0.01, 0.03
     noise = np.linspace(-5, 5, 801)
-    scores = jax.jit(jax.vmap(partial(score, WEIGHTS, market=market, lane_axis="lane"), axis_name="lane"))
+    scores = jax.jit(jax.vmap(partial(score, WEIGHTS, market=market)))
     density = np.exp(-(noise**2) / 2)
     density /= density.sum()
     exact = (density * noise * scores(at + scale * noise)).sum() / scale
 
     def of_policy(policy):
-        sim = js.simulate(market, policy, costs=COSTS, lane_axis=js.smoothed.AXIS)
+        sim = js.simulate(market, policy, costs=COSTS)
         return js.metrics.sharpe_ratio(sim.returns, ann_factor=8760)
 
     @jax.jit

@@ -30,14 +30,14 @@ def sharpe(returns):
 
 def score_of(market, threshold, weights, gate):
     policy = js.Policy(Fixed(weights), js.Threshold(threshold), gate)
-    return sharpe(js.simulate(market, policy, costs=COSTS, lane_axis="lane").returns)
+    return sharpe(js.simulate(market, policy, costs=COSTS).returns)
 
 
 @partial(jax.jit, compiler_options=AS_IT_STANDS)
 def slopes(market, thresholds, weights, gate):
     """Scores [lane], and their derivatives by threshold [lane] and weights [lane, asset]."""
     one = jax.value_and_grad(partial(score_of, market), (0, 1))
-    value, (by_threshold, by_weights) = jax.vmap(partial(one, gate=gate), axis_name="lane")(thresholds, weights)
+    value, (by_threshold, by_weights) = jax.vmap(partial(one, gate=gate))(thresholds, weights)
     return value, by_threshold, by_weights
 
 
@@ -98,10 +98,10 @@ def test_straight_through_is_bit_for_bit_hard():
     def run(chosen, gate):
         trigger = reduce(or_, (one & Only(is_on) for one, is_on in zip(COMPOSED, chosen, strict=True)))
         policy = js.Policy(al.EqualWeight(), trigger, gate)
-        return js.simulate(market, policy, costs=COSTS, save=js.Save(events=True), lane_axis="lane")
+        return js.simulate(market, policy, costs=COSTS, save=js.Save(events=True))
 
     gates = js.Hard(), js.StraightThrough(0.02), js.StraightThrough(0.02, through_state=True)
-    hard, *runs = (jax.vmap(partial(run, gate=gate), axis_name="lane")(np.eye(len(COMPOSED))) for gate in gates)
+    hard, *runs = (jax.vmap(partial(run, gate=gate))(np.eye(len(COMPOSED))) for gate in gates)
     for other in runs:
         for ours, theirs in zip(jax.tree.leaves(other), jax.tree.leaves(hard), strict=True):
             np.testing.assert_array_equal(ours, theirs)
@@ -133,7 +133,7 @@ def test_straight_through_the_state_gradients_explode():
 
 @partial(jax.jit, compiler_options=AS_IT_STANDS)
 def at(market, thresholds, weights, gate=js.Hard()):  # noqa: B008
-    return jax.vmap(partial(score_of, market, gate=gate), axis_name="lane")(thresholds, weights)
+    return jax.vmap(partial(score_of, market, gate=gate))(thresholds, weights)
 
 
 def test_the_surrogate_is_the_kernel_times_what_the_rebalance_changes():

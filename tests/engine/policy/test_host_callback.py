@@ -414,10 +414,10 @@ def test_the_core_counts_logs_its_errors_and_follows_its_dtype(seen, caplog):
 
     def lane(threshold):
         policy = js.Policy(al.host(broken_at_59), js.Threshold(threshold))
-        return js.simulate(market, policy, lane_axis="lane")
+        return js.simulate(market, policy)
 
     with caplog.at_level(logging.ERROR, "jaxsim"):
-        sim = jax.vmap(lane, axis_name="lane")(np.float32([0.0, 0.3]))
+        sim = jax.vmap(lane)(np.float32([0.0, 0.3]))
         jax.block_until_ready(sim)
     assert len(seen) == sim.rebalanced.sum()
     assert seen[0].units.dtype == seen[0].window(3).values.dtype == np.float32

@@ -100,10 +100,10 @@ def plain(name: str) -> js.Simulation:
 
     def one(run: LaneInputs) -> js.Simulation:
         save = js.Save(units=True, events=True)
-        how = dict(costs=run.costs, account=run.account, key=run.key, save=save, lane_axis="combination")
+        how = dict(costs=run.costs, account=run.account, key=run.key, save=save)
         return js.simulate(run.market, run.policy, **how)
 
-    mapped = jax.vmap(one, in_axes=(axes[0].in_axes,), axis_name="combination", axis_size=LANES)
+    mapped = jax.vmap(one, in_axes=(axes[0].in_axes,), axis_size=LANES)
     return jax.tree.map(np.asarray, eqx.filter_jit(mapped)(run))
 
 

@@ -269,9 +269,9 @@ def test_the_core_as_the_face():
         def simulate(fees, lock_cash):
             policy = js.Policy(Swinging(30.0), js.Threshold(0.0), **asked)
             costs = js.Costs(fees=fees, lock_cash=lock_cash, **terms)
-            return js.simulate(MARKET, policy, costs=costs, lane_axis="lane")
+            return js.simulate(MARKET, policy, costs=costs)
 
-        sim = jax.jit(jax.vmap(simulate, axis_name="lane"), compiler_options=AS_IT_STANDS)(fees, lock)
+        sim = jax.jit(jax.vmap(simulate), compiler_options=AS_IT_STANDS)(fees, lock)
         assert (sim.status.fault == js.LaneFault.NONE).all()
     z = js.zipped(fees=fees, lock_cash=lock)
     options = dict(open=OPEN, trigger=js.Threshold(0.0), engine="reference", **terms, **asked)

@@ -23,7 +23,7 @@ def market():
 
 def score(policy, market):
     save = js.Save(events=True)
-    sim = js.simulate(market, policy, costs=js.Costs(0.002), save=save, lane_axis=js.check_gradient.AXIS)
+    sim = js.simulate(market, policy, costs=js.Costs(0.002), save=save)
     return js.metrics.sharpe_ratio(sim.returns, ann_factor=252), sim
 
 

@@ -1,0 +1,24 @@
+"""Which adjoint a simulation has if nobody chooses one."""
+
+from typing import Any
+
+from jaxsim.engine.adjoints.adjoint import AbstractAdjoint
+from jaxsim.engine.adjoints.at_events import AtEvents
+from jaxsim.engine.adjoints.checkpointed import Checkpointed
+from jaxsim.engine.policy.host_callback import calls_python
+from jaxsim.engine.policy.policy import Policy
+
+
+def adjoint_for(policy: Policy, adjoint: Any = None) -> AbstractAdjoint:
+    """The adjoint, checked; for None `js.AtEvents()` where it suits the policy, else `js.Checkpointed()`. Functions of
+    the host are called once for each rebalance, which `AtEvents`, with its two passes, would not do.
+
+    Raises TypeError for what is no adjoint, and ValueError for one that does not suit the policy.
+    """
+    if adjoint is None:
+        at_events = AtEvents()
+        return at_events if at_events.objection(policy) is None and not calls_python(policy) else Checkpointed()
+    if not isinstance(adjoint, AbstractAdjoint):
+        raise TypeError(f"adjoint: expected js.Checkpointed() or js.AtEvents(), got {adjoint!r}")
+    adjoint.check(policy)
+    return adjoint
