@@ -12,6 +12,7 @@ from tqdm import tqdm
 import jaxsim as js
 from jaxsim.cli import outcome, present
 from jaxsim.cli.complaint import Complaint, as_complaint, told_plainly
+from jaxsim.cli.holdings import read_holdings
 from jaxsim.cli.job import Job
 from jaxsim.cli.prices import read_closes, read_opens, write_tables
 from jaxsim.cli.ranges import numbers, weights
@@ -141,6 +142,10 @@ def sweep(
         float | None, typer.Option(help="Bars in a year, such as 252; by default the times tell.")
     ] = None,
     init_cash: Annotated[float, typer.Option(help="Opening cash.")] = 100.0,
+    units: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="CSV of asset,units: what is held at the opening; a row `cash` is the cash."),
+    ] = None,
     min_history: Annotated[int, typer.Option(help="Bars before the first trade.")] = 0,
     start: Annotated[
         int | None, typer.Option(help="First bar that metrics count, from 0; by default --min-history.")
@@ -164,6 +169,7 @@ def sweep(
         close, opens = read_closes(file, long)
         if open_file is not None:
             opens = read_opens(open_file, long)
+        held, cash = (None, None) if units is None else read_holdings(units, "--units")
         return Job(
             title=f"Rebalancing {file.name}",
             source=file.name,
@@ -176,11 +182,17 @@ def sweep(
             freq=freq,
             year_freq=year_freq,
             bars_per_year=bars_per_year,
-            init_cash=init_cash,
+            init_cash=init_cash if cash is None else cash,
+            init_units=held,
             min_history=min_history,
             start=start,
             engine=engine.value,
-            names={"close": "FILE", "open": "FILE" if open_file is None else "--open", "policy": "--weights"},
+            names={
+                "close": "FILE",
+                "open": "FILE" if open_file is None else "--open",
+                "policy": "--weights",
+                "init_units": "--units",
+            },
         )
 
     with told_plainly():

@@ -51,6 +51,7 @@ class Job:
     year_freq: str | None = None
     bars_per_year: float | None = None
     init_cash: float = 100.0
+    init_units: pd.Series | None = None
     min_history: int = 0
     start: int | None = None
     engine: str = "compiled"
@@ -77,6 +78,7 @@ class Job:
                 min_history=self.min_history,
                 start=self.start,
                 init_cash=self.init_cash,
+                init_units=self.init_units,
                 freq=self.freq,
                 year_freq=self.year_freq,
                 bars_per_year=self.bars_per_year,
@@ -132,6 +134,7 @@ class Job:
             "over": self.over,
             "bars_per_year": float(bt.ann_factor),
             "init_cash": self.init_cash,
+            "init_units": None if self.init_units is None else {str(k): float(v) for k, v in self.init_units.items()},
             "min_history": self.min_history,
             "start": self.min_history if self.start is None else self.start,
             "engine": self.engine,

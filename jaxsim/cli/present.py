@@ -82,10 +82,15 @@ def _notes(outcome: Outcome) -> list[str]:
         f"Prices of {_few(s['assets'])}; {s['bars']:,} bars" + (f"; listed late: {late}." if late else "."),
         f"Target: {target}; rebalanced when a weight is off its target by the threshold or more.",
         f"Fees {fees} of the traded value; valued at the {s['valued_at']}, traded at the close; opening cash "
-        f"{s['init_cash']:,.10g}; {s['bars_per_year']:.10g} bars a year.",
+        f"{s['init_cash']:,.10g}{_held(s)}; {s['bars_per_year']:.10g} bars a year.",
         f"Highest Sharpe ratio: {_best(outcome)}. It is the best in hindsight, on the same prices.",
         _rebalances(outcome.targets.index),
     ]
+
+
+def _held(settings: dict[str, Any]) -> str:
+    units = settings.get("init_units")
+    return "" if not units else " and units " + ", ".join(f"{k} {v:,.10g}" for k, v in units.items())
 
 
 def _best(outcome: Outcome) -> str:

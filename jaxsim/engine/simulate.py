@@ -22,7 +22,7 @@ from jaxsim.engine.policy.policy import Policy, check_cut
 from jaxsim.engine.policy.triggers import AtBars
 from jaxsim.engine.schedules.programs import checked_schedule
 from jaxsim.engine.schedules.schedule import AbstractSchedule
-from jaxsim.engine.trading.account import Account
+from jaxsim.engine.trading.account import Account, opening_value
 from jaxsim.engine.trading.costs import Costs
 from jaxsim.engine.trading.market import Market
 
@@ -42,7 +42,7 @@ def simulate(
 
     market: prices of one group, [time, asset]. Its dtype is the dtype of everything.
     policy: allocator and trigger.
-    costs: default no fees.     account: default a cash of 100.     key: random key or int, default 0.
+    costs: default no fees.     account: default a cash of 100 and nothing held.     key: random key or int, default 0.
     save: which arrays to keep.
     adjoint: how derivatives are computed; changes no value. Default `js.AtEvents()` where it suits the policy, else
         `js.Checkpointed()`; see docs/gradients.md.
@@ -73,7 +73,7 @@ def _simulate(inputs: LaneInputs, save: Save, adjoint: AbstractAdjoint) -> Simul
     assert paths.status is not None
     return Simulation(
         value=paths.value,
-        returns=returns_from_value(paths.value, jnp.asarray(inputs.account.cash, inputs.market.dtype)),
+        returns=returns_from_value(paths.value, opening_value(inputs.account, inputs.market)),
         cash=paths.cash,
         rebalanced=paths.asked,
         fees=paths.totals.fees,
@@ -115,6 +115,7 @@ def inputs_of(market: Any, policy: Any, costs: Any, account: Any, key: Any) -> L
     for name, module in (("policy", policy), ("costs", costs), ("account", account)):
         refuse_masked(module, name)
         check_fields(module, market.num_bars, market.num_assets)
+    account.check(market)
     cash = account.cash
     if market.dtype == jnp.float32 and not isinstance(cash, Tracer) and cash > LARGEST_FLOAT32:
         raise ValueError(f"cash: in float32 expected at most {LARGEST_FLOAT32:g}, got {float(cash):g}")

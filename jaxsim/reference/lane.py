@@ -27,6 +27,7 @@ from jaxsim.engine.trading.status import Incident, LaneFault
 from jaxsim.errors import OrderError
 from jaxsim.reference.cut import cut_alike
 from jaxsim.reference.delisting import close_what_leaves, closing_row
+from jaxsim.reference.opening import open_account
 from jaxsim.reference.orders import (
     AccountState,
     OrderRequest,
@@ -111,6 +112,7 @@ class _Lane:
         self.units = [0.0] * self.num_assets
         self.free_cash = self.cash
         self.debt = [0.0] * self.num_assets
+        self.is_unasked = False  # the first bar that may trade is a rebalance
         self.last_fill = [(nan, 0)] * self.num_assets  # price and bar; used if fills move valuation prices
         self.target = [nan] * self.num_assets
         self.state = initial_state(policy.allocator, self.num_assets)
@@ -121,6 +123,8 @@ class _Lane:
         self.fault = (LaneFault.NONE, -1, -1)
         self.plan: _Plan | None = None
         self.positions = None if policy.stops is None else Positions(policy.stops, self.num_assets)
+        if account.units is not None:
+            open_account(self, account)
         self.rebalances: list[Rebalance] = []
         self.bar_aux: list[dict] = []
         self.seen: Observation | None = None
@@ -228,6 +232,8 @@ class _Lane:
             return False
         if self.plan is not None:
             return True
+        if self.is_unasked:
+            return True
         if self.policy.trades_when_flat and not self.is_emptied and all(units == 0 for units in self.units):
             return True
         if self.is_triggered(bar, value):
@@ -305,7 +311,7 @@ class _Lane:
     def rebalance(self, bar: int, value: float, answer: _Answer) -> None:
         """Store the target weights and trade towards them, unless one of them is a fault."""
         excess = self.excess(bar, value)
-        self.target = answer.weights
+        self.target, self.is_unasked = answer.weights, False
         self.note_faults(bar, answer)
         if answer.are_weights and isinstance(self.policy.destination, SpreadOver):
             is_at_once = not self.policy.destination.when_flat and all(units == 0 for units in self.units)

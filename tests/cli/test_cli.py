@@ -195,6 +195,28 @@ def test_thresholds_and_fees_make_their_product(market, wide, tmp_path):
     assert "Sharpe ratio against threshold and fees" in page and "heatmap" in page
 
 
+def test_a_sweep_begins_with_holdings(market, wide, tmp_path):
+    held = tmp_path / "held.csv"
+    held.write_text("asset,units,note\nAAPL,0.5,old\ncash,20,\n", encoding="utf-8")
+    arguments = ("sweep", wide / "close.csv", "--threshold", "0.02", "--year-freq", "252D", "--out", tmp_path)
+    ran(*arguments, "--units", held)
+    bt = js.backtest(
+        market[0], al.EqualWeight(), trigger=js.Threshold(0.02), init_cash=20.0, init_units=pd.Series({"AAPL": 0.5})
+    )
+    saved = outcome.load(tmp_path)
+    np.testing.assert_allclose(saved.values.to_numpy().ravel(), bt.value, rtol=1e-9)
+    assert "20 and units AAPL 0.5" in (tmp_path / "report.html").read_text(encoding="utf-8")
+    for text, told in {
+        "asset,units\nXYZ,1\n": "--units: close has no column for 'XYZ'",
+        "asset,shares\nAAPL,1\n": "--units: held.csv has no column 'units'",
+        "asset,units\nAAPL,many\n": "--units: row 1 of held.csv",
+        "asset,units\nAAPL,1\nAAPL,1\n": "--units: 'AAPL' is in held.csv twice",
+    }.items():
+        held.write_text(text, encoding="utf-8")
+        result = run(*arguments, "--units", held)
+        assert result.exit_code != 0 and told in " ".join(result.output.split())
+
+
 def test_one_lane_needs_no_metric_picture(wide, tmp_path):
     text = ran("sweep", wide / "close.csv", "--threshold", "0.05", "--out", tmp_path)
     assert len(rows(text)) == 1

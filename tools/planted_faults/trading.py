@@ -116,8 +116,8 @@ MUTANTS = [
         "present-weight-remembered",
         "the present weights are remembered as targets, not those asked for",
         STEP,
-        "return LaneState(holdings, target, memory, status, last_fills, spread, entries), event",
-        "return LaneState(holdings, obs.weights, memory, status, last_fills, spread, entries), event",
+        "holdings, target, memory, status, last_fills, spread, entries",
+        "holdings, obs.weights, memory, status, last_fills, spread, entries",
         parity(0),
     ),
     Mutant(

@@ -15,10 +15,11 @@ from jaxsim.engine.base.arrays import Array, Step, where
 from jaxsim.engine.base.numerics import quotient
 from jaxsim.engine.base.random import fold_in
 from jaxsim.engine.policy.destinations import SpreadOver
+from jaxsim.engine.policy.given import GivenOrders
 from jaxsim.engine.policy.observation import Observation
 from jaxsim.engine.policy.policy import ask, initial_state
 from jaxsim.engine.policy.stops import Entries
-from jaxsim.engine.trading.account import Holdings, is_flat
+from jaxsim.engine.trading.account import ByAllocator, Holdings, OpeningBook, is_flat
 from jaxsim.engine.trading.market import Market
 from jaxsim.engine.trading.rebalance import Fills, Request
 from jaxsim.engine.trading.status import LaneStatus
@@ -82,6 +83,10 @@ class LaneState(eqx.Module):
     is_emptied: whether nothing is held because all that was held has left the market; None unless assets can leave.
         Such an account is not flat: it waits for its next rebalance.
     incidents: the set of `Incident` that have befallen the account; None where none can.
+    first_bar: the first bar at which the account can be valued, and so may trade; None unless it is opened with
+        holdings, which a market without opens cannot value at bar 0.
+    is_unasked: whether the allocator is still to be asked for the first time, whatever the trigger says; None unless
+        the account is opened that way.
     """
 
     holdings: Holdings
@@ -93,6 +98,8 @@ class LaneState(eqx.Module):
     entries: Entries | None = None
     is_emptied: Bool[Array, ""] | None = None
     incidents: Int[Array, ""] | None = None
+    first_bar: Int[Array, ""] | None = None
+    is_unasked: Bool[Array, ""] | None = None
 
     @classmethod
     def start(cls, inputs: LaneInputs) -> "LaneState":
@@ -103,14 +110,27 @@ class LaneState(eqx.Module):
         market, policy, costs = inputs.market, inputs.policy, inputs.costs
         num_assets, dtype = market.num_assets, market.dtype
         memory = jax.tree.map(jnp.asarray, initial_state(policy.allocator, num_assets))
-        holdings = Holdings.opened(inputs.account, num_assets, dtype)
+        holdings = Holdings.opened(inputs.account, market)
         unknown = jnp.full(num_assets, jnp.nan, dtype)
         moves_prices = costs.update_value is not None and market.priced_at is not None
         last_fills = LastFills(unknown, jnp.zeros(num_assets, jnp.int32)) if moves_prices else None
         is_emptied, incidents = (None, None) if market.gone is None else (jnp.asarray(False), jnp.int32(0))
         lane = cls(holdings, unknown, memory, LaneStatus.ok(), last_fills, None, None, is_emptied, incidents)
         entries = None if policy.stops is None else Entries.none(num_assets, dtype)
-        return replace(lane, spread=SpreadRebalance.blank(inputs, lane), entries=entries)
+        lane = replace(lane, spread=SpreadRebalance.blank(inputs, lane), entries=entries)
+        return lane if inputs.account.units is None else lane._opened(inputs)
+
+    def _opened(self, inputs: LaneInputs) -> "LaneState":
+        """With what an account that holds something remembers before the first bar."""
+        market, account, entries, first_bar = inputs.market, inputs.account, self.entries, None
+        opening, is_held = OpeningBook.of(account, market), self.holdings.units != 0
+        if not isinstance(inputs.policy.allocator, GivenOrders):
+            first_bar = (is_held & jnp.isnan(market.val_price[0])).any().astype(jnp.int32)
+        if entries is not None:
+            entries = replace(entries, price=where(is_held, opening.cost, jnp.nan), value=opening.value)
+        is_unasked = jnp.asarray(True) if isinstance(account.target, ByAllocator) else None
+        target = opening.target
+        return replace(self, target=target, entries=entries, first_bar=first_bar, is_unasked=is_unasked)
 
     @property
     def is_on_its_way(self) -> Bool[Array, ""]:

@@ -44,7 +44,7 @@ class BarPaths(eqx.Module):
 class Simulation(eqx.Module):
     """What came out of one lane. All paths are after the bar, marked at its close.
 
-    value, cash: currency.      returns: simple, bar 0 against the account's cash, so that entry costs are in it.
+    value, cash: currency.      returns: simple, bar 0 against the opening value, so that entry costs are in it.
     rebalanced: the bars on which the allocator was asked, filled or not.
     fees: paid at each bar, currency.       traded: sum over assets of abs(units * price) of its fills, currency.
     turnover: one-way, traded / (2 * value before the orders), a fraction; its sum is that of `Backtest.turnover`. The

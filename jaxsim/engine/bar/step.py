@@ -150,6 +150,8 @@ def decide(policy: Policy, lane: LaneState, obs: Observation) -> Bool[Array, ""]
 def must_trade(policy: Policy, lane: LaneState, obs: Observation) -> Bool[Array, ""]:
     """Whether anything but the trigger asks for orders."""
     must = lane.is_flat if policy.trades_when_flat else jnp.asarray(False)
+    if lane.is_unasked is not None:
+        must = must | lane.is_unasked
     if lane.spread is not None:
         must = must | lane.is_on_its_way
     if policy.stops is not None:
@@ -160,7 +162,8 @@ def must_trade(policy: Policy, lane: LaneState, obs: Observation) -> Bool[Array,
 
 def may_trade(policy: Policy, lane: LaneState, obs: Observation) -> Bool[Array, ""]:
     """Whether there may be orders at all."""
-    return (obs.step >= policy.min_history) & lane.status.is_ok
+    may = (obs.step >= policy.min_history) & lane.status.is_ok
+    return may if lane.first_bar is None else may & (obs.step >= lane.first_bar)
 
 
 def is_decided(policy: Policy, lane: LaneState, obs: Observation) -> Bool[Array, ""]:
@@ -228,7 +231,12 @@ def rebalance(inputs: LaneInputs, lane: LaneState, obs: Observation) -> tuple[La
         # An asset that the stops have left alone keeps its target, with which a threshold goes on to compare.
         target = where(jnp.isnan(target) & ~policy.stops.due(obs), lane.target, target)
     is_emptied = None if lane.is_emptied is None else lane.is_emptied & is_flat(holdings.units)
-    return LaneState(holdings, target, memory, status, last_fills, spread, entries, is_emptied, lane.incidents), event
+    is_unasked = None if lane.is_unasked is None else jnp.zeros_like(lane.is_unasked)
+    after = LaneState(
+        holdings, target, memory, status, last_fills, spread, entries, is_emptied, lane.incidents, lane.first_bar,
+        is_unasked,
+    )  # fmt: skip
+    return after, event
 
 
 def rebalance_if(

@@ -174,6 +174,9 @@ GAIN = Bounds(0.0, is_open=True)
 LOSS = Bounds(0.0, is_open=True, is_share=True)
 PRICE = Bounds(DUST, LARGEST, is_open=True, allows=(np.nan, np.inf, -np.inf))
 CASH = Bounds(DUST, LARGEST, is_open=True)
+BALANCE = Bounds(0.0, LARGEST)
+COST = Bounds(DUST, LARGEST, is_open=True, allows=(np.nan,))
+WEIGHT = Bounds(allows=(np.nan,))
 BARS = Bounds(0.0, is_integer=True)
 BARS_FROM_ONE = Bounds(1.0, is_integer=True)
 FLAG = Flags()
@@ -182,11 +185,12 @@ DIRECTION = Codes(Direction)
 CALL_SEQ = Codes(CallSeq, {"asgiven": CallSeq.DEFAULT, "byvalue": CallSeq.AUTO})
 
 
-def bounded(name: str, kind: Kind, *, by_bar_and_asset: bool = False, **options: Any) -> Any:
+def bounded(name: str, kind: Kind, *, by_bar_and_asset: bool = False, by_asset: bool = False, **options: Any) -> Any:
     """A field of a Module for values of a kind, which `check_fields` checks. A default of None means off; programs are
     then compiled without the feature.
 
     by_bar_and_asset: the number may be one per asset [asset], or [time or 1, asset or 1].
+    by_asset: the value is one number per asset, [asset].
     """
 
     def convert(value: Number) -> Number:
@@ -201,7 +205,7 @@ def bounded(name: str, kind: Kind, *, by_bar_and_asset: bool = False, **options:
             return as_number(value)
         return kind.read(value, name) if isinstance(value, bool | int | str | list | tuple | np.ndarray) else value
 
-    metadata = {"kind": kind, "by_bar_and_asset": by_bar_and_asset}
+    metadata = {"kind": kind, "by_bar_and_asset": by_bar_and_asset, "by_asset": by_asset}
     return eqx.field(converter=convert, metadata=metadata, **options)
 
 
@@ -242,6 +246,10 @@ def _check_shape(value: Any, field: Any, num_bars: int, num_assets: int) -> None
             "in the core jax.vmap does"
         )
     shape = value.shape
+    if field.metadata["by_asset"]:
+        if shape != (num_assets,):
+            raise ValueError(f"{field.name}: expected one number per asset, ({num_assets},), got shape {shape}")
+        return
     if shape == () or (field.metadata["by_bar_and_asset"] and _broadcasts(shape, num_bars, num_assets)):
         return
     expected = f"[time, asset] = ({num_bars}, {num_assets})" if field.metadata["by_bar_and_asset"] else "one number"

@@ -83,7 +83,7 @@ class Policy(eqx.Module):
         """
         trigger = WhenFlat() | self.trigger if self.trades_when_flat else self.trigger
         first = np.maximum(np.asarray(self.min_history, np.float64), start)
-        return replace(self, trigger=Between(first, stop) & trigger, min_history=0, trades_when_flat=False)
+        return replace(self, trigger=Between(first, stop) & trigger, min_history=first, trades_when_flat=False)
 
 
 def check_cut(policy: Policy, costs: Costs) -> None:

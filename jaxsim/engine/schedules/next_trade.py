@@ -46,7 +46,11 @@ class Standing(eqx.Module):
         def may_start(inputs: LaneInputs, lane: LaneState, seen: Array) -> tuple[Array, Array]:
             policy = inputs.policy
             start = jnp.maximum(seen, jnp.ceil(jnp.asarray(policy.min_history)))
+            if lane.first_bar is not None:
+                start = jnp.maximum(start, lane.first_bar)
             is_eager = lane.is_on_its_way
+            if lane.is_unasked is not None:
+                is_eager |= lane.is_unasked
             if policy.trades_when_flat:
                 is_eager |= lane.is_flat
             start = where(lane.status.is_ok, start, length)  # a lane that has gone wrong trades no more

@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Float
 
 from jaxsim.engine.bar.lane_state import LaneState, start_of
-from jaxsim.engine.bar.lanes import LaneAxis, LaneInputs, prepared, shape_of
+from jaxsim.engine.bar.lanes import LaneAxis, LaneInputs, over_lanes, prepared, shape_of
 from jaxsim.engine.base.fields import shown
 from jaxsim.engine.base.kept_programs import kept_program
 from jaxsim.engine.base.numerics import cast_inexact
@@ -27,6 +27,7 @@ from jaxsim.engine.schedules.bar_by_bar import Scan
 from jaxsim.engine.schedules.next_event import NextEvent
 from jaxsim.engine.schedules.schedule import AbstractSchedule, Cursor
 from jaxsim.engine.schedules.sinks import MetricSink, RebalanceSink, Row
+from jaxsim.engine.trading.account import opening_value
 from jaxsim.engine.trading.status import LaneStatus
 
 T = TypeVar("T")
@@ -203,7 +204,10 @@ def _sums(
 ) -> tuple[RunningSums, LaneState]:
     start = first_bars(inputs, axes)
     inputs, benchmark = prepared(inputs), cast_inexact(benchmark, inputs.market.dtype)
-    sink = MetricSink(names, benchmark, start)
+    opening = None
+    if inputs.account.units is not None:
+        opening = over_lanes(lambda inputs: opening_value(inputs.account, inputs.market), axes, (), 0)(inputs)
+    sink = MetricSink(names, benchmark, start, opening)
     cursor, sink = schedule.run(inputs, axes, Cursor.start(inputs, axes), sink, num_bars)
     assert isinstance(sink, MetricSink) and sink.sums is not None
     return sink.sums, cursor.lane

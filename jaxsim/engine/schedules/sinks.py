@@ -186,6 +186,7 @@ class MetricSink(AbstractSink):
     names: of the metrics.      sums: their running sums; None until it is opened.
     benchmark: its returns, where a metric needs them, [time], or with the innermost lane axes in front.
     start: the first bar that counts, int [lane axes...] or of size one along them; None: all bars count.
+    opening: value before the first bar, currency, [lane axes...]; None: of cash alone.
     values: of each lane before the block, and after each of its bars, as far as that is known; currency,
         [1 + bar, lane axes...].
     first: the first bar of the block.
@@ -194,6 +195,7 @@ class MetricSink(AbstractSink):
     names: tuple[str, ...] = eqx.field(static=True)
     benchmark: Any = None
     start: Any = None
+    opening: Any = None
     sums: RunningSums | None = None
     values: Any = None
     first: Any = None
@@ -205,7 +207,8 @@ class MetricSink(AbstractSink):
     def opened(self, lane: LaneState, room: Room) -> "MetricSink":
         cash = lane.holdings.cash
         sums = RunningSums.start(self.names, cash.dtype, cash.shape)
-        values = jnp.broadcast_to(cash, (1 + room.block, *cash.shape))
+        before = cash if self.opening is None else self.opening
+        values = jnp.broadcast_to(before, (1 + room.block, *cash.shape))
         return replace(self, sums=sums, values=values, first=jnp.int32(0))
 
     def begin(self, block: Block) -> "MetricSink":

@@ -4,9 +4,10 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 import equinox as eqx
+import jax.numpy as jnp
 from jaxtyping import Bool, Float, Int
 
-from jaxsim.engine.base.arrays import Array
+from jaxsim.engine.base.arrays import Array, where
 
 
 class Market(eqx.Module):
@@ -50,3 +51,8 @@ class Market(eqx.Module):
     @property
     def dtype(self):
         return self.close.dtype
+
+    @property
+    def opening_price(self) -> Float[Array, " asset"]:
+        """What is held at the opening is worth: the first valuation price, or where there is none the first mark."""
+        return where(jnp.isnan(self.val_price[0]), self.mark[0], self.val_price[0])

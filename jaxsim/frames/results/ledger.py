@@ -18,7 +18,8 @@ from jaxsim.engine.trading.status import OrderStatusInfo
 class Opening:
     """What lanes hold before their first bar.
 
-    cash, free_cash: currency, [lane].      units: [lane, asset].      price: that they are worth then, [lane, asset].
+    cash, free_cash: currency, [lane].      units: [lane, asset].
+    price: that they were entered at, [lane, asset]: what they are worth then, unless the user says an average cost.
     target: weights of the last rebalance before, [lane, asset], NaN where there is none.
     """
 
@@ -51,7 +52,7 @@ class Ledger:
     later part of a spread rebalance; None: always. log: the account around each order, by name [event, asset], if the
     run kept it (`LOG_FIELDS`). aux: recorded arrays by name, [event, ...].       bar_aux: arrays that `observe`
     recorded, [lane, time, ...].
-    opening: of a stretch of a run: what was held before it; None: cash alone.
+    opening: what was held before the first bar; None: cash alone.
     """
 
     lanes: np.ndarray

@@ -20,7 +20,7 @@ class RunContext:
     """The inputs of a run that its result keeps.
 
     index: time labels.     layout: groups and asset names.     close, mark: prices, [time, column].
-    init_cash: value of each lane before the first bar, currency, [lane]: its opening cash.
+    init_cash: value of each lane before the first bar, currency, [lane]: of its cash and holdings.
     start: the first bar of each lane that metrics count, [lane] (rules 7.17).
     annual: how many bars make a year, from all bars of the run.
     is_of_orders: whether the portfolio was made of filled orders, whose targets are unknown.

@@ -14,13 +14,12 @@ import equinox as eqx
 import numpy as np
 
 from jaxsim.engine.base.enums import SizeType
-from jaxsim.engine.base.fields import BARS, CASH, SIZE, Bounds, shown
+from jaxsim.engine.base.fields import BARS, SIZE, Bounds, shown
 from jaxsim.engine.policy.destinations import AbstractDestination, ToTarget, checked_destination
 from jaxsim.engine.policy.given import GivenOrders, given_orders_policy
 from jaxsim.engine.policy.policy import Policy, allocator_name
 from jaxsim.engine.policy.triggers import Never
 from jaxsim.engine.schedules.programs import checked_schedule
-from jaxsim.engine.trading.account import Account
 from jaxsim.engine.trading.costs import Costs
 from jaxsim.engine.trading.cut import PRO_RATA, checked_cut, refusal
 from jaxsim.frames.inputs.bars_per_year import BarsPerYear
@@ -35,6 +34,7 @@ from jaxsim.frames.inputs.sweep_axes import Sweep
 from jaxsim.frames.results.paths import RunContext
 from jaxsim.frames.runs.execute import checked
 from jaxsim.frames.runs.job import Job
+from jaxsim.frames.runs.opening import opening_values, read_account
 from jaxsim.frames.runs.terms import MEANING, Engine, Meaning, Terms, is_set, read_costs, read_meaning
 
 
@@ -70,10 +70,10 @@ class RunArguments:
     def context(self) -> RunContext:
         """The inputs that the paths of these lanes are worked out from."""
         prices, job = self.prices, self.job
-        cash, start = job.opening_cash(), job.starts()
+        value, start = opening_values(job), job.starts()
         closes = closes_of_holder(prices)
         given = None if self.benchmark is None else self.benchmark.by_lane(job.num_combinations)
-        return RunContext(prices.index, job.layout, closes, prices.mark, cash, start, self.annual, benchmark=given)
+        return RunContext(prices.index, job.layout, closes, prices.mark, value, start, self.annual, benchmark=given)
 
 
 def read_arguments(close: Table, policy: Policy | Callable | None, terms: Terms) -> RunArguments:
@@ -126,7 +126,7 @@ def arguments_of(
     start = read_start(terms.start, len(prices.index), reader) if terms.start is not None else start
     if start is None:
         start = policy_fields["min_history"]
-    cash = reader.per_lane(terms.init_cash, "init_cash", CASH)
+    account = read_account(terms, reader, prices.mark[0])
     lanes = read_lanes(terms.key, reader)
     engine = checked(terms.engine)
     if terms.schedule is not None and engine == "reference":
@@ -140,11 +140,12 @@ def arguments_of(
         prices.features,
         with_fields(policy, policy_fields),
         costs,
-        module_from(Account, {"cash": cash}),
+        account,
         bool(terms.log),
         checked_schedule(terms.schedule, policy),
         start=start,
     )
+    _refuse_worthless(job)
     _warn_of_dust(job, prices)
     _refuse_cut(job)
     annual = BarsPerYear(prices.index).said(terms.freq, terms.year_freq, terms.bars_per_year)
@@ -157,8 +158,9 @@ _LITTLE = 1e-8
 
 
 def _warn_of_dust(job: Job, prices: PriceFrames) -> None:
-    """Warn where the opening cash, or the units that it buys, are close to what counts as zero."""
-    cash, highest = job.opening_cash().min(), np.nanmax(prices.close, axis=0)
+    """Warn where what the account is worth at the opening, or the units that it buys, are close to what counts as
+    zero."""
+    cash, highest = opening_values(job).min(), np.nanmax(prices.close, axis=0)
     column = int(highest.argmax())
     units = cash / highest[column]
     if cash < _LITTLE:
@@ -168,6 +170,17 @@ def _warn_of_dust(job: Job, prices: PriceFrames) -> None:
             f"init_cash: {cash:g} buys {units:.2g} of {prices.columns[column]!r} at its highest price, and up to 1e-12 "
             "is zero; count that asset in a smaller unit",
             stacklevel=4,
+        )
+
+
+def _refuse_worthless(job: Job) -> None:
+    """Raises ValueError for an account that is opened with nothing, or with less."""
+    if job.account.units is None:
+        return
+    least = opening_values(job).min()
+    if not least > 0:
+        raise ValueError(
+            f"init_units: with its cash the account is worth {least:g} at the opening; expected more than 0"
         )
 
 
@@ -204,6 +217,7 @@ def _refuse_with_orders(policy: Policy | Callable | None, terms: Terms) -> None:
         "trigger": terms.trigger,
         "destination": terms.destination,
         "min_history": terms.min_history,
+        "init_target": terms.init_target,
     }
     for name, value in others.items():
         if is_set(value, 0 if name == "min_history" else None):

@@ -1,6 +1,7 @@
 """The compiled engine: all lanes of a group size side by side in one program."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, NamedTuple, TypeVar
 
 import jax
@@ -16,6 +17,7 @@ from jaxsim.frames.inputs.parameters import LaneParameter, is_parameter, module_
 from jaxsim.frames.results.ledger import Ledger, ledger_from_pages
 from jaxsim.frames.runs.faults import Fault, raise_failure, raise_fault
 from jaxsim.frames.runs.job import Job
+from jaxsim.frames.runs.opening import opening_of
 from jaxsim.frames.runs.shapes import power_of_two_from
 
 T = TypeVar("T")
@@ -155,4 +157,5 @@ def ledger_of(job: Job, batch: Batch) -> tuple[Ledger, list[Fault]]:
     """Run a batch: everything that happened in it, and what went wrong in its lanes."""
     kept = run_programs(job, batch, lambda: list(pages(batch.run, batch.axes, job.schedule, batch.lanes.size)))
     ledger = ledger_from_pages(kept, batch.lanes.ravel(), batch.columns)
+    ledger = replace(ledger, opening=opening_of(job, batch.groups))
     return job.with_val_prices(ledger), batch.faults(kept[-1].lane.status)

@@ -51,6 +51,8 @@ def _shown(time: Any) -> str:
 def _matters(ledger: Ledger, column: int, bar: int) -> bool:
     """Whether a lane held an asset when it left, or had a target for it."""
     lane, asset = np.nonzero(ledger.columns == column)
+    if ledger.opening is not None and (ledger.opening.units[lane, asset] != 0).any():
+        return True
     if not len(lane) or not len(ledger.bar):
         return False
     first = np.concatenate([[0], np.cumsum(ledger.counts)])

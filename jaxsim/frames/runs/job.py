@@ -89,11 +89,6 @@ class Job:
         lanes = self.lanes.take(combinations, layout)
         return replace(self, lanes=lanes, prices=prices, policy=policy, costs=costs, account=account, start=start)
 
-    def opening_cash(self) -> np.ndarray:
-        """Opening cash of each lane, currency, [lane]."""
-        cash = np.broadcast_to(resolve(self.account.cash).array, (self.num_combinations,))
-        return np.repeat(cash, self.layout.num_groups).astype(np.float64)
-
     def starts(self) -> np.ndarray:
         """The first bar of each lane that metrics count, int [lane]."""
         if self.start is None:

@@ -1,6 +1,7 @@
 """The reference engine: one lane after the other, in plain NumPy."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import jax
 import numpy as np
@@ -10,6 +11,7 @@ from jaxsim.errors import AllocatorError, OrderError
 from jaxsim.frames.results.ledger import Ledger, ledger_from_runs
 from jaxsim.frames.runs.faults import Fault, raise_failure, raise_fault
 from jaxsim.frames.runs.job import Job, SingleLane
+from jaxsim.frames.runs.opening import opening_of
 from jaxsim.reference import run_lane
 
 
@@ -34,7 +36,7 @@ def run_reference(job: Job, advance: Callable[[int], object]) -> list[Ledger]:
             keep_log=job.keep_log,
             are_orders=job.policy.size_type is not None,
         )
-        ledgers.append(job.with_val_prices(ledger))
+        ledgers.append(job.with_val_prices(replace(ledger, opening=opening_of(job, groups))))
     return ledgers
 
 

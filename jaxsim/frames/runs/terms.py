@@ -6,6 +6,7 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, TypedDict, Union
 
 import numpy as np
+import pandas as pd
 
 from jaxsim.engine.base.enums import CallSeq, Direction, SizeType
 from jaxsim.engine.base.fields import CALL_SEQ, DIRECTION, SIZE_TYPE, Codes
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 
 #: The name of an engine, or a Dask client.
 Engine = Union[str, "Client"]
+#: Numbers by asset, by asset and group, or by label to sweep.
+Holding = pd.Series | pd.DataFrame | Mapping[Hashable, pd.Series | pd.DataFrame]
 #: One code for all assets of a lane: a member of an enum, its number or its name.
 LaneCode = str | LaneValue
 
@@ -78,6 +81,9 @@ class Terms:
     min_history: LaneValue = 0
     start: LaneValue | None = None
     init_cash: LaneValue = 100.0
+    init_units: Holding | None = None
+    init_target: Holding | str | None = None
+    init_average_cost: Holding | None = None
     groups: Groups | None = None
     by: Hashable = None
     features: Features = None
@@ -117,6 +123,9 @@ class TradingKeywords(TypedDict, total=False):
     update_value: LaneValue
     start: LaneValue | None
     init_cash: LaneValue
+    init_units: Holding | None
+    init_target: Holding | str | None
+    init_average_cost: Holding | None
     freq: Duration | None
     year_freq: Duration | None
     bars_per_year: float | None

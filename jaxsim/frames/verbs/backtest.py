@@ -26,7 +26,7 @@ from jaxsim.frames.results.paths import Paths
 from jaxsim.frames.runs.arguments import RunArguments, read_arguments
 from jaxsim.frames.runs.departures import warn_of_departures
 from jaxsim.frames.runs.execute import execute
-from jaxsim.frames.runs.terms import Engine, LaneCode, Terms
+from jaxsim.frames.runs.terms import Engine, Holding, LaneCode, Terms
 from jaxsim.frames.system.memory import available, show_size
 from jaxsim.frames.system.progress import progress_bar
 
@@ -65,6 +65,9 @@ def backtest(
     min_history: LaneValue = 0,
     start: LaneValue | None = None,
     init_cash: LaneValue = 100.0,
+    init_units: Holding | None = None,
+    init_target: Holding | str | None = None,
+    init_average_cost: Holding | None = None,
     groups: Groups | None = None,
     by: Hashable = None,
     features: Features = None,
@@ -112,7 +115,14 @@ def backtest(
     update_value: whether a fill moves the valuation price and value that later orders of the bar are sized by.
     min_history: number of bars before the first trade.
     start: the first bar that metrics count, by number; default `min_history`, and 0 for plain orders (rules 7.17).
-    init_cash: opening cash of each group, currency, > 0.
+    init_cash: opening cash of each group, currency, > 0, or >= 0 beside `init_units`.
+    init_units: what each group holds before the first bar, in units, negative if sold short: a Series by asset, a
+        DataFrame by asset and group, or a mapping label -> Series to sweep. It is worth the valuation price of bar 0,
+        or where there is none the mark of bar 0.
+    init_target: weights that a trigger compares with until the first rebalance, in the same forms; default those of
+        the opening account. "allocator": the first bar that may trade is a rebalance.
+    init_average_cost: currency per unit that positions were entered at, for trades, stops and what shorts owe; default
+        what they are worth at the opening.
     groups: asset -> group, as a mapping, a Series or a sequence.     by: column level that names the assets.
     benchmark: what metrics compare with: prices, a Series by time or a DataFrame by time and group, which may have more
         bars; the name of a column; or "equal", the default: equal amounts of the group's assets. It is bought at the
@@ -143,7 +153,8 @@ def backtest(
         fixed_fees=fixed_fees, slippage=slippage, min_size=min_size, max_size=max_size,
         size_granularity=size_granularity, reject_prob=reject_prob, lock_cash=lock_cash, allow_partial=allow_partial,
         raise_reject=raise_reject,
-        update_value=update_value, min_history=min_history, start=start, init_cash=init_cash, groups=groups,
+        update_value=update_value, min_history=min_history, start=start, init_cash=init_cash, init_units=init_units,
+        init_target=init_target, init_average_cost=init_average_cost, groups=groups,
         by=by, features=features, benchmark=benchmark, freq=freq, year_freq=year_freq, bars_per_year=bars_per_year,
         key=key, engine=engine,
         schedule=schedule, log=log, progress=progress,

@@ -21,7 +21,7 @@ from jaxsim.frames.results.allocations import Allocations
 from jaxsim.frames.results.backtest import Backtest
 from jaxsim.frames.runs.arguments import arguments_of, rules
 from jaxsim.frames.runs.recorded import RecordedPolicy
-from jaxsim.frames.runs.terms import Engine, LaneCode, Meaning, Terms, read_meaning
+from jaxsim.frames.runs.terms import Engine, Holding, LaneCode, Meaning, Terms, read_meaning
 from jaxsim.frames.verbs.backtest import run_backtest
 
 
@@ -52,6 +52,9 @@ def replay(
     update_value: LaneValue = False,
     start: LaneValue | None = None,
     init_cash: LaneValue = 100.0,
+    init_units: Holding | None = None,
+    init_target: Holding | str | None = None,
+    init_average_cost: Holding | None = None,
     groups: Groups | None = None,
     by: Hashable = None,
     benchmark: Benchmark | None = None,
@@ -89,7 +92,8 @@ def replay(
         ffill_val_price=ffill_val_price, stale=stale, delistings=delistings,
         drift_without_price=drift_without_price, fees=fees, fixed_fees=fixed_fees, slippage=slippage, min_size=min_size,
         max_size=max_size, size_granularity=size_granularity, lock_cash=lock_cash, allow_partial=allow_partial,
-        raise_reject=raise_reject, update_value=update_value, start=start, init_cash=init_cash, groups=groups, by=by,
+        raise_reject=raise_reject, update_value=update_value, start=start, init_cash=init_cash, init_units=init_units,
+        init_target=init_target, init_average_cost=init_average_cost, groups=groups, by=by,
         benchmark=benchmark, freq=freq, year_freq=year_freq, bars_per_year=bars_per_year,
         engine=engine, log=log, progress=progress,
     )  # fmt: skip

@@ -11,6 +11,7 @@ import pandas as pd
 from jaxsim.engine.base.fields import Bounds, shown
 from jaxsim.engine.metrics.names import needs_ann_factor
 from jaxsim.engine.policy.policy import fault_text
+from jaxsim.engine.trading.account import opening_value
 from jaxsim.engine.trading.status import LaneFault
 from jaxsim.engine.training.sensitivity import COSTS, default_steps, has_threshold, slopes
 from jaxsim.errors import AllocationError
@@ -107,7 +108,7 @@ def _parameters(lane: SingleLane, wrt: Sequence[str] | None) -> tuple[str, ...]:
 
 
 def _table(lane: SingleLane, names: tuple[str, ...], scores: tuple, gate: Any, step: float, label: str) -> pd.DataFrame:
-    steps = default_steps(names, float(lane.account.cash), float(step))
+    steps = default_steps(names, float(opening_value(lane.account, lane.market)), float(step))
     off = {name: np.zeros(()) for name in COSTS if name in names and getattr(lane.costs, name) is None}
     if lane.start >= lane.market.num_bars:
         raise ValueError(f"min_history: {lane.start} bars leave none of {lane.market.num_bars} to score")

@@ -27,7 +27,7 @@ from jaxsim.frames.inputs.random_keys import Key
 from jaxsim.frames.inputs.sweep_axes import Swept
 from jaxsim.frames.results.metric_names import ONE_PER_LANE
 from jaxsim.frames.runs.arguments import RunArguments, read_arguments
-from jaxsim.frames.runs.terms import Engine, LaneCode, Terms
+from jaxsim.frames.runs.terms import Engine, Holding, LaneCode, Terms
 from jaxsim.frames.sweeps.chunk_metrics import ChunkedSweep
 from jaxsim.frames.sweeps.chunking import chunk_size
 from jaxsim.frames.sweeps.columns import columns_of
@@ -71,6 +71,9 @@ def sweep(
     min_history: LaneValue = 0,
     start: LaneValue | None = None,
     init_cash: LaneValue = 100.0,
+    init_units: Holding | None = None,
+    init_target: Holding | str | None = None,
+    init_average_cost: Holding | None = None,
     groups: Groups | None = None,
     by: Hashable = None,
     features: Features = None,
@@ -122,7 +125,8 @@ def sweep(
         fixed_fees=fixed_fees, slippage=slippage, min_size=min_size, max_size=max_size,
         size_granularity=size_granularity, reject_prob=reject_prob, lock_cash=lock_cash, allow_partial=allow_partial,
         raise_reject=raise_reject,
-        update_value=update_value, min_history=min_history, start=start, init_cash=init_cash, groups=groups,
+        update_value=update_value, min_history=min_history, start=start, init_cash=init_cash, init_units=init_units,
+        init_target=init_target, init_average_cost=init_average_cost, groups=groups,
         by=by, features=features, benchmark=benchmark, freq=freq, year_freq=year_freq, bars_per_year=bars_per_year,
         key=key, engine=engine,
         progress=progress,

@@ -17,7 +17,7 @@ from jaxsim.frames.evaluation.splits import Split, WalkForwardSplits
 from jaxsim.frames.inputs.bars_per_year import BarsPerYear
 from jaxsim.frames.inputs.delistings import HOLD, Departures, with_departures
 from jaxsim.frames.inputs.groups import layout
-from jaxsim.frames.inputs.prices import as_frame, checked_prices, is_price_table
+from jaxsim.frames.inputs.prices import as_frame, checked_prices, is_price_table, valuation_prices
 from jaxsim.frames.results.backtest import Backtest
 from jaxsim.frames.results.metric_names import Metric, metric_list, metric_name, scorer
 from jaxsim.frames.runs.arguments import as_allocator
@@ -120,7 +120,7 @@ def walk_forward(
     progress: whether to show a progress bar.
     terms: what else `backtest` takes: `fees`, `init_cash`, `freq`, `key` and so on; one lane, so no named indexes.
 
-    On either stretch a policy starts with `init_cash` and nothing held, and may look back on all bars before it. The
+    On either stretch a policy starts with `init_cash` and `init_units`, and may look back on all bars before it. The
     prices after the stretch are withheld: they are NaN. So the account starts anew on every fold, and each policy, a
     benchmark as well, pays to get in each time.
 
@@ -241,12 +241,23 @@ class _Data:
         }
         close, keywords = _until(self.close, stop, last=1.0), {**terms, **prices, "features": self.features}
         keywords["delistings"] = HOLD if self.departures is None else self.departures.until(stop)
+        keywords |= self._opened(start, terms)
         run = backtest(close, policy.within(start, stop), **keywords)
         if run.lanes is not None:
             raise ValueError(
                 f"learn: one lane is judged at a time, but {list(run.lanes.names)} is swept; call walk_forward for each"
             )
         return run
+
+    def _opened(self, start: int, terms: Mapping[str, Any]) -> dict[str, Any]:
+        """What is held is held from bar 0 on, and untouched until the stretch: what a trigger compares with are its
+        weights then."""
+        units, opens = terms.get("init_units"), None if self.open is None else as_frame(self.open, "open").to_numpy()
+        if not isinstance(units, pd.Series) or terms.get("init_target") is not None or start == 0:
+            return {}
+        prices = pd.Series(valuation_prices(self.close.to_numpy(np.float64), opens)[start], self.close.columns)
+        worth = (units * prices.reindex(units.index)).fillna(0.0)
+        return {"init_target": worth / (terms.get("init_cash", 100.0) + worth.sum())}
 
 
 def _until(frame: pd.DataFrame, stop: int, last: float = np.nan) -> pd.DataFrame:
