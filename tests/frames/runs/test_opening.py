@@ -240,7 +240,9 @@ MISUSE = {
     "init_target: of what is held at the opening": dict(init_target="allocator"),
     "init_target: expected weights by asset or 'allocator'": dict(init_units=HELD, init_target="mine"),
     "init_average_cost: of what is held at the opening": dict(init_average_cost=pd.Series({"A": 1.0})),
-    "init_average_cost: expected a finite number > 1e-12": dict(init_units=HELD, init_average_cost=pd.Series({"A": 0.0})),
+    "init_average_cost: expected a finite number > 1e-12": dict(
+        init_units=HELD, init_average_cost=pd.Series({"A": 0.0})
+    ),
 }
 
 
