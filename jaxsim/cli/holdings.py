@@ -1,6 +1,7 @@
 """What somebody holds, as a table of assets and units."""
 
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -23,7 +24,7 @@ def read_holdings(path: Path, argument: str) -> tuple[pd.Series, float | None]:
     missing = [name for name in ("asset", "units") if name not in table.columns]
     if missing:
         raise Complaint(f"{argument}: {path.name} has no column {missing[0]!r}; expected asset,units")
-    units = pd.to_numeric(table["units"], errors="coerce")
+    units: Any = pd.to_numeric(table["units"], errors="coerce")
     bad = table["asset"].isna() | units.isna()
     if bad.any():
         row = int(bad.to_numpy().argmax())

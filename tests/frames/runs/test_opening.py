@@ -1,5 +1,7 @@
 """Accounts that hold something before the first bar (rules 4.2)."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -18,7 +20,7 @@ CLOSE, OPEN = prices(0)
 HOLED, HOLED_OPEN = with_holes(*prices(1))
 ENGINES = pytest.mark.parametrize("engine", ["reference", "compiled"])
 HELD = pd.Series({"A": 0.4, "C": -0.1})
-OPTIONS = dict(trigger=js.Threshold(0.05), fees=0.001)
+OPTIONS: dict[str, Any] = dict(trigger=js.Threshold(0.05), fees=0.001)
 
 
 def run(close=CLOSE, policy=None, **options) -> js.Backtest:
@@ -49,7 +51,9 @@ def test_the_engines_the_schedules_and_a_sweep_agree(open_, target):
     close.iloc[0] = CLOSE.iloc[0]
     rng = np.random.default_rng(5)
     costs = {k: pd.Series(rng.uniform(60, 140, 3), list("ABC")).where(rng.random(3) < 0.7) for k in range(24)}
-    options = dict(open=open_, init_cash=60.0, init_units=holdings(), init_target=target, init_average_cost=costs)
+    options: dict[str, Any] = dict(
+        open=open_, init_cash=60.0, init_units=holdings(), init_target=target, init_average_cost=costs
+    )
     bt, judge = run(close, engine="compiled", **options), run(close, **options)
     assert_same(judge, bt)
     np.testing.assert_array_equal(run(close, engine="compiled", schedule=js.Scan(), **options).value, bt.value)
@@ -93,7 +97,7 @@ def test_what_a_short_position_owes(engine):
     lets an order buy."""
     close = pd.DataFrame({"A": [100.0] * 3, "B": [100.0] * 3}, INDEX[:3])
     held, size = pd.Series({"A": -2.0}), pd.DataFrame({"A": np.nan, "B": [5.0, np.nan, np.nan]}, INDEX[:3])
-    options = dict(size=size, init_cash=500.0, init_units=held, lock_cash=True, engine=engine, log=True)
+    options: dict[str, Any] = dict(size=size, init_cash=500.0, init_units=held, lock_cash=True, engine=engine, log=True)
     bt = js.backtest(close, init_average_cost=pd.Series({"A": 120.0}), **options)
     assert bt.orders["size"].tolist() == [pytest.approx(0.2)], "plain orders trade at bar 0 too"
     assert bt.logs["free_cash"].iloc[0] == pytest.approx(20)
@@ -149,7 +153,9 @@ def test_cuts_replays_and_stops_begin_with_them():
     compiled = js.replay(bt.allocations, CLOSE, open=OPEN, fees=0.001, init_units=HELD, init_cash=50.0)
     pd.testing.assert_frame_equal(compiled.orders, bt.orders, rtol=1e-9)
     plan = js.Allocations.from_weights(pd.DataFrame([[0.5, 0.5, 0.0]], INDEX[:1], CLOSE.columns), INDEX)
-    options = dict(open=OPEN, init_units=pd.Series({"A": 1.0}), init_average_cost=pd.Series({"A": 200.0}))
+    options: dict[str, Any] = dict(
+        open=OPEN, init_units=pd.Series({"A": 1.0}), init_average_cost=pd.Series({"A": 200.0})
+    )
     for engine in ("reference", "compiled"):
         stopped = js.replay(plan, CLOSE, stops=js.StopLoss(0.2), engine=engine, **options)
         assert stopped.orders["timestamp"].iloc[0] == INDEX[0], "far below what it cost"
@@ -213,7 +219,9 @@ def test_scaling_the_currency_scales_everything(number, scale, fixed):
 def test_walk_forward_holds_them_at_the_beginning_of_every_stretch():
     splits = js.WalkForwardSplits(train=20, test=15)
     policy = js.Policy(al.EqualWeight(), js.Never())
-    options = dict(open=OPEN, benchmarks={"hold": policy}, init_units=pd.Series({"A": 1.0}), init_cash=10.0)
+    options: dict[str, Any] = dict(
+        open=OPEN, benchmarks={"hold": policy}, init_units=pd.Series({"A": 1.0}), init_cash=10.0
+    )
     judged = js.walk_forward(CLOSE, lambda market: policy, splits, engine="reference", **options)
     held = 10 + CLOSE["A"]
     np.testing.assert_allclose(judged.returns["hold"], held.pct_change()[judged.returns.index], rtol=1e-9)
@@ -223,7 +231,7 @@ def test_walk_forward_holds_them_at_the_beginning_of_every_stretch():
     assert first != pytest.approx(held.pct_change()[asked.returns.index[1]])
 
 
-MISUSE = {
+MISUSE: dict[str, dict[str, Any]] = {
     "init_units: expected a Series by asset": dict(init_units={}.keys()),
     "init_units: close has no column for 'X'": dict(init_units=pd.Series({"X": 1.0})),
     "init_units: 'A' appears twice": dict(init_units=pd.Series([1.0, 2.0], ["A", "A"])),
