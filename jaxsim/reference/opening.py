@@ -10,6 +10,7 @@ from jaxsim.engine.trading.account import Account, ByAllocator
 def open_account(lane: Any, account: Account) -> None:
     """Put what is held into the account: short positions owe what they were sold at, and the weights that a trigger
     compares with are those of the opening."""
+    assert account.units is not None
     first = [lane.mark[0][n] if isnan(price) else price for n, price in enumerate(lane.val_price[0])]
     lane.units = [float(x) for x in account.units]
     costs = [nan] * lane.num_assets if account.average_cost is None else [float(x) for x in account.average_cost]

@@ -54,9 +54,12 @@ def compare(
     def at(numbers: Any) -> tuple[Any, Any]:
         answer = score(eqx.combine(restore(numbers), fixed), market)
         value, sim = answer if isinstance(answer, tuple) else (answer, None)
-        is_known = sim is not None and sim.events is not None
-        codes = (event_codes(sim), jnp.where(sim.rebalanced[:, None], sim.events.fills.rank, 0)) if is_known else ()
-        return jnp.asarray(value), None if sim is None else (sim.rebalanced, *(codes or (None, None)))
+        if sim is None:
+            return jnp.asarray(value), None
+        codes = ranks = None
+        if sim.events is not None:
+            codes, ranks = event_codes(sim), jnp.where(sim.rebalanced[:, None], sim.events.fills.rank, 0)
+        return jnp.asarray(value), (sim.rebalanced, codes, ranks)
 
     (value, _), slope = jax.value_and_grad(at, has_aux=True)(flat)
     # One program for the unmoved run and all others, so that equal numbers give equal events.

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -10,6 +10,7 @@ import pandas as pd
 from jaxsim.engine.base.fields import shown
 from jaxsim.frames.inputs.durations import (
     DAY,
+    HOUR,
     WEEK,
     YEAR,
     Duration,
@@ -126,7 +127,7 @@ class BarsPerYear:
         span = self._length(ticks.sum())
         if step < WEEK and on_weekends and len(ticks) * (step / DAY) >= _ALWAYS_OPEN * (span / DAY):
             return YEAR / step
-        if abs(step - DAY) <= pd.Timedelta(hours=1) and not on_weekends:  # an hour: clocks go forward and back
+        if abs(cast(pd.Timedelta, step - DAY)) <= HOUR and not on_weekends:  # an hour: clocks go forward and back
             return float(TRADING_DAYS)
         if step < DAY and not on_weekends and self._closes_overnight(step):
             return TRADING_DAYS * float(np.median(np.unique(self._dates, return_counts=True)[1]))

@@ -4,7 +4,7 @@ import datetime
 import functools
 import warnings
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import pandas as pd
@@ -22,7 +22,7 @@ TimeOfDay = str | datetime.time
 Snap = Literal["after", "before"]
 
 _MONDAY = pd.Timestamp("2001-01-01")
-_NO_TIME = pd.Timedelta(0)
+_NO_TIME = cast(pd.Timedelta, pd.Timedelta(0))
 
 
 def index_points(
@@ -174,7 +174,7 @@ def _step(every: Any) -> pd.offsets.BaseOffset:
 
 def _is_of_days(step: pd.offsets.BaseOffset) -> bool:
     """Whether a frequency steps over whole days."""
-    moment = _MONDAY + step
+    moment: Any = _MONDAY + step
     return bool(moment == moment.normalize())
 
 
@@ -185,7 +185,7 @@ def _dates_every(
 
     zone: of the dates.     as_days: whether at midnight, without a time zone, whatever the time of the first bar.
     """
-    first, last = index[0], index[-1]
+    first, last = cast(pd.Timestamp, index[0]), cast(pd.Timestamp, index[-1])
     if zone is not None:
         first, last = first.tz_convert(zone), last.tz_convert(zone)
     if not as_days:
@@ -253,19 +253,20 @@ def _time_of_day(at_time: TimeOfDay, index: pd.DatetimeIndex) -> datetime.time:
 def _moment(clock: str, zone: str | None = None) -> pd.Timestamp | None:
     """The moment at which a clock shows this on some day; None for what is no time of day."""
     try:
-        moment = pd.Timestamp(f"2000-01-01 {clock}", **({} if zone is None else {"tz": zone}))
+        moment = pd.Timestamp(f"2000-01-01 {clock}", tz=zone)
     except (ValueError, TypeError, LookupError):
         return None
     return moment if isinstance(moment, pd.Timestamp) and any(x.isdigit() for x in clock) else None
 
 
 def _since_midnight(time: datetime.time) -> pd.Timedelta:
-    return pd.Timedelta(hours=time.hour, minutes=time.minute, seconds=time.second, microseconds=time.microsecond)
+    since = datetime.timedelta(hours=time.hour, minutes=time.minute, seconds=time.second, microseconds=time.microsecond)
+    return cast(pd.Timedelta, pd.Timedelta(since))
 
 
 def places(index: pd.DatetimeIndex, dates: pd.DatetimeIndex, side: Literal["left", "right"]) -> np.ndarray:
     """`index.searchsorted`, also for dates that are finer than the unit of the index."""
-    units = ("s", "ms", "us", "ns")
+    units: Any = ("s", "ms", "us", "ns")
     return index.as_unit(max(index.unit, dates.unit, key=units.index)).searchsorted(dates, side=side)
 
 
@@ -291,7 +292,8 @@ def moments_before(moments: pd.DatetimeIndex, span: pd.Timedelta | pd.offsets.Ba
     if isinstance(span, pd.Timedelta) or type(span) is pd.DateOffset:
         return moved(moments, -span)
     last = moved(moments, -span.base)  # of a moment between two dates of the offset, the one before it
-    return moved(moments.where(moved(last, span.base) == moments, last), -span)
+    starts: Any = moments.where(np.asarray(moved(last, span.base) == moments), last)
+    return moved(starts, -span)
 
 
 # --- the last bar not after a date

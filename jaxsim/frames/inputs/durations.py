@@ -4,7 +4,7 @@ import datetime
 import functools
 import re
 import warnings
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -14,9 +14,10 @@ from jaxsim.engine.base.fields import shown
 #: A duration as users give it: "1h", "3MS", a Timedelta or an offset.
 Duration = str | datetime.timedelta | np.timedelta64 | pd.offsets.BaseOffset
 
-DAY = pd.Timedelta(days=1)
-WEEK = pd.Timedelta(days=7)
-YEAR = pd.Timedelta(days=365)
+DAY = cast(pd.Timedelta, pd.Timedelta(days=1))
+HOUR = cast(pd.Timedelta, pd.Timedelta(hours=1))
+WEEK = cast(pd.Timedelta, 7 * DAY)
+YEAR = cast(pd.Timedelta, 365 * DAY)
 
 _MONDAY = pd.Timestamp("2001-01-01")
 
@@ -71,7 +72,7 @@ _NOMINAL = (
     (("HalfYear", "BHalfYear"), YEAR / 2),
     (("Year", "BYear", "FY5253", "Easter"), YEAR),
     (("Week",), WEEK),
-    (("BusinessHour", "CustomBusinessHour"), pd.Timedelta(hours=1)),
+    (("BusinessHour", "CustomBusinessHour"), HOUR),
     (("BusinessDay", "CustomBusinessDay", "Day"), DAY),
 )
 
@@ -142,15 +143,16 @@ def nominal_length(duration: pd.Timedelta | pd.offsets.BaseOffset) -> pd.Timedel
     if isinstance(duration, pd.Timedelta):
         return duration
     if isinstance(duration, pd.tseries.offsets.Tick) and not isinstance(duration, pd.offsets.Day):
-        return pd.Timedelta(duration)  # pyright: ignore[reportArgumentType]
+        return cast(pd.Timedelta, pd.Timedelta(duration))  # pyright: ignore[reportArgumentType]
     name = type(duration).__name__
     for beginnings, length in _NOMINAL:
         if name.startswith(beginnings):
-            return length * duration.n
+            return cast(pd.Timedelta, length * duration.n)
     if type(duration) is not pd.DateOffset:  # an offset of the user's own
-        return (_MONDAY + duration) - _MONDAY
+        return cast(pd.Timedelta, (_MONDAY + duration) - _MONDAY)
     parts = duration.kwds or {"days": 1}
-    return sum((_PARTS[name] * count for name, count in parts.items() if name in _PARTS), pd.Timedelta(0)) * duration.n
+    one: Any = sum((_PARTS[name] * count for name, count in parts.items() if name in _PARTS), 0 * DAY)
+    return one * duration.n
 
 
 @functools.lru_cache(maxsize=256)
@@ -178,7 +180,8 @@ def _of_object(value: Any) -> pd.Timedelta | pd.offsets.BaseOffset:
     if isinstance(value, np.timedelta64) and not np.isnat(value):
         unit, count = np.datetime_data(value.dtype)
         if unit in ("M", "Y"):
-            return pd.DateOffset(**{"months" if unit == "M" else "years": int(value.astype(np.int64)) * count})
+            number = int(value.astype(np.int64)) * count
+            return pd.DateOffset(months=number) if unit == "M" else pd.DateOffset(years=number)
         if unit == "generic":
             raise ValueError("a number without a unit")
     if not isinstance(value, datetime.timedelta | np.timedelta64):

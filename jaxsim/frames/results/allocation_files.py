@@ -117,7 +117,7 @@ def _packed(frame: pd.DataFrame, what: str, name: Any = None) -> dict:
     frame = frame.rename(columns=str)
     units = {str(k): x.dt.unit for k, x in frame.items() if pd.api.types.is_datetime64_any_dtype(x.dtype)}
     of_json = []
-    for column in frame.columns[[is_of_several_types(frame[k]) for k in frame]]:
+    for column in frame.columns[[is_of_several_types(labels) for _, labels in frame.items()]]:
         labels = [x.item() if isinstance(x, np.generic) else x for x in frame[column]]
         if all(isinstance(x, str | int | float) for x in labels):
             frame[column] = [json.dumps(x) for x in labels]

@@ -139,7 +139,7 @@ class Tables:
             ann_factor,
             portfolio_rows(self._exit_trades),
         )
-        table.insert(table.columns.get_loc("Sharpe Ratio"), "Bars per Year", ann_factor)
+        table.insert(list(table).index("Sharpe Ratio"), "Bars per Year", ann_factor)
         return table
 
     def returns_stats(self, bar_length: pd.Timedelta | None, ann_factor: float) -> pd.Series | pd.DataFrame:

@@ -99,7 +99,7 @@ def _aligned(value: Any, argument: str, missing: float, layout: GroupLayout) -> 
     labels = layout.columns if value.index.nlevels == layout.columns.nlevels > 1 else layout.assets
     _refuse_unknown(value.index, labels, argument, "column for")
     if value.isna().any() and not np.isnan(missing) and argument != "init_target":
-        raise ValueError(f"{argument}: {value.index[value.isna()][0]!r} is NaN")
+        raise ValueError(f"{argument}: {value.index[value.isna().to_numpy()][0]!r} is NaN")
     numbers, named = _numbers(value, argument), labels.isin(value.index)
     array = np.full(len(labels), missing)
     array[named] = numbers.reindex(labels[named]).to_numpy()

@@ -10,6 +10,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from jaxsim.engine.adjoints.adjoint import AbstractAdjoint
 from jaxsim.engine.adjoints.choice import adjoint_for
@@ -180,7 +181,7 @@ def fit(
 
 def _refuse_vmap(*arguments: Any) -> None:
     """Raises TypeError for arguments that a transformation of JAX has made abstract."""
-    if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(arguments)):
+    if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(arguments)):
         raise TypeError(
             "restarts: js.fit is a loop on the host and takes numbers, so that it does not go under jax.vmap or "
             "jax.jit; restarts= trains several policies side by side as one program, a list of markets trains one "
