@@ -116,6 +116,7 @@ def inputs_of(market: Any, policy: Any, costs: Any, account: Any, key: Any) -> L
         refuse_masked(module, name)
         check_fields(module, market.num_bars, market.num_assets)
     account.check(market)
+    costs.check()
     cash = account.cash
     if market.dtype == jnp.float32 and not isinstance(cash, Tracer) and cash > LARGEST_FLOAT32:
         raise ValueError(f"cash: in float32 expected at most {LARGEST_FLOAT32:g}, got {float(cash):g}")

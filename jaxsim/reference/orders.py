@@ -51,6 +51,10 @@ class OrderRequest:
     lock_cash: bool = False
     allow_partial: bool = True
     raise_reject: bool = False
+    min_value: float = 0.0
+    min_fee: float = 0.0
+    max_fee: float = inf
+    fee_per_unit: float = 0.0
     scale: float = 1.0
 
 
@@ -281,32 +285,32 @@ def _buy(state: AccountState, order: OrderRequest, wanted: float, percent: float
         capped, clip = capped * order.scale, Clip.CASH
 
     def is_too_much(lots: float) -> bool:
-        bill = lots * price + (lots * price * order.fees + order.fixed_fees)
+        bill = lots * price + fees_of(lots, price, order)
         turns = capped > -state.position  # a purchase of less than what is owed leaves no long position
         return passes(bill, limit) or (not turns and passes(lots, -state.position))
 
     size = granular(capped, order.size_granularity, is_too_much)
 
     cost = size * price
-    fees = cost * order.fees + order.fixed_fees
+    fees = fees_of(size, price, order)
     total = cost + fees
     if le(total, limit):
         fill, paid = size, total
         clip = Clip.GRANULARITY if lt(fill, capped) and clip not in (Clip.MAX_SIZE, Clip.CASH) else clip
     else:  # rules 3.5f: as much as the cash can pay
-        net = add(limit, -order.fixed_fees) / (1 + order.fees)
+        net = affordable(limit, price, order)
         if net <= 0:
             raise NotFilled(OrderStatusInfo.CANT_COVER_FEES)
         fill = granular(net / price, order.size_granularity, is_too_much)
         if isnan(order.size_granularity):
             fees, paid = limit - net, limit
         else:
-            fees = fill * price * order.fees + order.fixed_fees
+            fees = fees_of(fill, price, order)
             paid = fill * price + fees
         clip = Clip.CASH if isfinite(capped) else clip
     if eq(size, 0):
         raise NotFilled(OrderStatusInfo.SIZE_ZERO)
-    _check_fill(fill, wanted, order)
+    _check_fill(fill, price, wanted, order)
     if fill == 0:  # vectorbt fills it with a size of 0
         raise NotFilled(OrderStatusInfo.SIZE_ZERO)
 
@@ -351,15 +355,33 @@ def _sell(state: AccountState, order: OrderRequest, wanted: float, percent: floa
         clip = Clip.POSITION if order.direction == Direction.LONG_ONLY else Clip.CASH
     if eq(size, 0):
         raise NotFilled(OrderStatusInfo.SIZE_ZERO)
-    _check_fill(size, wanted, order)
+    _check_fill(size, price, wanted, order)
 
     acquired = size * price
-    fees = acquired * order.fees + order.fixed_fees
+    fees = fees_of(size, price, order)
     net = add(acquired, -fees)
     if net < 0:
         raise NotFilled(OrderStatusInfo.CANT_COVER_FEES)
     after = sold(state, size, net, price)
     return after, OrderResult(size, price, fees, OrderSide.SELL, OrderStatus.FILLED, OrderStatusInfo.NONE, clip)
+
+
+def fees_of(size: float, price: float, order: OrderRequest) -> float:
+    """Rules 3.12: the commission, between its least and its most, and the fixed fee."""
+    amount = size * price
+    fee = amount * order.fees + size * order.fee_per_unit if order.fee_per_unit else amount * order.fees
+    if order.min_fee > 0:
+        fee = max(fee, order.min_fee)
+    return min(fee, amount * order.max_fee) + order.fixed_fees if isfinite(order.max_fee) else fee + order.fixed_fees
+
+
+def affordable(limit: float, price: float, order: OrderRequest) -> float:
+    """Rules 3.12: the money that is left for units where a purchase spends all of a limit."""
+    rest = add(limit, -order.fixed_fees)
+    money = rest / (1 + order.fees + order.fee_per_unit / price)
+    if order.min_fee > 0:
+        money = min(money, rest - order.min_fee)
+    return max(money, rest / (1 + order.max_fee)) if isfinite(order.max_fee) else money
 
 
 def bought(state: AccountState, size: float, paid: float) -> AccountState:
@@ -410,8 +432,10 @@ def _cap(size: float, order: OrderRequest) -> float:
     return size
 
 
-def _check_fill(fill: float, wanted: float, order: OrderRequest) -> None:
+def _check_fill(fill: float, price: float, wanted: float, order: OrderRequest) -> None:
     """Rules 3.5g: refuse a fill that is too small, or partial where that is not allowed."""
+    if order.min_value > 0 and lt(fill * price, order.min_value):
+        raise NotFilled(OrderStatusInfo.MIN_VALUE_NOT_REACHED)
     if lt(fill, order.min_size):
         raise NotFilled(OrderStatusInfo.MIN_SIZE_NOT_REACHED)
     if isfinite(wanted) and lt(fill, wanted) and not order.allow_partial:

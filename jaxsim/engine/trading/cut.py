@@ -43,6 +43,9 @@ def refusal(costs: Costs, size_type: Any = None, size: Any = None) -> str | None
         "allow_partial=False fills an order whole or not at all": _has_other(costs.allow_partial, True),
         "update_value sizes an order by the fills before it": _has_other(costs.update_value, False),
         "reject_prob leaves open which purchases there are": _has_other(costs.reject_prob, 0.0),
+        "min_fee, max_fee and fee_per_unit are not proportional to what is traded": _has_other(costs.min_fee, 0.0)
+        or _has_other(costs.max_fee, float("inf"))
+        or _has_other(costs.fee_per_unit, 0.0),
         "a size in percent is a share of the cash already": _has(size_type, lambda x: x == SizeType.PERCENT),
         "an infinite size takes all of the cash already": _has(size, np.isinf),
     }

@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float, Int
 from jaxsim.engine.base.arrays import Array, where
 from jaxsim.engine.base.enums import Direction, SizeType
 from jaxsim.engine.base.numerics import add, eq, le, passes, product, quotient, rounded_to, snap, whole_lots
+from jaxsim.engine.trading.commission import Commission
 from jaxsim.engine.trading.costs import Costs
 from jaxsim.engine.trading.status import REJECTIONS, Clip, LaneFault
 from jaxsim.engine.trading.status import OrderStatusInfo as Info
@@ -84,6 +85,8 @@ class OrderTerms(eqx.Module):
     granularity: Scalar
     lock_cash: Flag
     allow_partial: Flag
+    commission: Commission
+    min_value: Scalar | None
 
     @classmethod
     def of(cls, costs: Costs, dtype) -> "OrderTerms":
@@ -93,15 +96,18 @@ class OrderTerms(eqx.Module):
         def flag(x, neutral: bool) -> Flag:
             return jnp.asarray(neutral) if x is None else x
 
+        fixed = number(costs.fixed_fees, 0.0)
         return cls(
             costs.fees,
-            number(costs.fixed_fees, 0.0),
+            fixed,
             number(costs.slippage, 0.0),
             number(costs.min_size, 0.0),
             number(costs.max_size, jnp.inf),
             number(costs.size_granularity, jnp.nan),
             flag(costs.lock_cash, False),
             flag(costs.allow_partial, True),
+            Commission.of(costs, fixed),
+            costs.min_value,
         )
 
     def granular(self, size: Scalar, is_too_much: Callable[[Scalar], Flag]) -> Scalar:
@@ -110,11 +116,6 @@ class OrderTerms(eqx.Module):
         near, down = whole_lots(size, where(is_on, self.granularity, 1.0))
         rounded = where((near > size) & is_too_much(near), down, near)
         return where(is_on, rounded_to(size, rounded), size)
-
-    def bill(self, size: Scalar, price: Scalar) -> tuple[Scalar, Scalar]:
-        """What a purchase costs, and its fees; currency."""
-        cost = product(size, price)
-        return cost, product(cost, self.fees) + self.fixed
 
 
 class Wish(eqx.Module):
@@ -306,16 +307,16 @@ def _buy(
     owed = where(whole <= -units, -units, jnp.inf)  # a purchase that does not turn a short position leaves it short
 
     def is_too_much(lots: Scalar) -> Flag:
-        return passes(sum(terms.bill(lots, price)), limit) | passes(lots, owed)
+        return passes(sum(terms.commission.bill(lots, price)), limit) | passes(lots, owed)
 
     size = terms.granular(whole, is_too_much)
     has_no_end = has_no_end & ~is_over
 
-    cost, whole_fees = terms.bill(size, price)
+    cost, whole_fees = terms.commission.bill(size, price)
     fits = ~has_no_end & le(cost + whole_fees, limit)
-    net = quotient(add(limit, -terms.fixed), 1 + terms.fees)
+    net = terms.commission.affordable(limit, price)
     part = terms.granular(quotient(net, price), is_too_much)
-    part_cost, lot_fees = terms.bill(part, price)
+    part_cost, lot_fees = terms.commission.bill(part, price)
     is_granular = ~jnp.isnan(terms.granularity)
     part_fees = where(is_granular, lot_fees, limit - net)
     part_paid = where(is_granular, part_cost + part_fees, limit)
@@ -330,7 +331,7 @@ def _buy(
             (is_over & ~terms.allow_partial, Info.MAX_SIZE_EXCEEDED),
             (~fits & (net <= 0), Info.CANT_COVER_FEES),
             (~has_no_end & eq(size, jnp.zeros_like(size)), Info.SIZE_ZERO),
-            *_too_little(bought, wish, terms),
+            *_too_little(bought, price, wish, terms),
             (bought == 0, Info.SIZE_ZERO),  # a part that granularity rounds to zero
         ],
         Info.NONE,
@@ -391,8 +392,7 @@ def _sell(order: Order, wish: Wish, terms: OrderTerms, price: Scalar, free_cash:
     most_of_all = where(is_limited, jnp.maximum(most, whole), jnp.inf)
     size = terms.granular(whole, lambda lots: passes(lots, jnp.minimum(held, most_of_all)))
 
-    amount = product(size, price)
-    fees = product(amount, terms.fees) + terms.fixed
+    amount, fees = terms.commission.bill(size, price)
     net = add(amount, -fees)
     info = first_of(
         [
@@ -401,7 +401,7 @@ def _sell(order: Order, wish: Wish, terms: OrderTerms, price: Scalar, free_cash:
             (is_over & ~terms.allow_partial, Info.MAX_SIZE_EXCEEDED),
             (is_long_only & (units == 0), Info.NO_OPEN_POSITION),
             (eq(size, jnp.zeros_like(size)), Info.SIZE_ZERO),
-            *_too_little(size, wish, terms),
+            *_too_little(size, price, wish, terms),
             (net < 0, Info.CANT_COVER_FEES),
         ],
         Info.NONE,
@@ -422,10 +422,15 @@ def _sell(order: Order, wish: Wish, terms: OrderTerms, price: Scalar, free_cash:
     return _Attempt(size, price, fees, net, info, fault, clip)
 
 
-def _too_little(size: Scalar, wish: Wish, terms: OrderTerms) -> list[tuple[Array, int]]:
+def _too_little(size: Scalar, price: Scalar, wish: Wish, terms: OrderTerms) -> list[tuple[Array, int]]:
     """Rules 3.5g: too small to trade, or in part where that is not allowed."""
     is_part = ~wish.is_unbounded & (size < wish.size) & ~eq(size, wish.size)
+    worth = []
+    if terms.min_value is not None:
+        amount = product(size, price)
+        worth = [((amount < terms.min_value) & ~eq(amount, terms.min_value), Info.MIN_VALUE_NOT_REACHED)]
     return [
+        *worth,
         ((size < terms.min_size) & ~eq(size, terms.min_size), Info.MIN_SIZE_NOT_REACHED),
         (is_part & ~terms.allow_partial, Info.PARTIAL_FILL),
     ]

@@ -35,6 +35,7 @@ class OrderStatusInfo(IntEnum):
     CANT_COVER_FEES = 11
     MIN_SIZE_NOT_REACHED = 12
     PARTIAL_FILL = 13
+    MIN_VALUE_NOT_REACHED = 14  # vectorbt has no such limit
 
     @property
     def label(self) -> str:
@@ -62,6 +63,7 @@ _INFO_TEXTS = {
     OrderStatusInfo.RANDOM_EVENT: "rejected at random (reject_prob)",
     OrderStatusInfo.CANT_COVER_FEES: "the cash, or the proceeds, do not cover the fees",
     OrderStatusInfo.MIN_SIZE_NOT_REACHED: "smaller than min_size",
+    OrderStatusInfo.MIN_VALUE_NOT_REACHED: "worth less than min_value",
     OrderStatusInfo.PARTIAL_FILL: "it would fill in part, and allow_partial is off",
 }
 
@@ -125,6 +127,7 @@ REJECTIONS = (
     OrderStatusInfo.CANT_COVER_FEES,
     OrderStatusInfo.MIN_SIZE_NOT_REACHED,
     OrderStatusInfo.PARTIAL_FILL,
+    OrderStatusInfo.MIN_VALUE_NOT_REACHED,
 )
 
 

@@ -76,6 +76,10 @@ class Terms:
     lock_cash: Parameter = False
     allow_partial: Parameter = True
     raise_reject: Parameter = False
+    min_value: Parameter = 0.0
+    min_fee: Parameter = 0.0
+    max_fee: Parameter = np.inf
+    fee_per_unit: Parameter = 0.0
     update_value: LaneValue = False
     # lanes
     min_history: LaneValue = 0
@@ -120,6 +124,10 @@ class TradingKeywords(TypedDict, total=False):
     lock_cash: Parameter
     allow_partial: Parameter
     raise_reject: Parameter
+    min_value: Parameter
+    min_fee: Parameter
+    max_fee: Parameter
+    fee_per_unit: Parameter
     update_value: LaneValue
     start: LaneValue | None
     init_cash: LaneValue
@@ -194,7 +202,9 @@ def read_costs(terms: Terms, reader: ParameterReader) -> Costs:
         read = reader.by_bar_and_asset if field.metadata["by_bar_and_asset"] else reader.per_lane
         cost = read(value, name, kind)
         costs[name] = None if name in NEUTRAL and _is_everywhere(cost, NEUTRAL[name]) else cost
-    return module_from(Costs, costs)
+    whole = module_from(Costs, costs)
+    whole.check()
+    return whole
 
 
 def read_meaning(

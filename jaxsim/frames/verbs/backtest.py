@@ -61,6 +61,10 @@ def backtest(
     lock_cash: Parameter = False,
     allow_partial: Parameter = True,
     raise_reject: Parameter = False,
+    min_value: Parameter = 0.0,
+    min_fee: Parameter = 0.0,
+    max_fee: Parameter = np.inf,
+    fee_per_unit: Parameter = 0.0,
     update_value: LaneValue = False,
     min_history: LaneValue = 0,
     start: LaneValue | None = None,
@@ -109,6 +113,9 @@ def backtest(
     slippage: fraction by which fills are worse than `price`, in [0, 1).
     min_size, max_size: units; a smaller fill is rejected, a larger order cut.
     size_granularity: units; fills are whole multiples of it; NaN: any size.
+    min_value: currency; an order that trades less is not sent.
+    min_fee: currency, the least commission of an order.     max_fee: the largest, as a fraction of the traded value.
+    fee_per_unit: currency per unit, added to `fees` before `min_fee` and `max_fee` count (rules 3.12).
     reject_prob: probability of a random rejection, drawn from the lane's key as its own stream.
     lock_cash: whether short sales and purchases are limited by free cash.
     allow_partial: whether orders may fill in part.     raise_reject: whether a rejection ends the run with an error.
@@ -138,7 +145,7 @@ def backtest(
     log: whether to keep the account around every order, for `Backtest.logs`.
     progress: whether to show a progress bar.
 
-    `size` to `raise_reject` and the trigger's numbers take one value, one per asset, per bar, per bar and asset, or a
+    `size` to `fee_per_unit` and the trigger's numbers take one value, one per asset, per bar, per bar and asset, or a
     named index; `update_value` to `init_cash`, `key` and the allocator's own parameters one value or a named index.
     Several indexes make their product; see `js.grid` and `js.zipped`.
 
@@ -153,6 +160,7 @@ def backtest(
         fixed_fees=fixed_fees, slippage=slippage, min_size=min_size, max_size=max_size,
         size_granularity=size_granularity, reject_prob=reject_prob, lock_cash=lock_cash, allow_partial=allow_partial,
         raise_reject=raise_reject,
+        min_value=min_value, min_fee=min_fee, max_fee=max_fee, fee_per_unit=fee_per_unit,
         update_value=update_value, min_history=min_history, start=start, init_cash=init_cash, init_units=init_units,
         init_target=init_target, init_average_cost=init_average_cost, groups=groups,
         by=by, features=features, benchmark=benchmark, freq=freq, year_freq=year_freq, bars_per_year=bars_per_year,
