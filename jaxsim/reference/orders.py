@@ -187,7 +187,7 @@ def _check(state: AccountState, order: OrderRequest) -> None:
     if isnan(order.price):
         raise NotFilled(OrderStatusInfo.PRICE_NAN)
     demands = {
-        "cash must be >= 0": state.cash >= 0,
+        "cash must not be NaN": not isnan(state.cash),
         "position must be finite": isfinite(state.position),
         "debt must be finite and >= 0": isfinite(state.debt) and state.debt >= 0,
         "free_cash must not be NaN": not isnan(state.free_cash),
@@ -270,7 +270,7 @@ def _buy(state: AccountState, order: OrderRequest, wanted: float, percent: float
             raise NotFilled(OrderStatusInfo.NO_OPEN_POSITION)
         size = min(-state.position, size)
     else:
-        if limit == 0:
+        if limit == 0 or state.cash < 0:
             raise NotFilled(OrderStatusInfo.NO_CASH_LONG)
         if isinf(wanted) and isinf(limit):
             raise OrderError(f"a buy of infinite size with infinite cash: {order} on {state}")

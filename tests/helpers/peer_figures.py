@@ -16,9 +16,13 @@ from jaxsim.frames.results.records.drawdowns import DrawdownTable, drawdowns
 from jaxsim.frames.results.records.record_tables import LaneRecords
 from jaxsim.frames.results.records.trades import TradeTable
 
-#: Metrics of returns; those that are none, or need other lanes, stand aside.
+#: Metrics of returns. Those stand aside that are none, need other lanes, are not in vectorbt, or mean something else
+#: there (`tests/peers/differences.py`).
 METRICS = sorted(
-    ONE_PER_LANE - {"turnover", "turnover_two_way", "num_rebalances", "total_fees", "deflated_sharpe_ratio"}
+    ONE_PER_LANE
+    - {"turnover", "turnover_two_way", "num_rebalances", "total_fees", "deflated_sharpe_ratio"}
+    - {"log_growth", "expected_shortfall", "smooth_drawdown"}
+    - {"up_capture", "down_capture"}
 )
 #: vectorbt compiles each rolling metric anew, some five seconds; the formulas are those of the metrics above.
 ROLLING = ["rolling_sharpe_ratio", "rolling_max_drawdown"]
@@ -204,9 +208,17 @@ def _metric(name: str, ours: Any, theirs: Any, returns: pd.Series, known: dict) 
         # In a window of returns that are zero but for rounding, rounding is all that a ratio is made of.
         is_noise = returns.abs().rolling(_WINDOW, min_periods=1).max().between(0, 1e-12, inclusive="neither")
         ours = np.where(is_noise, of_theirs, ours)
+    ours, theirs, of_theirs = _with_a_denominator(ours, theirs, of_theirs)
     # A quantile of all but zero is as good as nothing to divide by.
     rtol = 1e-3 if name in ("tail_ratio", "common_sense_ratio") and np.abs(theirs) > 1e6 else 1e-6
     yield from _sensitive(name, ours, theirs, of_theirs, rtol)
+
+
+def _with_a_denominator(ours: Any, theirs: Any, of_theirs: Any) -> list[Any]:
+    """Figures without those whose denominator is zero by rules 7: there our formula, of vectorbt's path too, is not
+    finite, and vectorbt divides by what rounding has left."""
+    is_void = ~np.isfinite(of_theirs) & ((ours == of_theirs) | (np.isnan(ours) & np.isnan(of_theirs)))
+    return [np.where(is_void, 0.0, x) for x in (ours, theirs, of_theirs)]
 
 
 # --- tables
@@ -222,7 +234,9 @@ def _tables(bt: js.Backtest, pf: Any, looks_ahead: bool) -> Iterator[str]:
             yield f"{table}: rows {list(ours.index)} against {list(theirs.index)}"
             continue
         for title in theirs.index.difference(_skipped(table, pf, looks_ahead), sort=False):
-            values = (_as_number(x.get(title, np.nan), bt) for x in (ours, theirs, of_theirs))
+            values = [_as_number(x.get(title, np.nan), bt) for x in (ours, theirs, of_theirs)]
+            if title.endswith("Ratio"):
+                values = _with_a_denominator(*values)
             is_of_ties = table == "returns_stats" and title.endswith("Duration")  # back at the peak, but for rounding
             rtol = np.inf if is_of_ties or _hangs_on_rounding(table, bt, pf) else 1e-4
             yield from _sensitive(f"{table}: {title}", *values, rtol)

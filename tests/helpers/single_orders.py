@@ -76,7 +76,7 @@ def differing_orders(num: int, seed: int) -> tuple[int, dict, int, list[str], li
 
 
 def _is_admitted(states: np.ndarray, orders: np.ndarray) -> np.ndarray:
-    """Costs within their bounds, and accounts that a simulation can come to."""
+    """Costs within their bounds, and accounts that a simulation of vectorbt can come to: it raises below no cash."""
     o = dict(zip(FIELDS, orders.T, strict=True))
     is_finite = np.isfinite(np.stack([o[name] for name in ("fees", "fixed_fees", "slippage", "min_size")])).all(axis=0)
     within = (o["fees"] > -1) & (o["slippage"] >= 0) & (o["slippage"] < 1) & (o["min_size"] >= 0) & (o["max_size"] > 0)
@@ -84,5 +84,5 @@ def _is_admitted(states: np.ndarray, orders: np.ndarray) -> np.ndarray:
     codes = np.isin(o["size_type"], range(6)) & np.isin(o["direction"], range(3))
     chance = (o["reject_prob"] >= 0) & (o["reject_prob"] <= 1)
     endless = (o["size_type"] == SizeType.PERCENT) & np.isinf(o["size"])
-    reachable = np.isfinite(states[:, 0]) & ~np.isinf(states[:, 3]) & ~np.isinf(states[:, 5])
+    reachable = np.isfinite(states[:, 0]) & (states[:, 0] >= 0) & ~np.isinf(states[:, 3]) & ~np.isinf(states[:, 5])
     return is_finite & within & granular & codes & chance & reachable & ~endless

@@ -59,6 +59,11 @@ DIFFERENCES = (
         'delistings="hold"',
     ),
     Difference(
+        "an account may owe cash: what a short position costs beyond the cash, where its asset leaves the market",
+        "vectorbt raises for cash below zero; here purchases wait until sales have brought some",
+        'delistings="hold"',
+    ),
+    Difference(
         "the drift of an asset without a price of the bar counts in no trigger",
         "it cannot be traded back, so that a hole in the prices would fire at every bar",
         'drift_without_price="counts"',

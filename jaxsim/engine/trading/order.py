@@ -164,8 +164,8 @@ def fill(pool: Pool, order: Order) -> tuple[Pool, Outcome]:
     units, debt = snap(order.units), snap(order.debt)
     missing = first_of([(jnp.isnan(order.size), Info.SIZE_NAN), (jnp.isnan(order.price), Info.PRICE_NAN)], Info.NONE)
     faults = [
-        (~((cash >= 0) & jnp.isfinite(units) & (debt >= 0) & jnp.isfinite(debt)), LaneFault.ORDER_ACCOUNT),
-        (jnp.isnan(free_cash), LaneFault.ORDER_ACCOUNT),
+        (~(jnp.isfinite(units) & (debt >= 0) & jnp.isfinite(debt)), LaneFault.ORDER_ACCOUNT),
+        (jnp.isnan(cash) | jnp.isnan(free_cash), LaneFault.ORDER_ACCOUNT),
         (~(jnp.isfinite(order.price) & (order.price > 0)), LaneFault.ORDER_PRICE),
         ((order.direction == Direction.LONG_ONLY) & (units < 0), LaneFault.ORDER_DIRECTION),
         ((order.direction == Direction.SHORT_ONLY) & (units > 0), LaneFault.ORDER_DIRECTION),
@@ -324,7 +324,7 @@ def _buy(
 
     info = first_of(
         [
-            (~is_short_only & (limit == 0), Info.NO_CASH_LONG),
+            (~is_short_only & ((limit == 0) | (cash < 0)), Info.NO_CASH_LONG),
             (is_short_only & (units == 0), Info.NO_OPEN_POSITION),
             (is_zero, Info.SIZE_ZERO),
             *void,

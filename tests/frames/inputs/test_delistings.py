@@ -1,6 +1,7 @@
 """Assets that leave the market, and prices that are missing (rules 12.5, 12.6)."""
 
 import warnings
+from collections import Counter
 
 import jax
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 
 import allocators as al
 import jaxsim as js
+from tests.helpers import shorter_runs
 
 DAYS = pd.date_range("2021-01-01", periods=40, freq="D")
 ENGINES = pytest.mark.parametrize("engine", ["reference", "compiled"])
@@ -169,6 +171,31 @@ def test_a_shorter_run_is_the_beginning_of_a_longer_one(seed):
         pd.testing.assert_frame_equal(
             pd.DataFrame(getattr(whole, name)).iloc[:stop], pd.DataFrame(getattr(part, name)), check_freq=False
         )
+
+
+@pytest.mark.parametrize(
+    ("policy", "seed"), [(policy, seed) for seed, policy in enumerate([*shorter_runs.POLICIES, "short", "short"])]
+)
+def test_a_shorter_run_of_a_random_market_is_the_beginning_of_a_longer_one(policy, seed):
+    """Holes, late listings, assets that leave, at a date or not: values, units, orders, incidents, decisions."""
+    rng = np.random.default_rng(seed)
+    market = shorter_runs.make_markets(rng, 3, 70)
+    stops = {"reference": market.stops(rng, 2)}
+    if policy == "short" and seed < 8:
+        stops["compiled"] = stops["reference"][:1]
+    assert shorter_runs.differing_beginnings(market, policy, stops, Counter()) == []
+
+
+@ENGINES
+@quiet
+def test_what_a_short_position_costs_beyond_the_cash_is_owed_until_a_sale(engine):
+    """One unit of B sold short brings 50; 1.2 units of A leave 30 of 150. B leaves at 80: cash is -50, and value 70. At
+    bar 7, 1.2 times that is wanted in A: the sale of 0.36 units leaves -14. vectorbt raises for cash below zero."""
+    close = pd.DataFrame({"A": 100.0, "B": 50.0}, DAYS[:10])
+    trigger, weights = js.AtBars(np.arange(10) == 7), al.FixedWeights([1.2, -0.5])
+    bt = run(close, engine, weights, trigger=trigger, delistings={"B": (DAYS[4], 80.0)})
+    np.testing.assert_allclose(bt.cash, [100.0] + [30.0] * 3 + [-50.0] * 3 + [-14.0] * 3)
+    np.testing.assert_allclose(bt.units["A"], [0.0] + [1.2] * 6 + [0.84] * 3)
 
 
 @quiet
