@@ -7,9 +7,9 @@ when, what was asked, by how much each asset was beyond its limit, every order, 
 was generated and compared, how often each kind of trigger and destination occurred, and every mismatch; exits with 1 if
 there is one.
 
-With `--shorter N`, runs on the first bars of N random markets, where assets come late, lack prices, leave and return, are
-compared with the first bars of the runs on all (`tests.helpers.shorter_runs`): by the reference engine, each eighth of them
-by the compiled engine too.
+With `--shorter N`, runs on the first bars of N random markets, where assets come late, lack prices, leave and return,
+are compared with the first bars of the runs on all (`tests.helpers.shorter_runs`): by the reference engine, each eighth
+of them by the compiled engine too.
 """
 
 import argparse

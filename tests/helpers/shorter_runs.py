@@ -115,8 +115,8 @@ def _index(rng: np.random.Generator, num_bars: int) -> pd.Index:
 
 
 def differing_beginnings(m: Markets, policy: str, stops: dict[str, list[int]], tally: Counter) -> list[str]:
-    """Where runs of the first bars differ from the beginning of the run of all bars by the same engine, in more than the
-    last digits, or by the reference engine, by more than 1e-9.
+    """Where runs of the first bars differ from the beginning of the run of all bars by the same engine, in more than
+    the last digits, or by the reference engine, by more than 1e-9.
 
     stops: by engine the numbers of bars.
     """
