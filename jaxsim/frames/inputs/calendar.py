@@ -253,7 +253,8 @@ def _time_of_day(at_time: TimeOfDay, index: pd.DatetimeIndex) -> datetime.time:
 def _moment(clock: str, zone: str | None = None) -> pd.Timestamp | None:
     """The moment at which a clock shows this on some day; None for what is no time of day."""
     try:
-        moment = pd.Timestamp(f"2000-01-01 {clock}", tz=zone)
+        shown = f"2000-01-01 {clock}"
+        moment = pd.Timestamp(shown) if zone is None else pd.Timestamp(shown, tz=zone)
     except (ValueError, TypeError, LookupError):
         return None
     return moment if isinstance(moment, pd.Timestamp) and any(x.isdigit() for x in clock) else None
