@@ -90,7 +90,7 @@ class AtEvents(AbstractAdjoint):
             fault = jnp.full(market.num_assets, LaneFault.EVENTS_OVERFLOW, jnp.int32)
             status = status.first(where(overflows, fault, LaneFault.NONE), jnp.max(agenda.bar))
         return BarPaths(
-            value=jax.vmap(dot)(cash, units, market.mark),
+            value=_values(cash, units, market.mark),
             cash=cash,
             asked=held.events(agenda.asked),
             totals=totals,
@@ -121,6 +121,13 @@ class AtEvents(AbstractAdjoint):
         units = misses.path(held, opened.units, rows.units, misses.holdings.units)
         events = None if events is None else misses.added_to(events)
         return (cash, units, misses.with_totals(totals), events), misses.count
+
+
+def _values(cash: Float[Array, " time"], units: Float[Array, "time asset"], mark: Float[Array, "time asset"]) -> Array:
+    """The value of an account at many bars. Its sums decide nothing, so that derivatives need no order of addition:
+    those of an ordered sum take twice as long."""
+    exact = jax.vmap(dot)(*constant((cash, units, mark)))
+    return with_derivatives_of(cash + (units * where(jnp.isnan(mark), 0.0, mark)).sum(axis=-1), exact)
 
 
 class _Row(eqx.Module):
