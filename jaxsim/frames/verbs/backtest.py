@@ -197,6 +197,6 @@ def _refuse_too_many(arguments: RunArguments) -> None:
 
 def _warn_of_leverage(ledgers: list[Ledger], policy: Policy) -> None:
     of_weights = [x for x in ledgers if x.size_type is None]
-    if any(np.nansum(x.target[x.is_decision], axis=1).max(initial=0.0) > 1 + 1e-6 for x in of_weights):
+    if any(np.nansum(x.target[x.decided], axis=1).max(initial=0.0) > 1 + 1e-6 for x in of_weights):
         cut = "all buys are scaled" if policy.cut == PRO_RATA else "the last buys are cut"
         warnings.warn(f"target weights sum to more than one; {cut} to the cash there is", stacklevel=4)
