@@ -20,6 +20,14 @@ from jaxsim.engine.training.minibatches import AbstractBatch, PathBatch, WindowB
 from jaxsim.frames.training.data import Data
 
 
+def read_bars_per_year(ann_factor: Any, bars_per_year: Any) -> Any:
+    if ann_factor is not None and bars_per_year is not None:
+        raise ValueError("bars_per_year: it is another name of ann_factor=; give one of them")
+    if bars_per_year is not None:
+        _bars_per_year(bars_per_year, "bars_per_year")
+    return bars_per_year if ann_factor is None else ann_factor
+
+
 def read_score(objective: Any, ann_factor: Any, score: Any) -> Score:
     if score is not None:
         if objective is not None:
@@ -39,19 +47,19 @@ def read_score(objective: Any, ann_factor: Any, score: Any) -> Score:
     name = getattr(objective, "__name__", type(objective).__name__)
     needs = "ann_factor" in known and known["ann_factor"].default is inspect.Parameter.empty
     if needs and ann_factor is None:
-        raise TypeError(f"ann_factor: {name} needs the number of bars per year, as ann_factor=252")
+        raise TypeError(f"ann_factor: {name} needs the number of bars per year, as bars_per_year=252")
     takes = "ann_factor" in known or any(p.kind is inspect.Parameter.VAR_KEYWORD for p in known.values())
     if ann_factor is not None and not takes:
         raise TypeError(f"ann_factor: {name} takes none")
     return Score(objective, _bars_per_year(ann_factor))
 
 
-def _bars_per_year(ann_factor: Any) -> np.ndarray | None:
+def _bars_per_year(ann_factor: Any, argument: str = "ann_factor") -> np.ndarray | None:
     if ann_factor is None:
         return None
     array = np.asarray(ann_factor)
     if array.dtype.kind not in "iuf" or array.shape != () or not array > 0 or not np.isfinite(array):
-        raise ValueError(f"ann_factor: expected a finite number > 0, got {shown(ann_factor)}"[:200])
+        raise ValueError(f"{argument}: expected a finite number > 0, got {shown(ann_factor)}"[:200])
     return array.astype(np.float64)
 
 

@@ -34,6 +34,7 @@ from jaxsim.frames.training.arguments import (
     check_anneal,
     check_batch,
     check_restarts,
+    read_bars_per_year,
     read_first_bar,
     read_hyperparameters,
     read_optimizer,
@@ -53,6 +54,7 @@ def fit(
     account: Account | None = None,
     objective: Callable | None = None,
     ann_factor: Number | None = None,
+    bars_per_year: Number | None = None,
     score: Callable | None = None,
     optimizer: Any = None,
     steps: int = 300,
@@ -84,7 +86,7 @@ def fit(
     costs: default no fees.     account: default a cash of 100.
     objective: the metric to maximise, a function of the returns [time], called with `ann_factor=` if that is given;
         default `js.metrics.sharpe_ratio`.
-    ann_factor: bars per year.
+    ann_factor, bars_per_year: bars per year, by the name that metrics of arrays or that of `js.backtest`; one of them.
     score: instead of an objective, a function of the `Simulation`, from the first bar that counts on, that returns one
         number.
     optimizer: an optax gradient transformation; default `optax.adam(1e-2)`. Also one that asks for the value
@@ -134,6 +136,7 @@ def fit(
         whole_number(value, name)
     if patience is not None:
         whole_number(patience, "patience")
+    ann_factor = read_bars_per_year(ann_factor, bars_per_year)
     _refuse_vmap(policy, market, validation, costs, account, ann_factor, key)
     data = read_markets(market, validation)
     for module in (policy, costs, account):

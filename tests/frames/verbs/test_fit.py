@@ -473,6 +473,8 @@ BAD = {
     "start: expected a whole number >= 0": {"start": -1},
     "ann_factor: total_return takes none": {"objective": js.metrics.total_return},
     "ann_factor: expected a finite number > 0": {"ann_factor": -1},
+    "bars_per_year: expected a finite number > 0": {"ann_factor": None, "bars_per_year": "252"},
+    "bars_per_year: it is another name of ann_factor": {"bars_per_year": 252},
     "ann_factor: score= is a function": {"score": final_log_value},
     "score: it takes the place": {"score": final_log_value, "objective": js.metrics.total_return},
     "score: expected a function": {"score": 3, "ann_factor": None},
