@@ -10,7 +10,6 @@ from jaxsim.reference.orders import (
     AccountState,
     NotFilled,
     OrderRequest,
-    approx_order_value,
     le,
     process_order,
     requested_size,
@@ -23,12 +22,12 @@ def cut_alike(
     orders: Sequence[OrderRequest],
     sequence: list[int],
     closing: Sequence[bool],
-    is_by_value: bool,
+    worths: Sequence[float] | None,
 ) -> tuple[list[OrderRequest], list[int]]:
     """The orders by asset, their purchases scaled; and the order of execution, with the sales first.
 
     accounts: before the rebalance, by asset.       closing: which assets a stop closes; these orders are not scaled.
-    is_by_value: whether the sequence is that of order values.
+    worths: the order values that made the sequence; None: something else did.
     """
     asked = [_asked(account, order) for account, order in zip(accounts, orders, strict=True)]
     bought = {
@@ -36,10 +35,9 @@ def cut_alike(
         for n, (account, order) in enumerate(zip(accounts, orders, strict=True))
         if not closing[n] and (size := _purchase(account, order, asked[n])) > 0
     }
-    if is_by_value:  # sales without a value stand at the end
-        worth = [approx_order_value(a, o.size, o.size_type, o.direction) for a, o in zip(accounts, orders, strict=True)]
-        hidden = [n for n in sequence if isnan(worth[n]) and asked[n] <= 0]
-        sales = [n for n in sequence if worth[n] < 0]
+    if worths is not None:  # sales without a value stand at the end
+        hidden = [n for n in sequence if isnan(worths[n]) and asked[n] <= 0]
+        sales = [n for n in sequence if worths[n] < 0]
         sequence = sales + hidden + [n for n in sequence if n not in sales and n not in hidden]
     else:
         sequence = [n for n in sequence if n not in bought] + [n for n in sequence if n in bought]

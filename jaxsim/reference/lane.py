@@ -416,7 +416,8 @@ class _Lane:
             accounts = [self.account_of(n, value) for n in range(self.num_assets)]
             closing = [False] * self.num_assets if self.positions is None else self.positions.closing
             is_by_value = not isinstance(answer.call_seq, list) and answer.call_seq == CallSeq.AUTO
-            orders, sequence = cut_alike(accounts, orders, sequence, closing, is_by_value)
+            worths = self.worths(sizes, value, answer) if is_by_value else None
+            orders, sequence = cut_alike(accounts, orders, sequence, closing, worths)
         for rank, n in enumerate(sequence):
             order, before = orders[n], self.account_of(n, value)
             try:
@@ -455,12 +456,16 @@ class _Lane:
         if answer.call_seq != CallSeq.AUTO:
             forward = range(self.num_assets)
             return list(forward if answer.call_seq == CallSeq.DEFAULT else reversed(forward))
+        return call_sequence(self.worths(sizes, value, answer))
+
+    def worths(self, sizes: list[float], value: float, answer: _Answer) -> list[float]:
+        """The order values that decide the order of execution; those that only rounding tells apart are equal."""
         worths = [
             approx_order_value(self.account_of(n, value), sizes[n], SizeType(size_type), Direction(direction))
             for n, (size_type, direction) in enumerate(zip(answer.size_type, answer.direction, strict=True))
         ]
         has_ties = not isinstance(self.policy.destination, ToTarget)
-        return call_sequence([float(coarse(x, value)) for x in worths] if has_ties else worths)
+        return [float(coarse(x, value)) for x in worths] if has_ties else worths
 
 
 def is_plain_threshold(trigger: Any) -> bool:

@@ -72,6 +72,50 @@ def test_sales_come_first_whatever_the_sequence():
             assert bt.orders.query("asset == 'B'")["size"].sum() == units
 
 
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("call_seq", ["auto", "reversed"])
+@pytest.mark.parametrize("fee", [0.0, 0.1])
+def test_what_a_stop_buys_back_is_not_cut(engine, call_seq, fee):
+    """D, sold for 21.6, pays for the cover of A, 12; what is left is shared by B and C, which ask for 14 and 8.4."""
+    days = pd.RangeIndex(3)
+    close = pd.DataFrame({"A": [10.0, 12, 12], "B": 10.0, "C": 10.0, "D": [10.0, 20, 20]}, days)
+    plan = js.Allocations.from_weights(pd.DataFrame([[-0.1, 0.5, 0.3, 0.3]], days[:1], close.columns), days)
+    costs = {"fixed_fees": np.array([0.0, 0, 0, fee])}  # order by order, if there are any
+    terms = {"open": close, "call_seq": call_seq, "cut": "pro_rata", "engine": engine, **(costs if fee else {})}
+    with pytest.warns(UserWarning, match="all buys are scaled to the cash there is"):
+        bt = js.replay(plan, close, trigger=js.Always(), stops=js.StopLoss(0.1), **terms)
+    # D is bought as a purchase like the others on the first day; its fee comes off the cash and the value.
+    part = 1 - fee / 110
+    held = 10 * np.array([0.5, 0.3, 0.3]) * part
+    worth = held @ [10, 10, 20] - 12
+    asked = np.array([0.5, 0.3, 0.3]) * worth - held * [10, 10, 20]
+    left = -asked[2] - fee - 12
+    bought = asked[:2] * left / asked[:2].sum()
+    held = np.append(held[:2] + bought / 10, 0.3 * worth / 20)
+    assert left < asked[:2].sum()
+    assert bt.units.iloc[1].to_list() == pytest.approx([0.0, *held], rel=1e-12)
+    assert bt.cash.iloc[1] == pytest.approx(0.0, abs=1e-9)
+
+
+def test_a_sale_that_only_rounding_tells_from_nothing_keeps_its_place():
+    """A is told to buy a hundred-billionth of the account, B to sell as much, C is bought."""
+
+    def answer(obs):
+        return jnp.where(obs.step == 0, jnp.full(3, 0.3), jnp.array([0.3 + 2e-11, 0.3 - 2e-11, 0.35]))
+
+    close = pd.DataFrame(10.0, index=range(3), columns=list("ABC"))
+    ranks = [
+        js.backtest(
+            close, answer, open=close, trigger=js.Always(), destination=js.Fraction(0.5), cut="pro_rata", engine=engine
+        )
+        ._paths.ledgers[0]
+        .rank.tolist()
+        for engine in ENGINES
+    ]
+    assert ranks[0] == ranks[1]
+    assert ranks[0][1] == [0, 1, 2]
+
+
 def test_the_engines_agree():
     """And both cuts are the same to the last bit before the first bar at which cash is short."""
     tally = Counter()
