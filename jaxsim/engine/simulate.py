@@ -57,7 +57,7 @@ def simulate(
     inputs, save = inputs_of(market, policy, costs, account, key), of_kind(Save, save, "save")
     schedule = checked_schedule(schedule, policy)
     if schedule is None or schedule.sees_every_bar:
-        adjoint = adjoint_for(policy, adjoint)
+        adjoint = adjoint_for(policy, market.num_bars, adjoint)
     elif adjoint is not None:
         raise ValueError("adjoint: js.NextEvent() runs forward only; leave the schedule out for derivatives")
     else:

@@ -151,7 +151,7 @@ def fit(
     restarts = len(next(iter(members.values()))) if members else restarts
     optimizer = read_optimizer(optimizer, members)
     check_anneal(anneal, policy)
-    adjoint_for(policy, adjoint)
+    adjoint_for(policy, data.num_bars, adjoint)
     spec = trainable_spec(policy, trainable)
     rules = leaf_constraints(policy, spec, constraints)
     check_restarts(restarts, init, jitter)

@@ -13,7 +13,7 @@ import pytest
 
 import allocators as al
 import jaxsim as js
-from jaxsim.engine.adjoints.choice import adjoint_for
+from jaxsim.engine.adjoints.choice import LONG, adjoint_for
 from jaxsim.engine.policy.stops import StopRules
 from tests.helpers.gradient_cases import STRUCTURES, compare, exact_gradients, make_case
 from tests.helpers.markets import AS_IT_STANDS, as_users_run_it, simulated
@@ -60,7 +60,7 @@ def one_by_one():
 def test_transformations_in_any_order(one_by_one):
     """The gradient of lanes side by side, the gradient of their sum, and its forward derivative."""
     tangent = np.eye(5)[0]
-    one = partial(score, market=simulated(60))
+    one = partial(score, market=simulated(60), adjoint=js.AtEvents())
 
     def total(weights):
         return jax.vmap(one, (None, 0))(weights, THRESHOLDS).sum()
@@ -193,7 +193,7 @@ def test_the_default_has_the_gradients_of_the_plain_scan(number):
         one = jax.value_and_grad(partial(run, adjoint=adjoint), has_aux=True)
         return eqx.filter_vmap(one)(numbers, code)
 
-    (_, sim), ours = slopes(None)
+    (_, sim), ours = slopes(js.AtEvents())
     (_, plain), theirs = slopes(js.Checkpointed())
     for x, y in zip(jax.tree.leaves(sim), jax.tree.leaves(plain), strict=True):
         np.testing.assert_array_equal(x, y)
@@ -203,7 +203,7 @@ def test_the_default_has_the_gradients_of_the_plain_scan(number):
 
 
 def test_second_derivatives():
-    """Of the default as of the plain scan: the derivative of a gradient, forward over reverse."""
+    """At events as bar by bar: the derivative of a gradient, forward over reverse."""
     at, along = np.array([0.15, 0.25, 0.22, 0.08, 0.28]), np.eye(5)[0]
 
     def one(weights, adjoint):
@@ -215,7 +215,7 @@ def test_second_derivatives():
     def bend(adjoint):
         return jax.jvp(jax.grad(partial(one, adjoint=adjoint)), (at,), (along,))[1]
 
-    np.testing.assert_allclose(bend(None), bend(js.Checkpointed()), rtol=1e-9)
+    np.testing.assert_allclose(bend(js.AtEvents()), bend(js.Checkpointed()), rtol=1e-9)
 
 
 @pytest.mark.parametrize(
@@ -230,8 +230,10 @@ def test_second_derivatives():
     ],
 )
 def test_the_adjoint_that_suits_a_policy(gate, allocator, adjoint):
-    assert adjoint_for(js.Policy(allocator, js.Threshold(0.05), gate)) == adjoint
-    assert adjoint_for(js.Policy(allocator, js.Threshold(0.05), gate), js.Checkpointed(3)) == js.Checkpointed(3)
+    policy = js.Policy(allocator, js.Threshold(0.05), gate)
+    assert adjoint_for(policy, LONG) == adjoint
+    assert adjoint_for(policy, LONG - 1) == js.Checkpointed()
+    assert adjoint_for(policy, LONG, js.Checkpointed(3)) == js.Checkpointed(3)
 
 
 def all_metrics(numbers, market):
