@@ -124,17 +124,21 @@ class Environment:
 
         Returns what is observed at the next bar, the state, the reward, whether the episode is over, and of the bar:
         `value` (after it, at the close), `return`, `fees`, `traded`, `turnover` as in `Simulation`, `rebalanced`,
-        `bar`, and `fault`, a LaneFault. Where the episode is over, observation and state are those of a new one.
+        `bar`, and `fault`, a LaneFault. Where the episode is over, observation and state are those of a new one; then
+        `final_obs` is what its end showed, and `truncated` says that only its bars ran out: what the account would
+        earn from there on is not 0, and `final_obs` is what to estimate it by.
         """
         obs, after, reward, done, info = self.step_env(key, state, action, params)
         new_obs, new = self.reset(key, params)
         select = lambda x, y: lax.select(done, x, y)  # noqa: E731
+        info["final_obs"] = obs
         return jax.tree.map(select, new_obs, obs), jax.tree.map(select, new, after), reward, done, info
 
     def step_env(
         self, key: Any, state: EnvironmentState, action: Float[Array, " asset"], params: LaneInputs | None = None
     ) -> tuple[Any, EnvironmentState, Float[Array, ""], Bool[Array, ""], dict[str, Array]]:
-        """`step` without beginning anew; after the last bar of the market that bar is observed once more."""
+        """`step` without beginning anew, so that what is observed is `final_obs`; after the last bar of the market that
+        bar is observed once more."""
         inputs = self._inputs(params, state.key)
         weights = jnp.asarray(action, inputs.market.dtype)
         if weights.shape != (self.num_actions,):
@@ -155,7 +159,9 @@ class Environment:
         }
         reward = jnp.asarray(self._reward(info), inputs.market.dtype)
         after = EnvironmentState(outcome.lane, state.bar + 1, state.end, value, state.key)
-        done = (after.bar >= state.end) | ~status.is_ok | ~(value > 0)
+        lost = ~status.is_ok | ~(value > 0)
+        done = (after.bar >= state.end) | lost
+        info["truncated"] = done & ~lost
         return self._observed(inputs, after), after, reward, done, info
 
     def action_space(self, params: LaneInputs | None = None) -> Space:

@@ -89,13 +89,17 @@ def test_episodes_side_by_side_begin_anew():
     starts = np.asarray(state.bar)
     assert starts.min() >= 5 and starts.max() <= BARS - 7 and len(set(starts)) > 15
     np.testing.assert_array_equal(obs[:, 3:], features[starts])  # of the first bar
-    step = jax.jit(jax.vmap(env.step, (0, 0, 0, None)))
+    step, step_env = (jax.jit(jax.vmap(f, (0, 0, 0, None))) for f in (env.step, env.step_env))
     actions = jax.vmap(env.action_space().sample)(keys) / 3
     assert env.action_space().contains(actions[0])
     for turn in range(8):
         alone = env.step(keys[4], jax.tree.map(lambda x: x[4], state), actions[4], params)
-        obs, state, reward, done, _ = step(keys, state, actions, params)
+        ahead = step_env(keys, state, actions, params)
+        obs, state, reward, done, info = step(keys, state, actions, params)
         assert bool(done.all()) == (turn == 6) == bool(done.any())
+        np.testing.assert_array_equal(info["truncated"], done)
+        np.testing.assert_allclose(info["final_obs"], ahead[0], rtol=1e-12)
+        assert (np.asarray(info["final_obs"][:, :3]).sum(1) > 0).all()  # of the account that ends, not of the new one
         np.testing.assert_allclose(reward[4], alone[2], rtol=1e-12)
         np.testing.assert_allclose(obs[4], alone[0], rtol=1e-12)
     begun = jax.vmap(env.reset, (0, None))(keys, params)[1]
@@ -121,13 +125,13 @@ def test_an_episode_ends_with_a_fault_and_with_the_account():
     env = js.environment(market(), length=20)
     _, state = env.reset(jax.random.key(0))
     *_, done, info = env.step_env(jax.random.key(0), state, jnp.array([jnp.inf, 0, 0]))
-    assert done and info["fault"] == js.LaneFault.WEIGHT_INFINITE
+    assert done and info["fault"] == js.LaneFault.WEIGHT_INFINITE and not info["truncated"]
     rising = 10.0 ** jnp.arange(3.0)[:, None]
     env = js.environment(js.Market(rising, rising, rising, rising))
     _, state = env.reset(jax.random.key(0))
     _, state, *_ = env.step_env(jax.random.key(0), state, jnp.array([-1.0]))
     *_, reward, done, info = env.step_env(jax.random.key(0), state, jnp.array([jnp.nan]))
-    assert done and info["value"] < 0 and reward == pytest.approx(np.log(1e-6))
+    assert done and not info["truncated"] and info["value"] < 0 and reward == pytest.approx(np.log(1e-6))
 
 
 def test_a_loop_of_ones_own():
