@@ -301,7 +301,7 @@ def test_importing_the_command_line_imports_none_of_its_extra():
             "--threshold: 101,101 combinations with --fees",
         ),
         (("--threshold", "-0.01"), "--threshold: expected a finite number >= 0 or inf, got -0.01"),
-        (("--fees", "-1"), "--fees: expected a finite number > -1, got -1"),
+        (("--fees", "-1"), "--fees: expected a finite number > -1 and <= 100, got -1"),
         (("--fees", "x"), "--fees: 'x' is not a number"),
         (("--freq", "1 moon"), "--freq: '1 moon' is no duration"),
         (("--freq", "252"), "--freq: '252' is no duration such as '1h' or '1D'"),

@@ -24,7 +24,7 @@ class Costs(eqx.Module):
     """The costs of an order and its limits (rules 2.6 and 3). Each is a number, one per asset [asset], or
     [time or 1, asset or 1]. None: off; programs are then compiled without it.
 
-    fees: fraction of the traded value, > -1 (negative: a rebate).
+    fees: fraction of the traded value, > -1 (negative: a rebate), <= 100.
     fixed_fees: currency per order (negative: a rebate).
     slippage: fraction by which buys fill above the execution price and sells below it, in [0, 1).
     min_size: units; a smaller fill is rejected.     max_size: units; a larger order is cut, or rejected.

@@ -25,7 +25,7 @@ def bad(name: str, value: Any, error: type[Exception], pattern: str, **others: A
 
 
 for term, (low, high) in {
-    "fees": (-1.0, None),
+    "fees": (-1.0, 101.0),
     "fixed_fees": (None, None),
     "slippage": (-0.01, 1.0),
     "min_size": (-0.1, None),
