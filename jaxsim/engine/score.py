@@ -119,7 +119,7 @@ def _score(
         @custom_vmap
         def scores(arrays: Any, benchmark: Any) -> dict[str, Array]:
             inputs = eqx.combine(arrays, rest)
-            metrics, status = lane_metrics(inputs, axes, names, ann_factor, benchmark, schedule=schedule)
+            metrics, status, _ = lane_metrics(inputs, axes, names, ann_factor, benchmark, schedule=schedule)
             return {name: jnp.where(status.fault == LaneFault.NONE, x, jnp.nan) for name, x in metrics.items()}
 
         @scores.def_vmap

@@ -28,8 +28,7 @@ def close_what_leaves(lane: Any, bar: int) -> dict[int, LoggedOrder]:
         if units != 0:
             before = AccountState(lane.cash, units, lane.debt[n], lane.free_cash, nan, nan)
             after = AccountState(cash, 0.0, 0.0, free_cash, nan, nan)
-            size_type = SizeType.TARGET_PERCENT if lane.are_weights else SizeType.TARGET_AMOUNT
-            order = OrderRequest(0.0, lane.mark[bar][n], size_type)
+            order = OrderRequest(0.0, lane.mark[bar][n], SizeType.TARGET_AMOUNT)
             side = OrderSide.SELL if units > 0 else OrderSide.BUY
             result = OrderResult(abs(units), order.price, 0.0, side, OrderStatus.FILLED, OrderStatusInfo.NONE)
             closed[n] = LoggedOrder(before, order, after, result, -OrderReason.DELISTED, -units)

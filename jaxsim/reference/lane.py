@@ -16,6 +16,7 @@ from jaxsim.engine.base.random import reject_draws
 from jaxsim.engine.policy.allocation import Allocation, read_codes, refuse_fractions, refuse_labels
 from jaxsim.engine.policy.destinations import SpreadOver, ToTarget
 from jaxsim.engine.policy.drift_triggers import Threshold
+from jaxsim.engine.policy.given import GivenOrders
 from jaxsim.engine.policy.observation import Observation
 from jaxsim.engine.policy.policy import Policy, allocator_name, initial_state, keeps_state, observes
 from jaxsim.engine.policy.triggers import AtBars, Never, as_answer, excess_of
@@ -36,23 +37,11 @@ from jaxsim.reference.orders import (
     process_order,
     snap,
 )
-from jaxsim.reference.records import LaneRun, LoggedOrder, Rebalance, columns_of
+from jaxsim.reference.records import Answer, LaneRun, LoggedOrder, Rebalance, columns_of
+from jaxsim.reference.ruin import close_all, is_ruined_before
 from jaxsim.reference.stops import Positions
 
 _key_at = jax.jit(jax.random.fold_in)  # for speed: without jit a key takes ten times as long
-
-
-@dataclass(frozen=True)
-class _Answer:
-    """An allocator's answer in plain Python. The weight of an asset that is left alone is NaN."""
-
-    weights: list[float]
-    skip: list[bool]
-    size_type: list[int]
-    direction: list[int]
-    are_weights: bool
-    call_seq: CallSeq | list[int]
-    aux: dict
 
 
 @dataclass(frozen=True)
@@ -62,7 +51,7 @@ class _Plan:
     end: weights after the last part.       parts: number of parts left.
     """
 
-    answer: _Answer
+    answer: Answer
     end: list[float]
     parts: int
 
@@ -119,6 +108,8 @@ class _Lane:
         self.closed: dict[int, LoggedOrder] = {}  # at this bar, of assets that have left the market
         self.is_emptied = False  # nothing is held, since all of it has left the market
         self.incidents = Incident(0)
+        self.goes_on = isinstance(policy.allocator, GivenOrders)  # plain orders do, whatever the account is worth
+        self.is_ruined = False
         self.aux: dict = {}  # of the last answer
         self.fault = (LaneFault.NONE, -1, -1)
         self.plan: _Plan | None = None
@@ -149,12 +140,16 @@ class _Lane:
 
     def step(self, bar: int) -> None:
         """Steps 1 to 6 of a bar."""
+        falls = is_ruined_before(self, bar)
         self.closed = close_what_leaves(self, bar)  # 1. close
         self.val_price_now = self.valuation(bar)
         value = self.worth(self.val_price_now)  # 2. value
         self.seen = None  # 3. observe; the observation is built when it is first used
         if observes(self.policy.allocator):
             self.watch(self.observation(bar, value))
+        if falls and any(units != 0 for units in self.units):
+            self.rebalances.append(close_all(self, bar, value))
+            return
         if not self.wants_to_trade(bar, value):  # 4. decide
             if self.closed:
                 self.rebalances.append(closing_row(self, bar, value))
@@ -228,7 +223,7 @@ class _Lane:
 
     def wants_to_trade(self, bar: int, value: float) -> bool:
         """Whether the allocator is asked at this bar (rules 5.1), or a spread rebalance continues."""
-        if self.fault[0] != LaneFault.NONE or bar < self.min_history:
+        if self.fault[0] != LaneFault.NONE or self.is_ruined or bar < self.min_history:
             return False
         if self.plan is not None:
             return True
@@ -264,7 +259,7 @@ class _Lane:
         terms = zip(holdings, self.target, carried, strict=True)
         return [nan if old else abs(_ratio(x, value) - target) for x, target, old in terms]
 
-    def ask(self, obs: Observation) -> _Answer:
+    def ask(self, obs: Observation) -> Answer:
         """Ask the allocator, and check that it returns one weight per asset."""
         allocator = self.policy.allocator
         if keeps_state(allocator):
@@ -285,7 +280,7 @@ class _Lane:
                 )
         bar = int(obs.step)
         size_type, direction, call_seq = answer.size_type, answer.direction, answer.call_seq
-        return _Answer(
+        return Answer(
             np.where(skip, nan, weights).tolist(),
             skip.tolist(),
             self.size_type[bar] if size_type is None else self.codes(SIZE_TYPE, size_type, "size_type"),
@@ -308,7 +303,7 @@ class _Lane:
         order = np.asarray(answer).tolist()
         return self.call_seq if all(n == -1 for n in order) else order
 
-    def rebalance(self, bar: int, value: float, answer: _Answer) -> None:
+    def rebalance(self, bar: int, value: float, answer: Answer) -> None:
         """Store the target weights and trade towards them, unless one of them is a fault."""
         excess = self.excess(bar, value)
         self.target, self.is_unasked = answer.weights, False
@@ -319,7 +314,7 @@ class _Lane:
             self.plan = _Plan(answer, self.destination(bar, value, answer), parts)
         self.trade_to(bar, value, answer, excess)
 
-    def rebalance_with_stops(self, bar: int, value: float, answer: _Answer, positions: Positions) -> None:
+    def rebalance_with_stops(self, bar: int, value: float, answer: Answer, positions: Positions) -> None:
         """Rebalance, or close positions by stops, or both."""
         obs, remembered = self.observation(bar, value), self.target
         asked = positions.asked(obs, answer.weights, self.is_triggered(bar, value))
@@ -335,7 +330,7 @@ class _Lane:
         return np.array(excess_of(self.policy.trigger, self.observation(bar, value)), float).tolist()
 
     def trade_to(
-        self, bar: int, value: float, answer: _Answer, excess: list[float] | None = None, is_decision: bool = True
+        self, bar: int, value: float, answer: Answer, excess: list[float] | None = None, is_decision: bool = True
     ) -> None:
         """Trade a rebalance, or the next part of it."""
         excess = self.excess(bar, value) if excess is None else excess
@@ -379,13 +374,13 @@ class _Lane:
         ends = zip(present, plan.end, ways, strict=True)
         return [way * (start + (way * end - start) / plan.parts) for start, end, way in ends]
 
-    def chosen_sequence(self, answer: _Answer) -> list[float]:
+    def chosen_sequence(self, answer: Answer) -> list[float]:
         """The place of each asset in the order of execution; NaN unless the allocator chose it."""
         if self.fault[0] != LaneFault.NONE or not isinstance(answer.call_seq, list):
             return [nan] * self.num_assets
         return [float(answer.call_seq.index(n)) for n in range(self.num_assets)]
 
-    def destination(self, bar: int, value: float, answer: _Answer) -> list[float]:
+    def destination(self, bar: int, value: float, answer: Answer) -> list[float]:
         """The sizes to trade to: the targets, or for weights the point that the policy's destination sets."""
         if not answer.are_weights or type(self.policy.destination) is ToTarget:
             return self.target
@@ -393,7 +388,7 @@ class _Lane:
         way = np.where(np.array(answer.direction) == Direction.SHORT_ONLY, -1.0, 1.0)
         return (way * np.array(self.policy.destination(obs, way * self.target, self.policy.trigger), float)).tolist()
 
-    def note_faults(self, bar: int, answer: _Answer) -> None:
+    def note_faults(self, bar: int, answer: Answer) -> None:
         """Record the first fault of an answer, if there is one."""
         for n in range(self.num_assets):
             fault = _weight_fault(self.target[n], answer)
@@ -406,7 +401,7 @@ class _Lane:
         if isinstance(answer.call_seq, list) and sorted(answer.call_seq) != list(range(self.num_assets)):
             self.fault = (LaneFault.CALL_SEQ, bar, 0)
 
-    def execute(self, bar: int, value: float, sizes: list[float], answer: _Answer) -> dict[int, LoggedOrder]:
+    def execute(self, bar: int, value: float, sizes: list[float], answer: Answer) -> dict[int, LoggedOrder]:
         """Execute one order for each asset, one after the other; returns them by asset."""
         log, draws = {}, [nan] * self.num_assets
         if "reject_prob" in self.terms:
@@ -414,7 +409,9 @@ class _Lane:
         orders, sequence = self.orders(bar, sizes, answer), self.execution(sizes, value, answer)
         if self.policy.cut == PRO_RATA:
             accounts = [self.account_of(n, value) for n in range(self.num_assets)]
-            closing = [False] * self.num_assets if self.positions is None else self.positions.closing
+            closing = [self.is_ruined] * self.num_assets  # which closes all that it trades
+            if self.positions is not None and not self.is_ruined:
+                closing = self.positions.closing
             is_by_value = not isinstance(answer.call_seq, list) and answer.call_seq == CallSeq.AUTO
             worths = self.worths(sizes, value, answer) if is_by_value else None
             orders, sequence = cut_alike(accounts, orders, sequence, closing, worths)
@@ -433,7 +430,7 @@ class _Lane:
                 self.last_fill[n] = (after.val_price, bar)
         return log
 
-    def orders(self, bar: int, sizes: list[float], answer: _Answer) -> list[OrderRequest]:
+    def orders(self, bar: int, sizes: list[float], answer: Answer) -> list[OrderRequest]:
         """The orders by asset."""
         kinds = [SizeType(x) for x in answer.size_type]
         if self.positions is not None:  # a stop closes whatever the account is worth
@@ -449,7 +446,7 @@ class _Lane:
         """The account before an order for asset `n`."""
         return AccountState(self.cash, self.units[n], self.debt[n], self.free_cash, self.val_price_now[n], value)
 
-    def execution(self, sizes: list[float], value: float, answer: _Answer) -> list[int]:
+    def execution(self, sizes: list[float], value: float, answer: Answer) -> list[int]:
         """The assets in their order of execution."""
         if isinstance(answer.call_seq, list):
             return answer.call_seq if self.fault[0] == LaneFault.NONE else list(range(self.num_assets))
@@ -458,7 +455,7 @@ class _Lane:
             return list(forward if answer.call_seq == CallSeq.DEFAULT else reversed(forward))
         return call_sequence(self.worths(sizes, value, answer))
 
-    def worths(self, sizes: list[float], value: float, answer: _Answer) -> list[float]:
+    def worths(self, sizes: list[float], value: float, answer: Answer) -> list[float]:
         """The order values that decide the order of execution; those that only rounding tells apart are equal."""
         worths = [
             approx_order_value(self.account_of(n, value), sizes[n], SizeType(size_type), Direction(direction))
@@ -472,7 +469,7 @@ def is_plain_threshold(trigger: Any) -> bool:
     return type(trigger) is Threshold and not trigger.relative
 
 
-def _weight_fault(weight: float, answer: _Answer) -> LaneFault:
+def _weight_fault(weight: float, answer: Answer) -> LaneFault:
     if isnan(weight):
         return LaneFault.WEIGHT_NAN
     return LaneFault.WEIGHT_INFINITE if answer.are_weights and isinf(weight) else LaneFault.NONE

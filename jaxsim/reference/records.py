@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxsim.engine.base.enums import OrderSide
+from jaxsim.engine.base.enums import CallSeq, OrderSide
 from jaxsim.engine.trading.status import Incident, LaneFault, OrderStatus
 from jaxsim.errors import OrderError
 from jaxsim.reference.orders import AccountState, NotFilled, OrderRequest, OrderResult, requested_size
@@ -63,6 +63,19 @@ class LaneRun:
     value_path: np.ndarray
     cash_path: np.ndarray
     units_path: np.ndarray
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An allocator's answer in plain Python. The weight of an asset that is left alone is NaN."""
+
+    weights: list[float]
+    skip: list[bool]
+    size_type: list[int]
+    direction: list[int]
+    are_weights: bool
+    call_seq: CallSeq | list[int]
+    aux: dict
 
 
 class LoggedOrder(NamedTuple):

@@ -68,4 +68,14 @@ DIFFERENCES = (
         "it cannot be traded back, so that a hole in the prices would fire at every bar",
         'drift_without_price="counts"',
     ),
+    Difference(
+        "a policy's account that is worth nothing after a close is closed at the next bar and never trades again",
+        "it can pay for nothing; orders of a size in units would go on with money that is not there",
+        "",
+    ),
+    Difference(
+        "after the first value of 0 or less returns are 0, ratios are NaN, and `total_return` is last value over first",
+        "a lane that lost four times its cash had a total return of +100 % and won the sweep",
+        "",
+    ),
 )

@@ -15,6 +15,7 @@ from jaxsim.engine.adjoints.near_misses import find_misses
 from jaxsim.engine.bar.delisting import leaving_bars
 from jaxsim.engine.bar.lane_state import LaneState, observation_of
 from jaxsim.engine.bar.lanes import LaneInputs
+from jaxsim.engine.bar.ruin import has_worthless_mark, is_ruined_before, may_be_ruined
 from jaxsim.engine.bar.simulation import BarPaths, Save
 from jaxsim.engine.bar.step import Rebalance, decide, is_decided, trade_bar
 from jaxsim.engine.bar.totals import BarTotals
@@ -165,6 +166,8 @@ def find_events(inputs: LaneInputs, start: LaneState, block: int, capacity: int,
     market, policy, num_bars = inputs.market, inputs.policy, inputs.market.num_bars
     room = room_for(capacity, EVENT_CHUNK)
     leaving = None if market.gone is None else leaving_bars(market.gone)
+    decides = is_decided if leaving is None and start.ruined_at is None else decide
+    worthless = has_worthless_mark(market)
 
     def first_trade(lane: LaneState, seen: Array, bar: Array) -> Array:
         begin = jnp.minimum(bar, num_bars - block)
@@ -174,11 +177,15 @@ def find_events(inputs: LaneInputs, start: LaneState, block: int, capacity: int,
         is_open, fires = bars >= jnp.maximum(seen, bar), trades(bars, prices)
         if leaving is not None:
             fires = fires | lax.dynamic_slice_in_dim(leaving, begin, block)
+        if lane.ruined_at is not None:
+            ruins = jax.vmap(lambda at: is_ruined_before(market, lane, at))
+            may_be = any_lane(worthless | may_be_ruined(lane.holdings))
+            fires = fires | lax.cond(may_be, lambda: ruins(bars), lambda: jnp.zeros(block, bool))
         return jnp.min(where(fires & is_open, bars, num_bars))
 
     def row_at(lane: LaneState, at: Array, is_due: Array) -> _Row:
-        # At a bar at which assets leave, the search does not say whether there is a rebalance as well.
-        outcome = trade_bar(inputs, lane, at, is_due, decision=is_decided if leaving is None else decide)
+        # Where assets leave or the account is ruined, the search does not say whether there is a rebalance.
+        outcome = trade_bar(inputs, lane, at, is_due, decision=decides)
         event = outcome.event if keeps_events else None
         return _Row(at, outcome.traded, outcome.trades, outcome.event.is_decision, outcome.lane, outcome.totals, event)
 

@@ -18,6 +18,7 @@ from jaxsim.engine.adjoints.agenda import Agenda, Held, constant, in_chunks, roo
 from jaxsim.engine.bar.delisting import close_what_leaves
 from jaxsim.engine.bar.lane_state import LaneState, at_bar_row, observation_of
 from jaxsim.engine.bar.lanes import LaneInputs
+from jaxsim.engine.bar.ruin import note_ruin
 from jaxsim.engine.bar.step import Rebalance, passage_of, rebalance, totals_of
 from jaxsim.engine.bar.totals import BarTotals
 from jaxsim.engine.base.arrays import Array, where
@@ -124,7 +125,7 @@ def find_misses(
         """The lane before a bar, and its observation."""
         row = held.row[bar] - held.is_new[bar]
         lane = jax.tree.map(lambda first, rows: where(row < 0, first, rows[row]), start, agenda.lane)
-        lane, _ = close_what_leaves(fixed.market, lane, bar)
+        lane, _ = close_what_leaves(fixed.market, note_ruin(fixed.market, lane, bar), bar)
         return lane, observation_of(fixed.market, lane, bar, at_bar_row(fixed.market.val_price, bar), inputs.key)
 
     def passage_at(inputs: LaneInputs, bar: Array, lane: LaneState, obs: Observation) -> Passage:

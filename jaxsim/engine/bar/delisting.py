@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float
 from jaxsim.engine.bar.lane_state import LaneState, at_bar_row
 from jaxsim.engine.base.arrays import Array, Step, where
 from jaxsim.engine.base.enums import Direction, SizeType
-from jaxsim.engine.base.numerics import any_lane, dot, ordered_sum, snap
+from jaxsim.engine.base.numerics import UNROLL, any_lane, dot, ordered_sum, snap
 from jaxsim.engine.trading.account import Holdings, is_flat
 from jaxsim.engine.trading.costs import NEUTRAL, Costs
 from jaxsim.engine.trading.market import Market
@@ -40,12 +40,13 @@ class Closing(eqx.Module):
 def leaves_at(market: Market, bar: Step) -> Bool[Array, " asset"]:
     """Which assets leave the market at a bar. None leaves at the first one."""
     assert market.gone is not None
-    return at_bar_row(market.gone, bar) & ~at_bar_row(market.gone, jnp.maximum(bar - 1, 0))
+    before = at_bar_row(market.gone, jnp.maximum(bar - 1, 0))
+    return jnp.asarray(at_bar_row(market.gone, bar) & ~before)
 
 
 def leaving_bars(gone: Bool[Array, "*lanes time asset"]) -> Bool[Array, "*lanes time"]:
     """At which bars any asset leaves the market."""
-    return (gone & ~jnp.concatenate([gone[..., :1, :], gone[..., :-1, :]], axis=-2)).any(-1)
+    return jnp.any(gone & ~jnp.concatenate([gone[..., :1, :], gone[..., :-1, :]], axis=-2), axis=-1)
 
 
 def close_what_leaves(
@@ -68,7 +69,8 @@ def close_what_leaves(
     def keep() -> tuple[LaneState, Closing]:
         return lane, Closing(none, none, lane.holdings)
 
-    return lax.cond(any_lane(leaves.any()), act, keep)
+    # The arithmetic of few assets takes less time than a branch, which copies all that it hands out.
+    return act() if none.shape[0] <= UNROLL else lax.cond(any_lane(jnp.any(leaves)), act, keep)
 
 
 def _without(lane: LaneState, leaves: Bool[Array, " asset"], closing: Closing) -> LaneState:

@@ -80,6 +80,8 @@ class LaneState(eqx.Module):
     last_fills: None unless a fill can be newer than the market's prices.
     spread: None unless rebalances are spread over several bars.
     entries: None unless the policy has stops.
+    ruined_at: the first bar after the account was worth nothing, int, -1 if it never was; None for plain orders, which
+        go on.
     is_emptied: whether nothing is held because all that was held has left the market; None unless assets can leave.
         Such an account is not flat: it waits for its next rebalance.
     incidents: the set of `Incident` that have befallen the account; None where none can.
@@ -100,6 +102,7 @@ class LaneState(eqx.Module):
     incidents: Int[Array, ""] | None = None
     first_bar: Int[Array, ""] | None = None
     is_unasked: Bool[Array, ""] | None = None
+    ruined_at: Int[Array, ""] | None = None
 
     @classmethod
     def start(cls, inputs: LaneInputs) -> "LaneState":
@@ -114,8 +117,19 @@ class LaneState(eqx.Module):
         unknown = jnp.full(num_assets, jnp.nan, dtype)
         moves_prices = costs.update_value is not None and market.priced_at is not None
         last_fills = LastFills(unknown, jnp.zeros(num_assets, jnp.int32)) if moves_prices else None
-        is_emptied, incidents = (None, None) if market.gone is None else (jnp.asarray(False), jnp.int32(0))
-        lane = cls(holdings, unknown, memory, LaneStatus.ok(), last_fills, None, None, is_emptied, incidents)
+        is_emptied = None if market.gone is None else jnp.asarray(False)
+        ruined_at = None if isinstance(policy.allocator, GivenOrders) else jnp.int32(-1)
+        incidents = None if is_emptied is None and ruined_at is None else jnp.int32(0)
+        lane = cls(
+            holdings,
+            unknown,
+            memory,
+            LaneStatus.ok(),
+            last_fills,
+            is_emptied=is_emptied,
+            incidents=incidents,
+            ruined_at=ruined_at,
+        )
         entries = None if policy.stops is None else Entries.none(num_assets, dtype)
         lane = replace(lane, spread=SpreadRebalance.blank(inputs, lane), entries=entries)
         return lane if inputs.account.units is None else lane._opened(inputs)
@@ -136,6 +150,17 @@ class LaneState(eqx.Module):
     def is_on_its_way(self) -> Bool[Array, ""]:
         """Whether parts of the last rebalance are still to be traded."""
         return jnp.asarray(False) if self.spread is None else self.spread.left > 0
+
+    @property
+    def is_ruined(self) -> Bool[Array, ""]:
+        """Whether the account has been worth nothing after a close before this bar."""
+        return jnp.asarray(False) if self.ruined_at is None else self.ruined_at >= 0
+
+    def falls_at(self, bar: Step) -> Bool[Array, ""]:
+        """Whether all that is held is closed at a bar, since the account was worth nothing after the bar before."""
+        if self.ruined_at is None:
+            return jnp.asarray(False)
+        return (self.ruined_at == bar) & ~is_flat(self.holdings.units)
 
     @property
     def is_flat(self) -> Bool[Array, ""]:

@@ -19,6 +19,7 @@ from jaxsim.engine.bar.delisting import Closing, close_what_leaves, fills_with
 from jaxsim.engine.bar.lane_state import LaneState, SpreadRebalance, at_bar_row, observation_of
 from jaxsim.engine.bar.lanes import LaneInputs
 from jaxsim.engine.bar.request import allocation_faults, facing, request_of
+from jaxsim.engine.bar.ruin import note_ruin
 from jaxsim.engine.bar.totals import BarTotals, closed_value, traded_value, turnover_of
 from jaxsim.engine.base.arrays import Amount, Array, where
 from jaxsim.engine.base.enums import Direction, SizeType
@@ -33,8 +34,8 @@ from jaxsim.engine.policy.policy import Policy, allocator_name, as_state, ask, o
 from jaxsim.engine.policy.stops import Entries
 from jaxsim.engine.policy.triggers import as_answer, excess_of, margin_of
 from jaxsim.engine.trading.account import is_flat
-from jaxsim.engine.trading.rebalance import BarPrices, Fills, trade
-from jaxsim.engine.trading.status import LaneFault
+from jaxsim.engine.trading.rebalance import BarPrices, Fills, Request, trade
+from jaxsim.engine.trading.status import LaneFault, OrderReason
 
 
 class Rebalance(eqx.Module):
@@ -116,6 +117,7 @@ def trade_bar(
             raise TypeError(f"{name}: expected js.{kind.__name__}, got {shown(value)}"[:200])
     if np.ndim(bar) != 0 or not jnp.issubdtype(jnp.result_type(bar), jnp.integer):
         raise TypeError(f"bar: expected the number of a bar, got {shown(bar)}"[:200])
+    lane = note_ruin(inputs.market, lane, bar, is_due)
     lane, closing = close_what_leaves(inputs.market, lane, bar, is_due)
     obs = observation_of(inputs.market, lane, bar, at_bar_row(inputs.market.val_price, bar), inputs.key)
     recorded = {}
@@ -137,7 +139,7 @@ def observe(inputs: LaneInputs, lane: LaneState, bar: Int[Array, ""] | int) -> O
     bar: its number, 0 for the first; of a bar that does not exist, the nearest one is shown.
     """
     bar = jnp.asarray(bar, jnp.int32)
-    lane, _ = close_what_leaves(inputs.market, lane, bar)
+    lane, _ = close_what_leaves(inputs.market, note_ruin(inputs.market, lane, bar), bar)
     return observation_of(inputs.market, lane, bar, at_bar_row(inputs.market.val_price, bar), inputs.key)
 
 
@@ -152,6 +154,7 @@ def must_trade(policy: Policy, lane: LaneState, obs: Observation) -> Bool[Array,
     must = lane.is_flat if policy.trades_when_flat else jnp.asarray(False)
     if lane.is_unasked is not None:
         must = must | lane.is_unasked
+    must = must | lane.falls_at(obs.step)
     if lane.spread is not None:
         must = must | lane.is_on_its_way
     if policy.stops is not None:
@@ -163,7 +166,9 @@ def must_trade(policy: Policy, lane: LaneState, obs: Observation) -> Bool[Array,
 def may_trade(policy: Policy, lane: LaneState, obs: Observation) -> Bool[Array, ""]:
     """Whether there may be orders at all."""
     may = (obs.step >= policy.min_history) & lane.status.is_ok
-    return may if lane.first_bar is None else may & (obs.step >= lane.first_bar)
+    if lane.first_bar is not None:
+        may = may & (obs.step >= lane.first_bar)
+    return may if lane.ruined_at is None else where(lane.is_ruined, lane.falls_at(obs.step), may)
 
 
 def is_decided(policy: Policy, lane: LaneState, obs: Observation) -> Bool[Array, ""]:
@@ -199,26 +204,36 @@ def rebalance(inputs: LaneInputs, lane: LaneState, obs: Observation) -> tuple[La
         # Whatever the destination, and whatever the account is worth.
         request = replace(request, size=where(closing, 0.0, request.size), closes=closing)
     faults = allocation_faults(allocation, request)
-    spread, is_decision = lane.spread, jnp.asarray(True)
+    falls, spread = lane.falls_at(obs.step), lane.spread
+    is_decision = ~(lane.is_on_its_way | falls)
     if spread is not None:
         assert isinstance(policy.destination, SpreadOver)
-        is_decision = ~lane.is_on_its_way
-        spread, memory, target, faults = jax.tree.map(
+        new_spread = SpreadRebalance(request, policy.destination.num_parts(obs))
+        spread = jax.tree.map(lambda new, old: where(is_decision, new, old), new_spread, spread)
+    if spread is not None or lane.ruined_at is not None:
+        memory, target, faults = jax.tree.map(
             lambda new, old: where(is_decision, new, old),
-            (SpreadRebalance(request, policy.destination.num_parts(obs)), memory, target, faults),
-            (spread, lane.memory, lane.target, jnp.full_like(faults, LaneFault.NONE)),
+            (memory, target, faults),
+            (lane.memory, lane.target, jnp.full_like(faults, LaneFault.NONE)),
         )
+    if spread is not None:
         request, way = spread.request, spread.request.direction
         request = replace(request, size=facing(way, next_part(obs, facing(way, request.size), spread.left)))
     status = lane.status.first(faults, obs.step)
     # A lane that has gone wrong trades no more.
     closes = None if request.closes is None else request.closes & status.is_ok
     request = replace(request, size=where(status.is_ok, request.size, jnp.nan), closes=closes)
+    if lane.ruined_at is not None:
+        request = _closing_all(request, falls, lane.holdings.units)
     draw = None if costs.reject_prob is None else reject_draws(obs.key, obs.num_assets).astype(market.dtype)
     quote = BarPrices(obs.value, obs.val_price, at_bar_row(market.price, obs.step))
     holdings, fills = trade(lane.holdings, request, quote, costs.at(obs.step, obs.num_assets), draw, inputs.keep_log)
     if fills.fault is not None:
-        status = status.first(fills.fault, obs.step, fills.rank, fills.info)
+        # What cannot be closed is no fault.
+        status = status.first(where(falls, LaneFault.NONE, fills.fault), obs.step, fills.rank, fills.info)
+    if lane.ruined_at is not None:
+        is_sent = falls & (lane.holdings.units != 0)
+        fills = replace(fills, rank=where(is_sent, -OrderReason.RUINED, fills.rank).astype(fills.rank.dtype))
     last_fills = None if lane.last_fills is None else lane.last_fills.after(fills, obs.step)
     if spread is not None:
         spread = replace(spread, left=where(is_flat(holdings.units), 0, spread.left - 1))
@@ -232,11 +247,31 @@ def rebalance(inputs: LaneInputs, lane: LaneState, obs: Observation) -> tuple[La
         target = where(jnp.isnan(target) & ~policy.stops.due(obs), lane.target, target)
     is_emptied = None if lane.is_emptied is None else lane.is_emptied & is_flat(holdings.units)
     is_unasked = None if lane.is_unasked is None else jnp.zeros_like(lane.is_unasked)
-    after = LaneState(
-        holdings, target, memory, status, last_fills, spread, entries, is_emptied, lane.incidents, lane.first_bar,
-        is_unasked,
-    )  # fmt: skip
+    after = replace(
+        lane,
+        holdings=holdings,
+        target=target,
+        memory=memory,
+        status=status,
+        last_fills=last_fills,
+        spread=spread,
+        entries=entries,
+        is_emptied=is_emptied,
+        is_unasked=is_unasked,
+    )
     return after, event
+
+
+def _closing_all(request: Request, falls: Bool[Array, ""], units: Float[Array, " asset"]) -> Request:
+    """The request, and where the account has fallen one that closes all that is held, counted in units."""
+    closes = falls & (units != 0)
+    others = False if request.closes is None else request.closes & ~falls
+    return replace(
+        request,
+        size=where(closes, 0.0, where(falls, jnp.nan, request.size)),
+        sequence=None if request.sequence is None else where(falls, -1, request.sequence),
+        closes=closes | others,
+    )
 
 
 def rebalance_if(
@@ -257,7 +292,7 @@ def rebalance_if(
     Returns the lane, the event, and `BarOutcome.passed`.
     """
     acts = trades if passage is None else passage.acts
-    obs = replace(obs, is_asked=acts, ticket=inputs.ticket)
+    obs = replace(obs, is_asked=acts & ~lane.falls_at(obs.step), ticket=inputs.ticket)
     if closing is not None:
         acts = acts | closing.happens.any()
     rebalance_once = traced_once(rebalance)

@@ -64,10 +64,10 @@ def root(x: Any) -> Any:
 
 
 def power(base: Any, exponent: Any) -> Any:
-    """base**exponent, exponent > 0, with derivative zero at zero; NaN where the result is not real."""
-    xp = namespace(base, exponent)
-    real = (base > 0) | ((base < 0) & (exponent == xp.floor(exponent)))
-    return xp.where(base == 0, 0, xp.where(real, xp.where(real, base, 1) ** exponent, np.nan))
+    """base**exponent, exponent > 0, with derivative zero at zero; NaN below zero, where two years would make a gain of
+    what lost more than everything."""
+    xp, grows = namespace(base, exponent), base > 0
+    return xp.where(base == 0, 0, xp.where(grows, xp.where(grows, base, 1) ** exponent, np.nan))
 
 
 def filled(x: Any, known: Any, value: Any) -> Any:

@@ -33,12 +33,12 @@ Flags = Bool[Array, "block *lanes"]
 
 
 def returns_in_block(values: Float[Array, "rows *lanes"]) -> Block:
-    """`metrics.returns_from_value` where nothing is differentiated, which takes fewer steps.
+    """`metrics.returns_from_value` where nothing is differentiated, and up to a value of zero, which takes fewer steps.
 
     values: currency before the block and after each of its bars, [1 + block, *lanes].
     """
     before, after = values[:-1], values[1:]
-    return where((after == 0) & (before == 0), 0, (after - before) / jnp.abs(before))
+    return (after - before) / before
 
 
 def _sums(*terms: Block) -> tuple[Numbers, ...]:
@@ -144,7 +144,7 @@ class Depth(eqx.Module):
             wealth = wealth * growth
             peak = where(counts, jnp.maximum(depth.peak, wealth), depth.peak)
             has_lost = depth.has_lost | (counts & (growth < 1))
-            below = where(counts & has_lost, divide(wealth, peak, jnp.nan) - 1, 0)
+            below = where(counts & has_lost, where(peak > 0, wealth / peak, jnp.nan) - 1, 0)
             after = Depth(peak, has_lost, jnp.minimum(depth.deepest, below), depth.squares + below**2)
             return (after, wealth), None
 
@@ -247,10 +247,28 @@ class TradeSums(eqx.Module):
     rebalances: Numbers
 
 
+class Ruin(eqx.Module):
+    """What became of accounts that were worth nothing (rules 7.19).
+
+    is_ruined: whether the account was worth nothing after any bar so far, also before those that count.
+    opening, ending: value before the first bar that counts, and after the last; currency.
+    """
+
+    is_ruined: Bool[Array, "*lanes"]
+    opening: Numbers
+    ending: Numbers
+
+    @property
+    def total(self) -> Any:
+        """What one unit of money has become."""
+        return divide(self.ending, namespace(self.opening).maximum(self.opening, 0), np.nan)
+
+
 class RunningSums(eqx.Module):
     """The running sums of a lane; a part that no metric needs is None.
 
     bars: number of bars so far, those without a return among them.    wealth: product of 1 + r.
+    ruin: None where only returns are known, all above -1.
     """
 
     bars: Numbers
@@ -262,6 +280,7 @@ class RunningSums(eqx.Module):
     pair: Pair | None
     captures: dict[str, Captured | CapturedPerBar]
     trades: TradeSums | None
+    ruin: Ruin | None = None
 
     @classmethod
     def start(cls, names: Iterable[str], dtype: Any, shape: tuple[int, ...] = ()) -> "RunningSums":
@@ -337,11 +356,21 @@ class RunningSums(eqx.Module):
         one of many trials: here are its `PIECES`.
         """
         with np.errstate(all="ignore"):
-            return {name: self._finished(ONLINE_METRICS[name], ann_factor) for name in names}
+            return {name: self._finished(name, ann_factor) for name in names}
 
-    def _finished(self, metric: "OnlineMetric", ann_factor: Any) -> Any:
+    def _finished(self, name: str, ann_factor: Any) -> Any:
+        metric = ONLINE_METRICS[name]
         value = metric.of(self, ann_factor)
-        return value if metric.parts == ("trades",) else namespace(value).where(self.bars > 0, value, np.nan)
+        if metric.parts == ("trades",):
+            return value
+        xp, is_known = namespace(value), self.bars > 0
+        if self.ruin is not None:
+            is_known &= self.ruin.opening > 0
+            if name == "total_return":
+                value = xp.where(self.ruin.is_ruined, self.ruin.total - 1, value)
+            if getattr(getattr(metrics, name, None), "is_ratio", False):
+                is_known &= ~self.ruin.is_ruined
+        return xp.where(is_known, value, np.nan)
 
 
 def _growth(r: Block, counts: Flags) -> Block:

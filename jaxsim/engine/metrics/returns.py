@@ -23,7 +23,7 @@ from jaxsim.engine.base.arrays import namespace, refuse_masked
 from jaxsim.engine.base.numerics import Number
 from jaxsim.engine.metrics import nan_statistics as nanstats
 from jaxsim.engine.metrics.nan_statistics import as_float, divide, is_zero, mean, over_pain, power, ratio, root
-from jaxsim.engine.metrics.rolling import over_time, rolling
+from jaxsim.engine.metrics.rolling import of_solvent, over_time, rolling
 
 
 def returns_from_value(value: Any, init: Any) -> Any:
@@ -32,8 +32,8 @@ def returns_from_value(value: Any, init: Any) -> Any:
     value: currency after each bar, [time] or [time, lane].
     init: currency before the first bar, a number or [lane].
 
-    Returns fractions per bar, shaped like `value`. A gain on a negative value is positive; from zero the
-    return is 0 to zero and infinite to anything else.
+    Returns fractions per bar, shaped like `value`. A path that is worth nothing, or less, has lost everything: the
+    return of that bar is -1 or less, and later ones are 0 (rules 7.19).
     """
     refuse_masked(value, "value")
     refuse_masked(init, "init")
@@ -44,10 +44,19 @@ def returns_from_value(value: Any, init: Any) -> Any:
         return _returns_above_zero(value, first)
     before = xp.concatenate([first, value[:-1]])
     with np.errstate(all="ignore"):
-        from_zero = xp.where(value == 0, 0, np.inf * xp.sign(value))
         known = ~xp.isnan(value - before)
-        change = divide(xp.where(known, value - before, 0), xp.where(known, xp.abs(before), 1), 0)
-        return xp.where(before == 0, from_zero, xp.where(known, change, np.nan))
+        is_solvent = ~is_over(before)
+        fine = known & is_solvent
+        change = xp.where(fine, value - before, 0) / xp.where(fine, before, 1)
+        return xp.where(is_solvent & ~known, np.nan, change)
+
+
+def is_over(before: Any) -> Any:
+    """Whether a path of values has been worth nothing at a bar or before it, bool [time, ...] (rules 7.19)."""
+    xp, is_worthless = namespace(before), before <= 0
+    bars = xp.arange(len(before)).reshape(-1, *(1,) * (before.ndim - 1))
+    first = xp.where(is_worthless, bars, len(before)).min(axis=0)
+    return bars >= first
 
 
 def _returns_above_zero(value: np.ndarray, first: np.ndarray) -> np.ndarray:
@@ -72,7 +81,7 @@ def total_return(returns: Any) -> Any:
 def annualized_return(returns: Any, *, ann_factor: Number) -> Any:
     """(1 + total_return)**(ann_factor / bars) - 1, a fraction per year (rules 7.1).
 
-    Bars without a return count as time. NaN where a path loses more than all and the power is not real.
+    Bars without a return count as time. NaN where a path loses more than all.
     """
     return _annualized(_final(returns), len(returns), ann_factor)
 
@@ -82,11 +91,12 @@ def drawdown(returns: Any) -> Any:
     """The fraction lost since the highest value so far, <= 0, [time, ...] (rules 7.4).
 
     The value after the first bar is the first peak, so a loss on the first bar is no drawdown. NaN after a first return
-    of -1.
+    of -1 or less.
     """
     xp, growth = namespace(returns), _growth(returns)
     wealth = xp.cumprod(growth, axis=0)
-    below = divide(wealth, nanstats.running_max(wealth), np.nan) - 1
+    peak = nanstats.running_max(wealth)
+    below = divide(wealth, xp.where(peak > 0, peak, np.nan), np.nan) - 1
     # A parallel product is not monotone to the last bit, but no drawdown may come before the first loss.
     return xp.where(nanstats.running_min(growth) < 1, below, 0)
 
@@ -97,7 +107,7 @@ def max_drawdown(returns: Any) -> Any:
     return namespace(returns).min(drawdown(returns), axis=0)
 
 
-@over_time
+@of_solvent
 def calmar_ratio(returns: Any, *, ann_factor: Number) -> Any:
     """annualized_return / abs(max_drawdown), per year (rules 7.5; Young 1991); NaN without a drawdown."""
     return over_pain(annualized_return(returns, ann_factor=ann_factor), -max_drawdown(returns))
@@ -109,7 +119,7 @@ def ulcer_index(returns: Any) -> Any:
     return root(namespace(returns).mean(drawdown(returns) ** 2, axis=0))
 
 
-@over_time
+@of_solvent
 def martin_ratio(returns: Any, *, ann_factor: Number, risk_free: Number = 0.0) -> Any:
     """(annualized_return - risk_free) / ulcer_index (rules 7.12; Martin and McCann 1989).
 
@@ -130,7 +140,7 @@ def annualized_volatility(returns: Any, *, ann_factor: Number, levy_alpha: Numbe
     return _from_two_bars(returns, _std(returns, ddof) * ann_factor ** (1 / levy_alpha))
 
 
-@over_time
+@of_solvent
 def sharpe_ratio(returns: Any, *, ann_factor: Number, risk_free: Number = 0.0, ddof: int = 1) -> Any:
     """mean(r - risk_free) / std(r - risk_free) * sqrt(ann_factor), with `risk_free` brought to one bar (rules 7.3;
     Sharpe 1994).
@@ -154,7 +164,7 @@ def downside_risk(returns: Any, *, ann_factor: Number, required_return: Number =
     return _downside(returns - rate_per_bar(required_return, ann_factor, returns)) * ann_factor**0.5
 
 
-@over_time
+@of_solvent
 def sortino_ratio(returns: Any, *, ann_factor: Number, required_return: Number = 0.0) -> Any:
     """mean(r - required_return) * ann_factor / downside_risk, with `required_return` brought to one bar (rules 7.7;
     Sortino and Price 1994).
@@ -165,7 +175,7 @@ def sortino_ratio(returns: Any, *, ann_factor: Number, required_return: Number =
     return _from_two_bars(returns, ratio(_mean(excess), _downside(excess)) * ann_factor**0.5)
 
 
-@over_time
+@of_solvent
 def omega_ratio(returns: Any, *, ann_factor: Number, risk_free: Number = 0.0, required_return: Number = 0.0) -> Any:
     """Gains over losses, both summed against a threshold (rules 7.6; Keating and Shadwick 2002).
 
@@ -180,7 +190,7 @@ def omega_ratio(returns: Any, *, ann_factor: Number, risk_free: Number = 0.0, re
 # --- against a benchmark
 
 
-@over_time
+@of_solvent
 def information_ratio(returns: Any, benchmark: Any, *, ddof: int = 1) -> Any:
     """mean(r - b) / std(r - b), per bar, not annualized (rules 7.8).
 
@@ -190,7 +200,7 @@ def information_ratio(returns: Any, benchmark: Any, *, ddof: int = 1) -> Any:
     return _from_two_bars(returns, ratio(_mean(active), _std(active, ddof)))
 
 
-@over_time
+@of_solvent
 def beta(returns: Any, benchmark: Any) -> Any:
     """Covariance with the benchmark / variance of the benchmark (rules 7.9), over the bars that have both.
 
@@ -204,7 +214,7 @@ def beta(returns: Any, benchmark: Any) -> Any:
     return _from_two_bars(returns, xp.where(moves, slope, np.nan))
 
 
-@over_time
+@of_solvent
 def alpha(returns: Any, benchmark: Any, *, ann_factor: Number, risk_free: Number = 0.0) -> Any:
     """(1 + mean((r - risk_free) - beta * (b - risk_free)))**ann_factor - 1, with `risk_free` brought to one bar (rules
     7.9; Jensen 1968).
@@ -219,7 +229,7 @@ def alpha(returns: Any, benchmark: Any, *, ann_factor: Number, risk_free: Number
     return xp.where(xp.isnan(slope), np.nan, power(growth, ann_factor) - 1)
 
 
-@over_time
+@of_solvent
 def capture(returns: Any, benchmark: Any, *, ann_factor: Number) -> Any:
     """annualized_return over that of the benchmark (rules 7.11). Where the latter is zero: infinite with the sign of
     the former, NaN where that is zero too."""
@@ -233,7 +243,7 @@ def capture_of(ours: Any, theirs: Any, bars: Any, ann_factor: Any) -> Any:
     return ratio(a, b, tuple(is_zero(total) | is_zero(x) for total, x in ((ours, a), (theirs, b))))
 
 
-@over_time
+@of_solvent
 def up_capture(returns: Any, benchmark: Any, *, ann_factor: Number | None = None) -> Any:
     """Geometric mean return per bar over that of the benchmark, on the bars on which the benchmark rises (rules 7.11;
     Morningstar, Upside and Downside Capture Ratios).
@@ -244,7 +254,7 @@ def up_capture(returns: Any, benchmark: Any, *, ann_factor: Number | None = None
     return _capture_on(benchmark > 0, returns, benchmark)
 
 
-@over_time
+@of_solvent
 def down_capture(returns: Any, benchmark: Any, *, ann_factor: Number | None = None) -> Any:
     """As `up_capture`, on the bars on which the benchmark falls (rules 7.11)."""
     return _capture_on(benchmark < 0, returns, benchmark)
@@ -269,17 +279,17 @@ def cond_value_at_risk(returns: Any, *, cutoff: Number = 0.05) -> Any:
     return mean(nanstats.ascending(returns, known), worst)
 
 
-@over_time
+@of_solvent
 def tail_ratio(returns: Any) -> Any:
     """abs(95th percentile) / abs(5th percentile) (rules 7.10); where the latter is zero: infinite, NaN where the former
     is zero too."""
     return ratio(_tail(returns, 0.95), _tail(returns, 0.05))
 
 
-@over_time
+@of_solvent
 def common_sense_ratio(returns: Any, *, ann_factor: Number) -> Any:
     """tail_ratio * (1 + annualized_return) (rules 7.10); where the left tail is zero as `tail_ratio`."""
-    growth = 1 + annualized_return(returns, ann_factor=ann_factor)
+    growth = power(namespace(returns).maximum(_final(returns), 0), ann_factor / len(returns))
     return ratio(_tail(returns, 0.95) * growth, _tail(returns, 0.05))
 
 

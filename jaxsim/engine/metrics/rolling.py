@@ -44,6 +44,20 @@ def over_time(formula: Callable) -> Callable:
     return _metric(formula, by_lane=True)
 
 
+def of_solvent(formula: Callable) -> Callable:
+    """As `over_time`, for a ratio: NaN for a path of returns with one of -1 or less, which has lost everything (rules
+    7.19), so that no search for the best one finds it."""
+
+    @functools.wraps(formula)
+    def solvent(*series: Any, **settings: Any) -> Any:
+        xp, out = namespace(*series), formula(*series, **settings)
+        return xp.where((series[0] <= -1).any(axis=0), np.nan, out)
+
+    metric = over_time(solvent)
+    metric.is_ratio = True  # pyright: ignore[reportFunctionMemberAccess]
+    return metric
+
+
 def over_lanes_too(formula: Callable) -> Callable:
     """As `over_time`, for a formula whose result for a lane depends on the other lanes."""
     return _metric(formula, by_lane=False)

@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float, Int
 from jaxsim.engine.bar.delisting import leaving_bars
 from jaxsim.engine.bar.lane_state import LaneState, observation_of
 from jaxsim.engine.bar.lanes import LaneAxis, LaneInputs, over_lanes
+from jaxsim.engine.bar.ruin import first_ruin, has_worthless_mark, may_be_ruined
 from jaxsim.engine.bar.step import decide
 from jaxsim.engine.base.arrays import Array, where
 from jaxsim.engine.policy.screening import Screening, as_columns, by_asset, from_columns, worth_of
@@ -53,7 +54,8 @@ class Standing(eqx.Module):
                 is_eager |= lane.is_unasked
             if policy.trades_when_flat:
                 is_eager |= lane.is_flat
-            start = where(lane.status.is_ok, start, length)  # a lane that has gone wrong trades no more
+            # A lane that has gone wrong or is ruined trades no more.
+            start = where(lane.status.is_ok & ~lane.is_ruined, start, length)
             return jnp.minimum(start, length).astype(jnp.int32), is_eager
 
         start, is_eager = over_lanes(may_start, axes, (0, 0), 0)(inputs, lane, seen)
@@ -70,6 +72,7 @@ class NextTrade(eqx.Module):
     is_quick: whether the trigger has a quick answer (`AbstractTrigger.may_fire`).
     leaving: bool [those lane axes that prices have..., time], where any asset leaves the market: such bars are looked
         at whatever the trigger says. None: none can leave.
+    has_worthless_mark: whether any asset is ever marked at nothing.
     """
 
     inputs: LaneInputs
@@ -78,6 +81,7 @@ class NextTrade(eqx.Module):
     dates: Int[Array, "..."] | None
     is_quick: bool = eqx.field(static=True)
     leaving: Bool[Array, "..."] | None
+    has_worthless_mark: Bool[Array, ""]
 
     @classmethod
     def of(cls, inputs: LaneInputs, axes: tuple[LaneAxis, ...], lane: LaneState, num_bars: Any = None) -> "NextTrade":
@@ -88,12 +92,14 @@ class NextTrade(eqx.Module):
         def next_dates(inputs: LaneInputs) -> Array:
             fires, bars = dates_of(inputs.policy.trigger, length), jnp.arange(length, dtype=jnp.int32)
             assert fires is not None
-            fires = fires if gone is None else fires | leaving_bars(inputs.market.gone)
+            gone = inputs.market.gone
+            fires = fires if gone is None else fires | leaving_bars(gone)
             return lax.cummin(where(fires, bars, length), reverse=True)
 
         num_bars = jnp.asarray(length if num_bars is None else num_bars, jnp.int32)
         dates = over_lanes(next_dates, axes, (), 0)(inputs) if has_dates else None
-        return cls(inputs, axes, num_bars, dates, is_quick, None if gone is None else leaving_bars(gone))
+        leaving = None if gone is None else leaving_bars(gone)
+        return cls(inputs, axes, num_bars, dates, is_quick, leaving, has_worthless_mark(inputs.market))
 
     @property
     def length(self) -> int:
@@ -130,7 +136,31 @@ class NextTrade(eqx.Module):
                 fires = fires | self._leaving_in(block)
             bars = block.bars.reshape(-1, *(1,) * start.ndim)
             later = jnp.min(where(fires & (bars >= start), bars, length), axis=0)
-        return where(standing.is_eager, start, where(start < length, later, length))
+        later = where(standing.is_eager, start, where(start < length, later, length))
+        return later if lane.ruined_at is None else self._or_ruin(lane, standing, block, start, later)
+
+    def _or_ruin(
+        self, lane: LaneState, standing: Standing, block: Block, start: Array, later: Array
+    ) -> Int[Array, "*lanes"]:
+        """`later`, or the bar before which an account was worth nothing, if that comes first."""
+        length, bars = self.length, block.bars
+
+        def in_block() -> Array:
+            first = jnp.maximum(bars[0] - 1, 0)
+            marked = Block(first + jnp.arange(len(bars), dtype=bars.dtype), block.begin)
+            after = 1 + marked.bars.reshape(-1, *(1,) * start.ndim)
+            is_ruined = (values_at(self.inputs, self.axes, standing, marked) <= 0) & (after >= start)
+            return jnp.minimum(later, jnp.min(where(is_ruined, after, length), axis=0))
+
+        def up_to_the_next() -> Array:
+            return first_ruin(self.inputs, self.axes, lane, start, later)
+
+        # A block of known dates may be the whole market, which must not be looked through at every turn.
+        search = in_block if self.dates is None else up_to_the_next
+        may_be = self.has_worthless_mark | over_lanes(
+            lambda _, lane: may_be_ruined(lane.holdings) & ~lane.is_ruined, self.axes, (0,), 0
+        )(self.inputs, lane)
+        return lax.cond(may_be.any(), search, lambda: later)
 
     def _leaving_in(self, block: Block) -> Bool[Array, "bar *lanes"]:
         """At which bars of a block any asset leaves the market, to meet arrays [bar, lane axes...]."""

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, TypeVar
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from jaxsim.engine.bar.lane_state import LaneState, start_of
 from jaxsim.engine.bar.lanes import LaneAxis, LaneInputs, over_lanes, prepared, shape_of
@@ -28,7 +28,7 @@ from jaxsim.engine.schedules.next_event import NextEvent
 from jaxsim.engine.schedules.schedule import AbstractSchedule, Cursor
 from jaxsim.engine.schedules.sinks import MetricSink, RebalanceSink, Row
 from jaxsim.engine.trading.account import opening_value
-from jaxsim.engine.trading.status import LaneStatus
+from jaxsim.engine.trading.status import Incident, LaneStatus
 
 T = TypeVar("T")
 
@@ -155,8 +155,9 @@ def lane_metrics(
     benchmark: Float[Any, "*lanes time"] | None = None,
     num_bars: int | None = None,
     schedule: AbstractSchedule | None = None,
-) -> tuple[dict[str, Float[Any, "..."]], LaneStatus]:
-    """The metrics of all lanes by name, and how the lanes ended. Arguments as in `running_sums`.
+) -> tuple[dict[str, Float[Any, "..."]], LaneStatus, Int[Any, "..."]]:
+    """The metrics of all lanes by name, how the lanes ended, and the set of `Incident` that befell each. Arguments as
+    in `running_sums`.
 
     ann_factor: bars per year, where a metric needs it.
     """
@@ -188,9 +189,12 @@ def _metrics(
     axes: tuple[LaneAxis, ...],
     names: tuple[str, ...],
     schedule: AbstractSchedule,
-) -> tuple[dict[str, Any], LaneStatus]:
+) -> tuple[dict[str, Any], LaneStatus, Int[Any, "..."]]:
     sums, lane = _sums(inputs, benchmark, num_bars, axes, names, schedule)
-    return sums.finish(names, cast_inexact(ann_factor, inputs.market.dtype)), lane.status
+    assert sums.ruin is not None
+    incidents = jnp.int32(Incident.RUINED) * sums.ruin.is_ruined
+    incidents = incidents if lane.incidents is None else incidents | lane.incidents
+    return sums.finish(names, cast_inexact(ann_factor, inputs.market.dtype)), lane.status, incidents
 
 
 @kept_program

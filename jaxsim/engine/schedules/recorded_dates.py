@@ -15,6 +15,7 @@ from jaxtyping import Bool, Int
 from jaxsim.engine.bar.delisting import leaving_bars
 from jaxsim.engine.bar.lane_state import LaneState
 from jaxsim.engine.bar.lanes import LaneAxis, LaneInputs, over_lanes, own_and_common, shape_of
+from jaxsim.engine.bar.ruin import first_ruin, has_worthless_mark, may_be_ruined
 from jaxsim.engine.bar.step import may_trade, trade_bar
 from jaxsim.engine.base.arrays import Array
 from jaxsim.engine.policy.allocation import Allocation
@@ -97,12 +98,14 @@ class Replay(eqx.Module):
     number: int [lane axes...], of each lane among all.
     leaving: int [those lane axes that prices have..., time], the next bar at or after each one at which any asset
         leaves the market, the number of bars if there is none. None: none can leave.
+    has_worthless_mark: whether any asset is ever marked at nothing.
     """
 
     inputs: LaneInputs
     axes: tuple[LaneAxis, ...] = eqx.field(static=True)
     number: Int[Array, "*lanes"]
     leaving: Int[Array, "*some_lanes time"] | None
+    has_worthless_mark: Bool[Array, ""]
     cohorts: Cohorts
 
     def goes_on(self, state: Progress) -> Bool[Array, ""]:
@@ -138,7 +141,7 @@ class Replay(eqx.Module):
         if leaving is not None and _has_own_prices(self.axes[0]):
             leaving = self.cohorts.take(leaving, cohort)
         axes = (replace(self.axes[0], size=self.cohorts.size), *self.axes[1:])
-        return Replay(eqx.combine(own, common), axes, number, leaving, self.cohorts)
+        return Replay(eqx.combine(own, common), axes, number, leaving, self.has_worthless_mark, self.cohorts)
 
     def trade(self, lane: LaneState, seen: Array, which: Array) -> tuple[LaneState, Array, Array, Row]:
         """Allocation number `which` of each lane that has so many; or, where assets leave the market before it, their
@@ -152,29 +155,40 @@ class Replay(eqx.Module):
             return jnp.where(which < bars.shape[0], due, length)
 
         bar = over_lanes(due_of, axes, (), 0)(self.inputs)
-        acts, is_done = bar < length, jnp.asarray(True)
+        acts = bar < length
+        before = length
         if self.leaving is not None:
             of_prices = (lambda axis: 0 if _has_own_prices(axis) else None, 0)
             next_one = over_lanes(lambda _, table, seen: table[jnp.minimum(seen, length - 1)], axes, of_prices, 0)
-            leaves = next_one(self.inputs, self.leaving, seen)
-            is_behind = (leaves < bar) & (seen < length)
-            is_done = ~is_behind.any()
-            acts, bar = jnp.where(is_done, acts, is_behind), jnp.where(is_done, bar, leaves)
+            before = next_one(self.inputs, self.leaving, seen)
+        before = self._or_ruin(lane, seen, jnp.minimum(before, bar))
+        is_behind = (before < bar) & (seen < length)
+        is_done = ~is_behind.any()
+        acts, bar = jnp.where(is_done, acts, is_behind), jnp.where(is_done, bar, before)
         bar = jnp.minimum(bar, length - 1)
 
         def one_lane(
             inputs: LaneInputs, lane: LaneState, bar: Array, acts: Array, number: Array
         ) -> tuple[LaneState, Row]:
-            policy = replace(inputs.policy, allocator=RecordedAllocation(inputs.policy.allocator, which))
+            targets: Any = inputs.policy.allocator
+            policy = replace(inputs.policy, allocator=RecordedAllocation(targets, which))
 
             def decision(policy: Policy, lane: LaneState, obs: Observation) -> Array:
-                return may_trade(policy, lane, obs) & is_done
+                return may_trade(policy, lane, obs) & (is_done | lane.is_ruined)
 
             outcome = trade_bar(replace(inputs, policy=policy), lane, bar, acts, decision=decision)
             return outcome.lane, Row.of(number, bar, outcome)
 
         lane, row = over_lanes(one_lane, axes, (0, 0, 0, 0), 0)(self.inputs, lane, bar, acts, self.number)
         return lane, jnp.where(acts, bar + 1, seen), is_done, row
+
+    def _or_ruin(self, lane: LaneState, seen: Array, end: Array) -> Array:
+        """The first bar before `end` at which the account of each lane is found to be worth nothing, else `end`."""
+        may_be = self.has_worthless_mark | over_lanes(
+            lambda _, lane: may_be_ruined(lane.holdings) & ~lane.is_ruined, self.axes, (0,), 0
+        )(self.inputs, lane)
+        search = lambda: first_ruin(self.inputs, self.axes, lane, seen, end)  # noqa: E731
+        return lax.cond(may_be.any(), search, lambda: end)
 
 
 def cohort_size(inputs: LaneInputs, axes: Sequence[LaneAxis], is_one_kernel: bool) -> int:
@@ -209,16 +223,17 @@ def run_recorded(
 
     done, count = over_lanes(bars_left, axes, (0,), 0)(inputs, cursor.seen)
     number = jnp.arange(cursor.seen.size, dtype=jnp.int32).reshape(shape)
-    leaving = None
+    # One turn more, before the end of the market: the closings after the last allocation.
+    leaving, count = None, count + 1
     if inputs.market.gone is not None:
-        # One turn more, before the end of the market: the closings after the last allocation.
         leaves = leaving_bars(inputs.market.gone)
         bars = jnp.where(leaves, jnp.arange(num_bars, dtype=jnp.int32), num_bars)
-        leaving, count = lax.cummin(bars, axis=bars.ndim - 1, reverse=True), count + 1
+        leaving = lax.cummin(bars, axis=bars.ndim - 1, reverse=True)
+    worthless = has_worthless_mark(inputs.market)
 
     def build(is_one_kernel: bool) -> Loop:
         size = cohort_size(inputs, axes, is_one_kernel)
-        replay = Replay(inputs, axes, number, leaving, Cohorts.of(count, size))
+        replay = Replay(inputs, axes, number, leaving, worthless, Cohorts.of(count, size))
         some = jnp.int32(0)
 
         def row() -> Row:

@@ -19,7 +19,7 @@ from jaxsim.engine.bar.lane_state import LaneState
 from jaxsim.engine.bar.step import BarOutcome, Rebalance, totals_of
 from jaxsim.engine.bar.totals import BarTotals, traded_value
 from jaxsim.engine.base.arrays import Array, where
-from jaxsim.engine.metrics.online import RunningSums, returns_in_block
+from jaxsim.engine.metrics.online import Ruin, RunningSums, returns_in_block
 from jaxsim.engine.schedules.lane_slots import AbstractLaneSlots
 from jaxsim.engine.trading.account import Holdings
 
@@ -209,6 +209,8 @@ class MetricSink(AbstractSink):
         sums = RunningSums.start(self.names, cash.dtype, cash.shape)
         before = cash if self.opening is None else self.opening
         values = jnp.broadcast_to(before, (1 + room.block, *cash.shape))
+        first = jnp.broadcast_to(before, cash.shape)
+        sums = replace(sums, ruin=Ruin(jnp.zeros(cash.shape, bool), first, first))
         return replace(self, sums=sums, values=values, first=jnp.int32(0))
 
     def begin(self, block: Block) -> "MetricSink":
@@ -247,16 +249,40 @@ class MetricSink(AbstractSink):
 
     def finish(self, block: Block, num_bars: Int[Array, ""]) -> "MetricSink":
         assert self.sums is not None
-        returns, benchmark = returns_in_block(self.values), self.benchmark
         is_bar = (block.bars >= 0) & (block.bars < num_bars)
-        is_new = block.by_bar(is_bar & (block.bars >= block.begin), returns.ndim - 1)
+        is_new = block.by_bar(is_bar & (block.bars >= block.begin), self.values.ndim - 1)
+        returns, ruin = self._until_ruin(returns_in_block(self.values), is_new, block, num_bars)
+        benchmark = self.benchmark
         if self.start is not None:
             is_new &= block.by_bar(block.bars, returns.ndim - 1) >= self.start
         if benchmark is not None:
             benchmark = jnp.moveaxis(block.rows(benchmark, benchmark.ndim - 1), -1, 0)
             shape = (len(benchmark), *(1,) * (returns.ndim - benchmark.ndim), *benchmark.shape[1:])
             benchmark = benchmark.reshape(shape)
-        return replace(self, sums=self.sums.add(returns, is_new, benchmark))
+        return replace(self, sums=replace(self.sums.add(returns, is_new, benchmark), ruin=ruin))
+
+    def _until_ruin(
+        self, returns: Array, is_new: Array, block: Block, num_bars: Int[Array, ""]
+    ) -> tuple[Float[Array, "bar *lanes"], Ruin]:
+        """The returns of a block, 0 after the account was worth nothing; and what is known of that."""
+        assert self.sums is not None and self.sums.ruin is not None
+        before, size = self.sums.ruin, len(block.bars)
+        row = block.by_bar(jnp.arange(size, dtype=jnp.int32), returns.ndim - 1)
+        first = jnp.min(where((self.values[1:] <= 0) & is_new, row, size), axis=0)
+        returns = where((row > first) | before.is_ruined, 0, returns)
+        opening = before.opening
+        if self.start is not None:
+            place = jnp.broadcast_to(self.start, opening.shape) - block.bars[0]
+            is_here = (place >= 0) & (place < size)
+
+            def at_start() -> Array:
+                value = jnp.take_along_axis(self.values, jnp.clip(place, 0, size - 1)[None], axis=0)[0]
+                return where(is_here, value, opening)
+
+            opening = lax.cond(is_here.any(), at_start, lambda: opening)
+        last = jnp.clip(num_bars - block.bars[0], 0, size)
+        ending = lax.dynamic_index_in_dim(self.values, last, keepdims=False)
+        return returns, Ruin(before.is_ruined | (first < size), opening, ending)
 
 
 def with_rebalance(sums: RunningSums, event: Rebalance, happens: Any) -> RunningSums:

@@ -307,7 +307,8 @@ def _buy(
     owed = where(whole <= -units, -units, jnp.inf)  # a purchase that does not turn a short position leaves it short
 
     def is_too_much(lots: Scalar) -> Flag:
-        return passes(sum(terms.commission.bill(lots, price)), limit) | passes(lots, owed)
+        cost, fees = terms.commission.bill(lots, price)
+        return passes(cost + fees, limit) | passes(lots, owed)
 
     size = terms.granular(whole, is_too_much)
     has_no_end = has_no_end & ~is_over

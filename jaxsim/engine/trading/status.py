@@ -73,6 +73,7 @@ class OrderReason(IntEnum):
 
     POLICY = 0  # the policy, or the user
     DELISTED = 1  # the asset has left the market
+    RUINED = 2  # the account was worth nothing
 
     @property
     def text(self) -> str:

@@ -215,7 +215,7 @@ def _read_delistings(value: Any, prices: PriceFrames, assets: pd.Index) -> dict[
     dated: dict[int, tuple[int, float | None]] = {}
     for asset, entry in value.items():
         date, payout = entry if isinstance(entry, tuple) and len(entry) == 2 else (entry, None)
-        if pd.api.types.is_scalar(date) and pd.isna(date):
+        if pd.api.types.is_scalar(date) and bool(pd.isna(date)):  # pyright: ignore[reportGeneralTypeIssues]
             continue
         if asset in prices.columns:
             columns = np.atleast_1d(np.arange(len(assets))[prices.columns.get_loc(asset)])

@@ -20,7 +20,12 @@ from jaxsim.frames.results.records.drawdowns import DrawdownTable
 from jaxsim.frames.results.records.logs import LogTable
 from jaxsim.frames.results.records.orders import OrderTable
 from jaxsim.frames.results.records.trades import TradeTable
-from jaxsim.frames.results.scoring import returns_of_benchmark, score_from_start, setting_by_label
+from jaxsim.frames.results.scoring import (
+    returns_of_benchmark,
+    score_from_start,
+    score_until_ruin,
+    setting_by_label,
+)
 from jaxsim.frames.results.tables import Tables
 
 #: pandas 3 copies shared data when it is written to.
@@ -231,7 +236,8 @@ class Backtest:
     @property
     def incidents(self) -> pd.DataFrame:
         """What befell the account without being a fault, by lane and bar: the lane levels, timestamp, kind (as
-        "delisted"; `js.enums.Incident`), asset, amount (currency; what a delisted asset was paid out)."""
+        "delisted" or "ruined"; `js.enums.Incident`), asset (empty where it befell the whole account), amount (currency;
+        what a delisted asset was paid out, what a ruined account was worth)."""
         return self._tables.incidents()
 
     @property
@@ -344,7 +350,9 @@ class Backtest:
             by_bar := [x for x in options if x != "benchmark" and np.ndim(options[x]) > 1]
         ):
             raise ValueError(f"{by_bar[0]}: of a rolling metric one number, or one for each lane")
-        score = score_from_start(function, self._paths.returns, self._paths.context.start, options)
+        paths = self._paths
+        score = score_from_start(function, paths.returns, paths.context.start, options)
+        score = score_until_ruin(function, score, paths.value, paths.opened, paths.ruined_at)
         return self._labels.score(score, name) if score.ndim == 1 else self._labels.path(score, name)
 
     total_return = metric_method(metrics.total_return)

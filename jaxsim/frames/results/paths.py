@@ -165,6 +165,20 @@ class Paths:
     def returns(self) -> np.ndarray:
         return metrics.returns_from_value(self.value, self.context.init_cash)
 
+    @property
+    def opened(self) -> np.ndarray:
+        """Value of each lane before the first bar that metrics count, [lane], currency."""
+        before = np.minimum(self.context.start, len(self.value)) - 1
+        value = self.value[np.maximum(before, 0), np.arange(self.num_lanes)]
+        return np.where(before < 0, self.context.init_cash, value)
+
+    @cached_property
+    def ruined_at(self) -> np.ndarray:
+        """The first bar after which the account of each lane was worth nothing, [lane]: -1 if it was before the first
+        bar, the number of bars if it never was."""
+        bars = np.where((self.value <= 0).any(axis=0), np.argmax(self.value <= 0, axis=0), len(self.value))
+        return np.where(self.context.init_cash <= 0, -1, bars)
+
     @cached_property
     def units(self) -> list[np.ndarray]:
         """One array [lane of the ledger, asset, time] per ledger; all paths by asset have this form."""

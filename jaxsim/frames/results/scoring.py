@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from jaxsim import metrics
 from jaxsim.engine.base.arrays import refuse_masked
 from jaxsim.engine.metrics.names import refuse_prices
 from jaxsim.frames.inputs.benchmark import rows_of
@@ -38,6 +39,27 @@ def score_from_start(
     for lanes, part in parts:
         out[..., lanes] = part
     return out
+
+
+def score_until_ruin(
+    function: Callable[..., Any], score: np.ndarray, value: np.ndarray, opened: np.ndarray, ruined_at: np.ndarray
+) -> np.ndarray:
+    """A metric as `score_from_start` has it, of lanes some of which were worth nothing (rules 7.19).
+
+    value: [time, lane], currency.      opened: value of each lane before the first bar that counts, [lane].
+    ruined_at: as `Paths.ruined_at`.
+    """
+    num_bars, is_path = len(value), score.ndim > 1
+    is_ruined = ruined_at < num_bars
+    if not is_ruined.any():
+        return score
+    if function.__name__ == "total_return":
+        score = np.where(is_ruined, value[-1] / np.where(opened > 0, opened, np.nan) - 1, score)
+    whole = function.__name__.removeprefix("rolling_")
+    if getattr(getattr(metrics, whole, None), "is_ratio", False) or whole in COMPARING:
+        is_over = np.arange(num_bars)[:, None] >= ruined_at if is_path else is_ruined
+        score = np.where(is_over, np.nan, score)
+    return np.where(opened > 0, score, np.nan)
 
 
 def _of_shared_start(function: Callable, returns: np.ndarray, start: int, options: Mapping[str, Any]) -> np.ndarray:

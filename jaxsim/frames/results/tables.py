@@ -63,8 +63,7 @@ class Tables:
         return LogTable(self._of_lanes(records, lane), self._assets(column))
 
     def incidents(self) -> pd.DataFrame:
-        context = self._paths.context
-        return incident_table(self._paths.ledgers, context.layout.assets, context.index, self.labels.lanes)
+        return incident_table(self._paths, self.labels.lanes)
 
     def decisions(self) -> pd.DataFrame:
         context = self._paths.context
@@ -148,7 +147,11 @@ class Tables:
     def _returns_stats(self, bar_length: pd.Timedelta | None, ann_factor: float) -> pd.DataFrame:
         paths, labels = self._paths, self.labels
         returns, benchmark = labels.frame(paths.returns), labels.frame(paths.benchmark_returns)
-        return returns_stats_table(returns, benchmark, bar_length, ann_factor)
+        table = returns_stats_table(returns, benchmark, bar_length, ann_factor)
+        is_ruined = paths.ruined_at < len(paths.value)
+        if is_ruined.any():
+            table.loc[is_ruined, "Total Return [%]"] = 100 * (paths.value[-1] / paths.opened - 1)[is_ruined]
+        return table
 
     def _from_start(self, table: Callable[["Tables"], pd.DataFrame]) -> pd.Series | pd.DataFrame:
         """A table [lane, statistic] of the bars that metrics count; of a lane without any, only sums are known."""

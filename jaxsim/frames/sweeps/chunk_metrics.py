@@ -23,6 +23,7 @@ from jaxsim.frames.inputs.delistings import closes_of_holder
 from jaxsim.frames.results.backtest import Backtest
 from jaxsim.frames.results.metric_names import ONE_PER_LANE
 from jaxsim.frames.results.paths import Paths, RunContext
+from jaxsim.frames.results.records.incidents import incident_bits
 from jaxsim.frames.results.scoring import score_from_start
 from jaxsim.frames.runs.arguments import RunArguments
 from jaxsim.frames.runs.compiled import Batch, batch_of, ledger_of, run_programs
@@ -38,10 +39,12 @@ class ChunkMetrics:
     """The columns of a chunk.
 
     values: [lane, column], NaN where a lane failed.     failures: why, by place of the lane in the chunk.
+    incidents: the set of `js.enums.Incident` that befell each lane, int32 [lane].
     """
 
     values: np.ndarray
     failures: dict[int, str]
+    incidents: np.ndarray
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,13 +124,13 @@ class ChunkedSweep:
         """Simulate a chunk that is ready; see `compute`."""
         with jax.enable_x64(True):
             if are_online(self.columns):
-                values, failures = self._online(chunk, num_bars)
+                values, failures, incidents = self._online(chunk, num_bars)
             else:
-                values, failures = self._from_paths(chunk.arguments)
+                values, failures, incidents = self._from_paths(chunk.arguments)
         count = self.num_lanes(chunk.number)
         failures = {lane: why for lane, why in failures.items() if lane < count}
         values[list(failures)] = np.nan
-        return ChunkMetrics(values[:count], failures)
+        return ChunkMetrics(values[:count], failures, incidents[:count])
 
     def _inputs(self, job: Job, groups: np.ndarray) -> BatchInputs:
         batch = batch_of(job, groups, goes_on=True, for_metrics=True)
@@ -137,23 +140,25 @@ class ChunkedSweep:
         )
         return BatchInputs(batch, run, benchmark)
 
-    def _online(self, chunk: SweepChunk, num_bars: int | None) -> tuple[np.ndarray, dict[int, str]]:
+    def _online(self, chunk: SweepChunk, num_bars: int | None) -> tuple[np.ndarray, dict[int, str], np.ndarray]:
         """Columns from running sums, without paths."""
         job, bars = chunk.arguments.job, self.arguments.num_bars
         bars = bars if num_bars is None else min(num_bars, bars)
         values, failures = np.empty((len(job.lanes), len(self.columns))), {}
+        incidents = np.zeros(len(job.lanes), np.int32)
         for inputs in chunk.batches:
             batch = inputs.batch
-            numbers, status = run_programs(job, batch, self._program(inputs, bars))
+            numbers, status, befell = run_programs(job, batch, self._program(inputs, bars))
             of_latest = {}
             if any(map(counts_from_latest, self.columns)):
                 latest = replace(inputs.run, start=np.full_like(inputs.run.start, self._latest_start))
-                of_latest, _ = run_programs(job, batch, self._program(replace(inputs, run=latest), bars))
+                of_latest, _, _ = run_programs(job, batch, self._program(replace(inputs, run=latest), bars))
             numbers, of_latest = batch.by_lane(numbers), batch.by_lane(of_latest)
             columns = [(of_latest if counts_from_latest(name) else numbers)[number_of(name)] for name in self.columns]
             values[batch.lanes.ravel()] = np.stack(columns, axis=1)
+            incidents[batch.lanes.ravel()] = batch.by_lane(befell)
             failures |= _failures(job, batch, batch.faults(status))
-        return values, failures
+        return values, failures, incidents
 
     def _program(self, inputs: BatchInputs, bars: int) -> Callable[[], Any]:
         """The function that runs the program of a batch. Chunks on other threads wait until one has compiled it."""
@@ -202,7 +207,7 @@ class ChunkedSweep:
         width = axes[0].size
         return returns[0] if len(starts) == 1 else returns[np.minimum(np.arange(width), len(starts) - 1)]
 
-    def _from_paths(self, arguments: RunArguments) -> tuple[np.ndarray, dict[int, str]]:
+    def _from_paths(self, arguments: RunArguments) -> tuple[np.ndarray, dict[int, str], np.ndarray]:
         """Columns from the paths of all lanes of a chunk."""
         job, ledgers, failures = arguments.job, [], {}
         for groups in job.layout.batches():
@@ -210,7 +215,8 @@ class ChunkedSweep:
             ledger, faults = ledger_of(job, batch)
             ledgers.append(ledger)
             failures |= _failures(job, batch, faults)
-        return self._columns(Paths(arguments.context(), ledgers)), failures
+        paths = Paths(arguments.context(), ledgers)
+        return self._columns(paths), failures, incident_bits(paths)
 
     def _columns(self, paths: Paths) -> np.ndarray:
         bt = Backtest(paths, pd.RangeIndex(paths.num_lanes, name="lane"))
@@ -228,17 +234,20 @@ class ChunkedSweep:
 
     def _one_by_one(self, combinations: np.ndarray) -> ChunkMetrics:
         """Columns by the reference engine, which raises at the first thing that goes wrong."""
-        rows, failures = [], {}
+        rows, failures, incidents = [], {}, []
         for combination in combinations:
             for group in range(self.arguments.job.layout.num_groups):
                 lane = self.arguments.take(np.array([combination]), np.array([group]))
                 try:
                     ledgers = run_reference(lane.job, lambda count: None)
-                    rows.append(self._columns(Paths(lane.context(), ledgers))[0])
+                    paths = Paths(lane.context(), ledgers)
+                    rows.append(self._columns(paths)[0])
+                    incidents.append(incident_bits(paths)[0])
                 except (AllocationError, AllocatorError, OrderError, TypeError, ValueError) as error:
                     failures[len(rows)] = str(error)
                     rows.append(np.full(len(self.columns), np.nan))
-        return ChunkMetrics(np.array(rows), failures)
+                    incidents.append(0)
+        return ChunkMetrics(np.array(rows), failures, np.array(incidents, np.int32))
 
 
 def _column(bt: Backtest, name: str, ann_factor: float | None) -> np.ndarray:

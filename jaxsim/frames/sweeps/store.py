@@ -59,13 +59,14 @@ class PartsInFolder:
 
     def put(self, number: int, part: ChunkMetrics) -> None:
         table = {name: part.values[:, i] for i, name in enumerate(self.columns)}
-        write_table(table | {"status": statuses(part)}, self._path(number))
+        write_table(table | {"status": statuses(part), "incidents": part.incidents}, self._path(number))
 
     def get(self, number: int) -> ChunkMetrics:
         table = parquet().read_table(self._path(number))
         values = np.stack([table[name].to_numpy() for name in self.columns], axis=1)
         status = table["status"].to_pylist()
-        return ChunkMetrics(values, {lane: why for lane, why in enumerate(status) if why})
+        failures = {lane: why for lane, why in enumerate(status) if why}
+        return ChunkMetrics(values, failures, table["incidents"].to_numpy())
 
 
 def statuses(part: ChunkMetrics) -> np.ndarray:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from jaxsim.engine.trading.status import Incident
 from jaxsim.frames.inputs.labels import is_of_several_types, labels_as_text, text_of
 from jaxsim.frames.inputs.lanes import Lanes
 from jaxsim.frames.sweeps.chunk_metrics import ChunkedSweep
@@ -37,11 +38,13 @@ class SweepTable:
         parts = [self.parts.get(number) for number in range(sweep.num_chunks)]
         values = np.concatenate([part.values for part in parts])
         status = np.concatenate([statuses(part) for part in parts])
+        bits, place = np.unique(np.concatenate([part.incidents for part in parts]), return_inverse=True)
+        incidents = np.array([Incident(int(x)).text for x in bits], object)[place]
         metrics = metrics_from_columns(self.names, sweep.columns, values, self._trials(), sweep.ann_factor)
         lanes = sweep.arguments.job.lanes.labels
         lanes = pd.RangeIndex(1) if lanes is None else lanes
         columns = dict(zip(self.names, metrics.T, strict=True))
-        return pd.DataFrame(columns | {"status": status}, lanes, copy=False)
+        return pd.DataFrame(columns | {"status": status, "incidents": incidents}, lanes, copy=False)
 
     def write(self, folder: Path) -> Path:
         """The table as a Parquet data set. A reader finds the whole data set or none."""
@@ -51,7 +54,8 @@ class SweepTable:
             for number in range(sweep.num_chunks):
                 part = self.parts.get(number)
                 metrics = metrics_from_columns(self.names, sweep.columns, part.values, trials, sweep.ann_factor)
-                table: Mapping[str, Any] = dict(zip(self.names, metrics.T, strict=True)) | {"status": statuses(part)}
+                beside = {"status": statuses(part), "incidents": part.incidents}
+                table: Mapping[str, Any] = dict(zip(self.names, metrics.T, strict=True)) | beside
                 write_table(self._labels(number) | table, draft / f"part-{number:06d}.parquet")
             os.replace(draft, folder)
         finally:

@@ -116,7 +116,8 @@ def sweep(
         accelerators one for each.
 
     Returns a DataFrame: index, the lanes as in `backtest` (RangeIndex for one unlabelled lane); columns, the metrics in
-    the order of `metrics`, float64, and `status`: empty, or the reason why the lane failed. A lane that fails has NaN
+    the order of `metrics`, float64; `status`: empty, or the reason why the lane failed; and `incidents`: what befell
+    its account, as "ruined, delisted" (in files int32, a set of `js.enums.Incident`). A lane that fails has NaN
     metrics, and the sweep continues. With `out`, its path is returned.
 
     Raises ValueError or TypeError naming the argument before anything is compiled, also for a checkpoint of another

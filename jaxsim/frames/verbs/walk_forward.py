@@ -27,6 +27,8 @@ from jaxsim.frames.verbs.backtest import backtest
 
 Learner = Callable[[Market], Any]
 
+#: Arguments of `backtest` that say which assets have left the market.
+_DEPARTURES = ("stale", "delistings", "drift_without_price")
 #: Arguments of `backtest` that `walk_forward` does not take, and the reason.
 _REFUSED = {
     "size": "plain orders learn nothing",
@@ -136,7 +138,7 @@ def walk_forward(
     others = _named_policies(benchmarks, set(learners))
     default = {"trigger": trigger, "destination": destination, "min_history": min_history}
     pairs = splits.pairs(closes.index)
-    rules = terms_of({name: terms[name] for name in ("stale", "delistings", "drift_without_price") if name in terms})
+    rules = terms_of({name: run_terms[name] for name in _DEPARTURES if name in run_terms})
     prices = with_departures(prices, layout(prices.columns).assets, rules.stale, rules.delistings)
     left, drift = prices.departures, rules.drift_without_price
     data = _Data(prices.index, closes, open, executed, prices.features, left, drift)

@@ -49,7 +49,7 @@ def computed(monkeypatch):
 
 
 def check(table: pd.DataFrame, bt: js.Backtest, names=METRICS) -> None:
-    assert list(table.columns) == [*names, "status"]
+    assert list(table.columns) == [*names, "status", "incidents"]
     assert (table["status"] == "").all()
     for name in names:
         assert table[name].dtype == np.float64
@@ -118,7 +118,8 @@ def test_one_lane_and_the_default_metrics():
     table, bt = js.sweep(CLOSE, al.EqualWeight()), js.backtest(CLOSE, al.EqualWeight(), engine="reference")
     assert list(table.index) == [0]
     assert list(table) == [
-        "total_return", "sharpe_ratio", "max_drawdown", "turnover", "num_rebalances", "total_fees", "status"
+        "total_return", "sharpe_ratio", "max_drawdown", "turnover", "num_rebalances", "total_fees", "status",
+        "incidents",
     ]  # fmt: skip
     assert table["sharpe_ratio"][0] == pytest.approx(bt.sharpe_ratio(), rel=1e-9)
     names = list(np.array(["sharpe_ratio", "turnover"]))  # strings of NumPy's
@@ -217,7 +218,7 @@ def test_a_parquet_data_set(small_chunks, tmp_path):
     path = sweep(out=tmp_path / "table", metrics=names)
     assert path == tmp_path / "table" and os.listdir(tmp_path) == ["table"], "nothing else is left behind"
     table = pd.read_parquet(path)
-    assert list(table) == ["threshold", "fees", *names, "status"]
+    assert list(table) == ["threshold", "fees", *names, "status", "incidents"]
     check(table.set_index(["threshold", "fees"]), backtest(), names)
     with pytest.raises(ValueError, match=r"^out: .* exists already"):
         sweep(out=path)
