@@ -109,7 +109,7 @@ def test_random_weights_are_the_documented_draws(engine):
 
 def test_random_weights_draw_alike_in_the_core():
     """An unlabelled lane has the key itself; float32 and float64 see the same draws."""
-    bt = run(CLOSE, al.RandomWeights(), OPEN, 10.0, key=5)
+    bt = run(CLOSE, al.RandomWeights(), OPEN, np.inf, key=5)
     policy = js.Policy(al.RandomWeights(), js.Threshold(np.inf))
     save = js.Save(events=True)
     with jax.enable_x64(True):

@@ -239,6 +239,12 @@ def rebalance(inputs: LaneInputs, lane: LaneState, obs: Observation) -> tuple[La
         spread = replace(spread, left=where(is_flat(holdings.units), 0, spread.left - 1))
     excess = excess_of(policy.trigger, obs)
     asked = (request.size_type, request.direction, request.sequence)
+    if lane.ruined_at is not None:  # what is closed is no answer of the allocator
+        asked = (
+            _unless(falls, request.size_type, SizeType.TARGET_PERCENT),
+            _unless(falls, request.direction, Direction.BOTH),
+            _unless(falls, request.sequence, -1),
+        )
     event = Rebalance(obs.value, excess, target, *asked, fills, dict(allocation.aux), is_decision)
     if policy.stops is not None:
         assert entries is not None
@@ -330,21 +336,23 @@ def _passed(gate: AbstractGate, passage: Passage, event: Rebalance, closing: Clo
     return BarTotals(totals.fees, totals.traded + closed, turnover)
 
 
+def _unless(flag: Bool[Array, ""], codes: Array | None, neutral: int) -> Array | None:
+    """The codes of a rebalance, and the neutral one where nobody asked for it."""
+    return None if codes is None else where(flag, neutral, codes).astype(codes.dtype)
+
+
 def _with_closing(event: Rebalance, closing: Closing, trades: Bool[Array, ""], lane: LaneState) -> Rebalance:
     """The event of a bar at which assets may have left the market.
 
     trades: false where there was no rebalance, but assets left; the targets are then those of the lane after it.
     """
 
-    def code(x: Array | None, neutral: int) -> Array | None:
-        return None if x is None else where(trades, x, neutral).astype(x.dtype)
-
     return replace(
         event,
         target=where(trades, event.target, lane.target),
-        size_type=code(event.size_type, SizeType.TARGET_PERCENT),
-        direction=code(event.direction, Direction.BOTH),
-        sequence=code(event.sequence, -1),
+        size_type=_unless(~trades, event.size_type, SizeType.TARGET_PERCENT),
+        direction=_unless(~trades, event.direction, Direction.BOTH),
+        sequence=_unless(~trades, event.sequence, -1),
         fills=fills_with(closing, event.fills, trades),
     )
 

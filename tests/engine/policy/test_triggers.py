@@ -113,12 +113,14 @@ def test_a_target_of_zero(held, fires):
 @pytest.mark.parametrize("engine", ["compiled", "reference"])
 @pytest.mark.filterwarnings("ignore:threshold. .* is a fraction")
 def test_an_account_that_is_worth_nothing_is_far_from_any_target(engine):
-    """Short of 5 units that were sold at 10, of 100 in cash: at 30 nothing is left, and no order has a size."""
+    """Short of 5 units that were sold at 10, of 100 in cash: at 30 nothing is left, and no order has a size; what is
+    short is bought back at the bar after."""
     close = pd.DataFrame({"A": [10.0, 30.0, 30.0]}, INDEX[:3])
     bt = js.backtest(close, al.FixedWeights([-0.5]), open=close, trigger=js.Threshold(1e9), engine=engine)
     assert bt.value.tolist() == [100.0, 0.0, 0.0]
-    assert bt.rebalances.all()
-    assert bt.decisions["status"].tolist() == ["Filled", "Rejected", "Rejected"]
+    assert bt.rebalances.tolist() == [True, True, False]
+    assert bt.decisions["status"].tolist() == ["Filled", "Rejected", "Filled"]
+    assert bt.decisions["reason"].iloc[-1] == "ruined"
 
 
 ALL = {

@@ -169,7 +169,7 @@ def test_a_lane_that_never_may_trade_has_no_metrics():
 def test_score_and_fit_count_from_min_history_on():
     with jax.enable_x64(True):
         market = js.Market.from_frames(LONG)
-    policy = js.Policy(al.SoftmaxWeights(2), js.Threshold(0.01), min_history=12)
+    policy = js.Policy(al.SoftmaxWeights(2), js.Threshold(0.01), min_history=12, cut="pro_rata")
     costs = js.Costs(fees=0.002)
     options = dict(costs=costs, ann_factor=365, steps=1, every=1)
     bt = js.backtest(LONG, policy, fees=0.002, freq="1D", engine="reference")

@@ -57,7 +57,8 @@ def test_returns_stats_as_vectorbt(vbt):
     theirs = pd.DataFrame({lane: accessor.stats(column=lane) for lane in LANES}).T.rename_axis("lane")
     ours = returns_stats_table(returns, benchmark, DAY, ANN_FACTOR)
     assert without_bars(ours) == list(theirs.columns)
-    assert_tables(ours, theirs)
+    assert ours.loc["ruin", ["Sharpe Ratio", "Sortino Ratio", "Omega Ratio"]].isna().all()  # rules 7.19
+    assert_tables(ours.drop(index="ruin"), theirs.drop(index="ruin"))
 
 
 def test_portfolio_stats_as_vectorbt(vbt):
