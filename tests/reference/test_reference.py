@@ -205,6 +205,9 @@ def test_orders_equal_vectorbt():
         before = AccountState(*states[k].tolist())
         order = OrderRequest(**dict(zip(FIELDS, orders[k].tolist(), strict=True)))
         case = f"case {k}: {order} on {before}, draw {draws[k]}, vectorbt: {answers[k].tolist()}"
+        if before.cash < 0:  # an account may owe money, see tests.peers.differences
+            met["debt"] += 1
+            continue
         try:
             after, result = process_order(before, order, draw=draws[k], update_value=update_value[k])
         except OrderError as error:
@@ -227,7 +230,8 @@ def test_orders_equal_vectorbt():
         got += [result.size, result.price, result.fees]
         assert np.array_equal(got, expected[:9], equal_nan=True), f"{got}, {case}"
         met[result.info] += 1
-    assert {*OrderStatusInfo, "error", "rejected error"} <= set(met), met
+    ours_alone = OrderStatusInfo.MIN_VALUE_NOT_REACHED
+    assert {*OrderStatusInfo, "error", "rejected error", "debt"} - {ours_alone} <= set(met), met
     assert bugs > 0 and hairs < 0.01 * len(orders)
 
 
