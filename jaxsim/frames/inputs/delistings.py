@@ -4,6 +4,7 @@ the whole table of prices; a bar depends on no later one."""
 import datetime
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -36,10 +37,10 @@ class Departures:
     payouts: Mapping[tuple[int, int], float] = field(default_factory=dict)
     is_announced: bool = True
 
-    @property
+    @cached_property
     def columns(self) -> np.ndarray:
         """The columns that are ever gone."""
-        return np.flatnonzero(self.gone.any(axis=0))
+        return np.flatnonzero(self.gone.any(axis=0)) if self.gone.any() else np.zeros(0, int)
 
     def closings(self) -> list[tuple[int, int]]:
         """Column and bar of each closing, by column."""

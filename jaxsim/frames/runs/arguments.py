@@ -160,8 +160,8 @@ _LITTLE = 1e-8
 def _warn_of_dust(job: Job, prices: PriceFrames) -> None:
     """Warn where what the account is worth at the opening, or the units that it buys, are close to what counts as
     zero."""
-    cash, highest = opening_values(job).min(), np.nanmax(prices.close, axis=0)
-    column = int(highest.argmax())
+    cash, highest = opening_values(job).min(), np.fmax.reduce(prices.close, axis=0)
+    column = int(np.nan_to_num(highest).argmax())
     units = cash / highest[column]
     if cash < _LITTLE:
         warnings.warn(f"init_cash: {cash:g} is little, as 1e-12 is zero; count in a smaller unit", stacklevel=4)
