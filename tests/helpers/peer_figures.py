@@ -46,7 +46,8 @@ def differing_figures(bt: js.Backtest, pf: Any) -> str | None:
     - what follows from the value after each bar, if an asset is held before its first close: we mark it at its open,
       vectorbt at the close that is to come (rules 6.2);
     - the exit and the gain of what is open at the end, where the last close is missing: we take the last close that
-      there is, vectorbt takes the missing one.
+      there is, vectorbt takes the missing one;
+    - what is told from returns, if the account is worth nothing after any bar (rules 7.19).
     """
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")
@@ -59,10 +60,12 @@ def differences(bt: js.Backtest, pf: Any) -> Iterator[str]:
     yield from _paths(bt, pf, looks_ahead)
     for kind in TRADES:
         yield from _trades(kind, getattr(bt, kind).records, getattr(pf, kind).values, pf)
+    has_no_returns = looks_ahead or bool((bt.value.to_numpy() <= 0).any())
     if not looks_ahead:
         yield from _drawdowns(bt, pf)
+    if not has_no_returns:
         yield from _metrics(bt, pf)
-    yield from _tables(bt, pf, looks_ahead)
+    yield from _tables(bt, pf, has_no_returns)
 
 
 def _unlike(name: str, ours: Any, theirs: Any, floor: Any = 0.0, rtol: float = 1e-9) -> Iterator[str]:
@@ -224,16 +227,16 @@ def _with_a_denominator(ours: Any, theirs: Any, of_theirs: Any) -> list[Any]:
 # --- tables
 
 
-def _tables(bt: js.Backtest, pf: Any, looks_ahead: bool) -> Iterator[str]:
+def _tables(bt: js.Backtest, pf: Any, has_no_returns: bool) -> Iterator[str]:
     for table, of_theirs in _tables_of_theirs(bt, pf).items():
-        if looks_ahead and table in ("returns_stats", "drawdowns"):
+        if has_no_returns and table in ("returns_stats", "drawdowns"):
             continue
         ours, theirs = (getattr(x, table)() if table in WHOLE else getattr(x, table).stats() for x in (bt, pf))
         ours, of_theirs = _in_bars(ours.drop("Bars per Year", errors="ignore")), _in_bars(of_theirs)
         if list(ours.index) != list(theirs.index):
             yield f"{table}: rows {list(ours.index)} against {list(theirs.index)}"
             continue
-        for title in theirs.index.difference(_skipped(table, pf, looks_ahead), sort=False):
+        for title in theirs.index.difference(_skipped(table, pf, has_no_returns), sort=False):
             values = [_as_number(x.get(title, np.nan), bt) for x in (ours, theirs, of_theirs)]
             if title.endswith("Ratio"):
                 values = _with_a_denominator(*values)
@@ -250,10 +253,10 @@ def _in_bars(table: Mapping[str, Any]) -> pd.Series:
     )
 
 
-def _skipped(table: str, pf: Any, looks_ahead: bool) -> set[str]:
+def _skipped(table: str, pf: Any, has_no_returns: bool) -> set[str]:
     """Titles of rows that mean two different things."""
     titles = {"Start", "End"}  # dates here, numbers there
-    if looks_ahead:
+    if has_no_returns:
         titles |= set(OF_VALUE)
     if _loses_orders(pf):
         titles.add("Max Gross Exposure [%]")
