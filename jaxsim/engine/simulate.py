@@ -44,8 +44,8 @@ def simulate(
     policy: allocator and trigger.
     costs: default no fees.     account: default a cash of 100 and nothing held.     key: random key or int, default 0.
     save: which arrays to keep.
-    adjoint: how derivatives are computed; changes no value. Default `js.AtEvents()` where it suits the policy, else
-        `js.Checkpointed()`; see docs/gradients.md.
+    adjoint: how derivatives are computed; changes no value. Default `js.AtEvents()` from 2,048 bars on where it
+        suits the policy, else `js.Checkpointed()`; see docs/gradients.md.
     schedule: how the bars are run; default `js.Scan()`, bar by bar, which has derivatives. `js.NextEvent()` runs
         forward only: it simulates no bars but those at which something may be traded. Many lanes are fastest in
         `js.backtest` and `js.sweep`, which search for the next event of all of them together.

@@ -7,6 +7,7 @@ marked together.
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -112,11 +113,7 @@ def trade_bar(
 
     Raises TypeError naming the argument for what is of another kind.
     """
-    for name, value, kind in (("inputs", inputs, LaneInputs), ("lane", lane, LaneState)):
-        if not isinstance(value, kind):
-            raise TypeError(f"{name}: expected js.{kind.__name__}, got {shown(value)}"[:200])
-    if np.ndim(bar) != 0 or not jnp.issubdtype(jnp.result_type(bar), jnp.integer):
-        raise TypeError(f"bar: expected the number of a bar, got {shown(bar)}"[:200])
+    _check_kinds(inputs, lane, bar)
     lane = note_ruin(inputs.market, lane, bar, is_due)
     lane, closing = close_what_leaves(inputs.market, lane, bar, is_due)
     obs = observation_of(inputs.market, lane, bar, at_bar_row(inputs.market.val_price, bar), inputs.key)
@@ -131,13 +128,24 @@ def trade_bar(
     return BarOutcome(lane, traded, trades, event, recorded, passed)
 
 
+def _check_kinds(inputs: Any, lane: Any, bar: Any) -> None:
+    for name, value, kind in (("inputs", inputs, LaneInputs), ("lane", lane, LaneState)):
+        if not isinstance(value, kind):
+            raise TypeError(f"{name}: expected js.{kind.__name__}, got {shown(value)}"[:200])
+    if np.ndim(bar) != 0 or not jnp.issubdtype(jnp.result_type(bar), jnp.integer):
+        raise TypeError(f"bar: expected the number of a bar, got {shown(bar)}"[:200])
+
+
 def observe(inputs: LaneInputs, lane: LaneState, bar: Int[Array, ""] | int) -> Observation:
     """What a policy sees of a lane at the open of a bar, after what has left the market is closed: `trade_bar` shows
     it the same.
 
     inputs: of `js.lane_inputs`.        lane: before the bar, of `LaneState.start(inputs)` or the bar before.
     bar: its number, 0 for the first; of a bar that does not exist, the nearest one is shown.
+
+    Raises TypeError naming the argument for what is of another kind.
     """
+    _check_kinds(inputs, lane, bar)
     bar = jnp.asarray(bar, jnp.int32)
     lane, _ = close_what_leaves(inputs.market, note_ruin(inputs.market, lane, bar), bar)
     return observation_of(inputs.market, lane, bar, at_bar_row(inputs.market.val_price, bar), inputs.key)

@@ -208,3 +208,5 @@ def test_float32():
 def test_one_bar_names_what_it_lacks():
     with pytest.raises(TypeError, match=r"^inputs: expected js.LaneInputs, got None"):
         js.trade_bar(None, None, 0)
+    with pytest.raises(TypeError, match=r"^inputs: expected js.LaneInputs, got None"):
+        js.observe(None, None, 0)
